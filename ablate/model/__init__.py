@@ -1,0 +1,5 @@
+"""The recurrent language model and its parts. No Hydra, no MLflow."""
+
+from ablate.model.language_model import RecurrentLM
+
+__all__ = ["RecurrentLM"]

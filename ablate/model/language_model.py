@@ -1,0 +1,104 @@
+"""One recurrent language model, of which the RNN, the LSTM and the better LSTM are three settings.
+
+Shape suffixes: T time steps, B streams, D embedding size, H hidden size, V words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ablate.model.layers import Dropout, State, detach
+from ablate.registry import RECURRENT_LAYERS
+
+EMBEDDING_STD = 0.01
+
+
+class RecurrentLM(nn.Module):
+    """Embedding → dropout → (recurrent layer → dropout) × depth → output.
+
+    Args:
+        vocabulary: number of words V.
+        rnn: name of the recurrent layer.
+        depth: recurrent layers.
+        hidden: units H of each.
+        embedding: size D of a word vector.
+        dropout: share of elements dropped after the embedding and after every layer.
+        tie: the output matrix is the embedding (Press & Wolf 2017; Inan et al. 2017); needs D = H.
+    """
+
+    def __init__(
+        self, *, vocabulary: int, rnn: str, depth: int, hidden: int, embedding: int, dropout: float, tie: bool
+    ) -> None:
+        super().__init__()
+        layer = RECURRENT_LAYERS.load(rnn)
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.layers = nn.ModuleList(layer(embedding if i == 0 else hidden, hidden) for i in range(depth))
+        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(depth + 1))
+        self.output = nn.Linear(hidden, vocabulary)
+        if tie:
+            assert embedding == hidden, "config refuses tie with embedding != hidden"
+            self.output.weight = self.embedding.weight
+
+    def forward(self, inputs_TB: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
+        """Logits, and every layer's state, detached, to go on with at the next window.
+
+        Args:
+            inputs_TB: word ids.
+            states: one a layer; None at the start of a stream.
+
+        Returns:
+            logits_TBV, states.
+        """
+        x_TBH = self.dropouts[0](self.embedding(inputs_TB))
+        after = []
+        for i, layer in enumerate(self.layers):
+            x_TBH, state = layer(x_TBH, None if states is None else states[i])
+            x_TBH = self.dropouts[i + 1](x_TBH)
+            after.append(detach(state))
+        return self.output(x_TBH), after
+
+    def loss(
+        self, inputs_TB: Tensor, targets_TB: Tensor, states: list[State] | None
+    ) -> tuple[Tensor, list[State]]:
+        """Mean cross-entropy over the window's T·B tokens, in nats, in fp32; and the states after it."""
+        logits_TBV, after = self(inputs_TB, states)
+        return F.cross_entropy(logits_TBV.flatten(0, 1).float(), targets_TB.flatten()), after
+
+    def initialize(self, seed: int) -> None:
+        """Draw the initial values of the book: embedding N(0, 0.01²), weights N(0, 1/inputs), biases 0.
+
+        Each tensor has its own stream, from the seed, its name and its shape: whatever else two models differ in, a
+        tensor that both have starts with the same values (common random numbers).
+        """
+        std = {"embedding.weight": EMBEDDING_STD, "output.weight": 1 / math.sqrt(self.output.in_features)}
+        for i, layer in enumerate(self.layers):
+            for name, inputs in layer.fan_in().items():  # type: ignore[operator]
+                std[f"layers.{i}.{name}"] = 1 / math.sqrt(inputs)
+        with torch.no_grad():
+            for name, tensor in self.named_parameters():  # a tied tensor comes once, as embedding.weight
+                if name in std:
+                    tensor.copy_(
+                        torch.randn(tensor.shape, generator=stream(seed, name, *tensor.shape)) * std[name]
+                    )
+                else:
+                    tensor.zero_()
+
+    def seed_dropout(self, seed: int) -> None:
+        """Give every dropout its own stream, from the seed and its place."""
+        for i, dropout in enumerate(self.dropouts):
+            dropout.generator = stream(seed, f"dropouts.{i}", device=self.output.weight.device)
+
+    def parameter_count(self) -> int:
+        """Trained numbers; a tied matrix counts once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def stream(seed: int, *key: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for every (seed, key): the same on every machine, independent of all others."""
+    digest = hashlib.sha256(repr((seed, *key)).encode()).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

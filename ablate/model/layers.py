@@ -1,0 +1,88 @@
+"""Recurrent layers: one layer each, one bias each.
+
+Shape suffixes: T time steps, B streams, D input size, H hidden size, G gates × H.
+
+A layer that a user registers under `ablate.rnn` is an nn.Module with this interface:
+
+    layer = Layer(input_size, hidden_size)
+    layer.fan_in()                          parameter name → number of inputs, for the initial values
+    layer(x_TBD, state) -> (h_TBH, state)   state is None at the start of a stream, else a tuple of tensors
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+
+
+class _TorchLayer(nn.Module):
+    """One layer of torch's own recurrent kernels.
+
+    They add two biases; training both would double the bias' effective learning rate and count twice in the norm of
+    the gradient, so the second is frozen at zero.
+    """
+
+    kernel: nn.RNNBase
+
+    def __init__(self, kernel: nn.RNNBase) -> None:
+        super().__init__()
+        self.kernel = kernel
+        kernel.bias_hh_l0.requires_grad_(False)  # type: ignore[union-attr]
+
+    def fan_in(self) -> dict[str, int]:
+        """Inputs that each weight matrix sums over."""
+        return {"kernel.weight_ih_l0": self.kernel.input_size, "kernel.weight_hh_l0": self.kernel.hidden_size}
+
+
+class LSTMLayer(_TorchLayer):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+
+    i, f, o = σ(W x + U h + b), g = tanh(W x + U h + b), c ← f c + i g, h ← o tanh c; gates stored in the order i, f, g, o.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(nn.LSTM(input_size, hidden_size))
+
+    def forward(self, x_TBD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """h_TBH and the state (h_1BH, c_1BH) after the last step."""
+        h_TBH, state = self.kernel(x_TBD, state)
+        return h_TBH, state
+
+
+class TanhLayer(_TorchLayer):
+    """Elman's recurrent layer: h ← tanh(W x + U h + b)."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(nn.RNN(input_size, hidden_size, nonlinearity="tanh"))
+
+    def forward(self, x_TBD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """h_TBH and the state (h_1BH,) after the last step."""
+        h_TBH, h_1BH = self.kernel(x_TBD, None if state is None else state[0])
+        return h_TBH, (h_1BH,)
+
+
+def detach(state: State) -> State:
+    """The same state, cut off from the graph: gradients stop here, values go on."""
+    return tuple(tensor.detach() for tensor in state)
+
+
+class Dropout(nn.Module):
+    """Inverted dropout: each element is zeroed with probability p, the others are scaled by 1/(1 − p).
+
+    A fresh mask for every element at every step (Zaremba et al. 2014), drawn from the layer's own generator, so that
+    what else draws random numbers does not change it. In evaluation the input passes unchanged.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x with a new mask in training, x itself in evaluation or with p = 0."""
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * keep.div_(1 - self.p)

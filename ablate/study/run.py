@@ -1,0 +1,147 @@
+"""A study from its jobs to its report: check, plan, train, mirror, report."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ablate.config import KnobError
+from ablate.report import Report, write_report
+from ablate.study.cells import Cell, Job, make_cells, study_name
+from ablate.study.plan import PlannedTrial, code_digest, git_facts, make_plan
+from ablate.study.view import View, make_view
+from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.track.mirror import Followed, Mirror, tracking_uri
+from ablate.track.read import read_study
+from ablate.train import fit
+from ablate.train.machine import machine_facts
+
+
+def run_study(jobs: Sequence[Job]) -> int:
+    """Train what is not finished yet, write the report, and return the exit code.
+
+    Returns:
+        0: every trial finished; 1: some failed or diverged, the others stand.
+
+    Raises:
+        KnobError: before anything is trained, with everything that is wrong.
+    """
+    cells = make_cells(jobs)
+    knobs = cells[0].knobs
+    folder = Folder(knobs.runs)
+    plan = make_plan(cells, folder)
+    name = study_name(cells)
+    command = _command()
+    _record_launch(folder, name, command, plan)
+    view = make_view(name, plan)
+    mirror = _mirror(folder, name, command, plan, view) if knobs.tracking.enabled else None
+    with view:
+        for planned in plan:
+            if mirror is not None:
+                mirror.follow(Followed(planned.folder, planned.fingerprint, planned.cell.label, planned.cell.levels))
+            if planned.is_done:
+                view.skipped(planned)
+            else:
+                _train(planned, command, view)
+    report = write_report(read_study(folder, name), Path(knobs.reports))
+    if mirror is not None:
+        mirror.attach(report.folder)
+        if not mirror.close():
+            view.note("MLflow is behind; the same command, typed again, brings it up to date")
+    view.summary(report, _browse_command(folder, knobs.tracking.uri) if mirror is not None else None)
+    return _exit_code(report)
+
+
+def _train(planned: PlannedTrial, command: str, view: View) -> None:
+    """Train one trial; whatever it raises is its own: the others go on."""
+    planned.folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(planned.folder / JOURNAL)
+    knobs, corpus = planned.trial.knobs, planned.corpus
+    facts = {
+        "data": corpus.name,
+        "data_digest": corpus.digest,
+        "code": code_digest(knobs.rnn),
+        **git_facts(),
+        **machine_facts(knobs),
+    }
+    journal.append(
+        "started",
+        fingerprint=planned.fingerprint,
+        seed=planned.trial.seed,
+        command=command,
+        knobs=knobs.flat(),
+        facts=facts,
+        parameters=planned.parameters,
+        data={
+            "name": corpus.name,
+            "digest": corpus.digest,
+            "tokens": corpus.counts(),
+            "vocabulary": len(corpus.words),
+            "floor_nll": corpus.floor_nll,
+        },
+    )
+    view.started(planned)
+
+    def sink(event: str, /, **values: float | int | str | None) -> None:
+        journal.append(event, **values)
+        view.measured(planned, event, values)
+
+    try:
+        outcome = fit(planned.trial, corpus, sink, planned.folder)
+    except KeyboardInterrupt:
+        journal.append("interrupted", reason="stopped by the user")
+        raise
+    except Exception as error:
+        log = planned.folder / "error.log"
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        journal.append("failed", reason=reason, log=str(log))
+        view.failed(planned, reason)
+        return
+    journal.append("finished", **asdict(outcome))
+    view.finished(planned, outcome)
+
+
+def _record_launch(folder: Folder, name: str, command: str, plan: Sequence[PlannedTrial]) -> None:
+    trials: dict[str, tuple[Cell, list[dict[str, object]]]] = {}
+    for planned in plan:
+        trials.setdefault(planned.cell.label, (planned.cell, []))[1].append(
+            {"seed": planned.trial.seed, "fingerprint": planned.fingerprint}
+        )
+    Journal(folder.study(name)).append(
+        "launched",
+        command=command,
+        cells=[
+            {"label": label, "levels": dict(cell.levels), "trials": rows}
+            for label, (cell, rows) in trials.items()
+        ],
+    )
+
+
+def _mirror(folder: Folder, name: str, command: str, plan: Sequence[PlannedTrial], view: View) -> Mirror:
+    digest = hashlib.sha256("|".join([name, *sorted(p.fingerprint for p in plan)]).encode()).hexdigest()
+    tags = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL", "ablate.command": command}
+    mirror = Mirror(folder, plan[0].trial.knobs.tracking.uri, name, digest, tags, view.note)
+    mirror.start()
+    return mirror
+
+
+def _command() -> str:
+    """The command line that started this process, without this machine's paths."""
+    return shlex.join(["python", "-m", "ablate", *sys.argv[1:]])
+
+
+def _browse_command(folder: Folder, uri: str | None) -> str:
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri(folder, uri))}"
+
+
+def _exit_code(report: Report) -> int:
+    return 0 if report.all_finished else 1
+
+
+__all__ = ["KnobError", "run_study"]

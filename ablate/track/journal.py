@@ -1,0 +1,103 @@
+"""Journals: append-only JSON lines, one event a line. What they say is the truth; MLflow mirrors it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+JOURNAL = "journal.jsonl"
+FINAL_EVENTS = ("finished", "failed", "interrupted")
+
+
+class Journal:
+    """Appends events to one file; every line is on disk before `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, event: str, **values: object) -> None:
+        """Write one event, with its time (UTC)."""
+        line = json.dumps({"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **values})
+        with self.path.open("ab") as file:
+            # A line torn by a crash must not swallow this one.
+            torn = file.tell() > 0 and not _ends_with_newline(self.path)
+            file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """The whole events from byte `offset` on, and the offset after them. A torn line is passed over."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    return list(_parsed(whole)), offset + len(whole)
+
+
+def _parsed(lines: bytes) -> Iterator[Event]:
+    for line in lines.split(b"\n"):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+def last_attempt(events: list[Event]) -> list[Event]:
+    """The events since a trial was last started; [] when it never was."""
+    starts = [i for i, event in enumerate(events) if event["event"] == "started"]
+    return events[starts[-1] :] if starts else []
+
+
+def status(attempt: list[Event]) -> str:
+    """FINISHED, DIVERGED, FAILED, INTERRUPTED, or UNFINISHED where the journal breaks off."""
+    last = next((e for e in reversed(attempt) if e["event"] in FINAL_EVENTS), None)
+    if last is None:
+        return "UNFINISHED"
+    return str(last["status"]) if last["event"] == "finished" else str(last["event"]).upper()
+
+
+class Folder:
+    """Where things lie in the runs folder."""
+
+    def __init__(self, runs: str | Path) -> None:
+        self.root = Path(runs)
+
+    def trial(self, fingerprint: str) -> Path:
+        """Journal, checkpoints and error log of one trial."""
+        return self.root / "trials" / fingerprint[:16]
+
+    def study(self, name: str) -> Path:
+        """The journal of a study: one line a launch."""
+        return self.root / "studies" / f"{name}.jsonl"
+
+    def database(self) -> Path:
+        """MLflow's SQLite store."""
+        return self.root / "mlflow.db"
+
+    def artifacts(self) -> Path:
+        """MLflow's artifacts, when the store is the SQLite file."""
+        return self.root / "artifacts"
+
+    def newest_study(self) -> str | None:
+        """Name of the study launched last; None when there is none."""
+        journals = sorted((self.root / "studies").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+        return journals[-1].stem if journals else None

@@ -1,0 +1,22 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+
+def perplexity(nll: float) -> float:
+    """exp of a cross-entropy in nats a token; infinite where a float ends."""
+    return math.exp(nll) if nll < 700 else math.inf
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45 s, 3 min 05 s or 2 h 07 min; n/a for NaN."""
+    if math.isnan(seconds):
+        return "n/a"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

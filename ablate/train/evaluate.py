@@ -1,0 +1,56 @@
+"""Reading a text with a trained model: its cross-entropy, and a sample of what it writes."""
+
+from __future__ import annotations
+
+import torch
+
+from ablate.config import Knobs
+from ablate.data import Corpus, Windows
+from ablate.data.corpus import END_OF_SENTENCE, UNKNOWN, Ids
+from ablate.model import RecurrentLM
+from ablate.model.language_model import stream
+
+
+@torch.inference_mode()
+def evaluate(model: RecurrentLM, ids: Ids, knobs: Knobs, device: torch.device) -> float:
+    """Cross-entropy of a stream, in nats a token; perplexity is its exponential.
+
+    `eval_batch` readers side by side, the state carried from zero, the tail that fills no window dropped (the book's
+    eval_perplexity: 210 windows of PTB's valid text, 235 of its test text).
+    """
+    windows = Windows(ids, knobs.eval_batch, knobs.eval_window)
+    model.eval()
+    total = torch.zeros((), device=device, dtype=torch.float64)
+    states = None
+    for number in range(windows.per_epoch):
+        inputs_TB, targets_TB = (torch.from_numpy(x).long().to(device) for x in windows.at(number))
+        with autocast(knobs, device):
+            loss, states = model.loss(inputs_TB, targets_TB, states)
+        total += loss
+    model.train()
+    return float(total) / windows.per_epoch
+
+
+@torch.inference_mode()
+def sample(model: RecurrentLM, corpus: Corpus, words: int, seed: int, device: torch.device) -> str:
+    """Text that the model writes, word by word from its own distribution without <unk>; <eos> ends a line."""
+    ids = {word: i for i, word in enumerate(corpus.words)}
+    generator = stream(seed, "sample")
+    model.eval()
+    word = ids.get(END_OF_SENTENCE, 0)
+    states = None
+    text = []
+    for _ in range(words):
+        logits_11V, states = model(torch.tensor([[word]], device=device), states)
+        probabilities_V = logits_11V.flatten().softmax(0).cpu()
+        if UNKNOWN in ids:
+            probabilities_V[ids[UNKNOWN]] = 0
+        word = int(torch.multinomial(probabilities_V, 1, generator=generator))
+        text.append("\n" if corpus.words[word] == END_OF_SENTENCE else corpus.words[word])
+    model.train()
+    return " ".join(text).replace(" \n ", "\n").strip()
+
+
+def autocast(knobs: Knobs, device: torch.device) -> torch.autocast:
+    """The products' precision: bf16 where `precision` says so; weights and loss stay fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=knobs.precision == "bf16")

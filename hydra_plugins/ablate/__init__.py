@@ -1,0 +1,1 @@
+"""Hydra's side of ablate: thin shells."""

@@ -1,0 +1,45 @@
+"""Hands all jobs of a multirun to ablate as one study. What is heavy is imported when a study is launched."""
+
+# No `from __future__ import annotations` here: Hydra executes plug-ins outside sys.modules, where a dataclass
+# cannot look up annotations that are strings.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class StudyLauncherConf:
+    """Config of `hydra/launcher=study`."""
+
+    _target_: str = "hydra_plugins.ablate.launcher.StudyLauncher"
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="study", node=StudyLauncherConf, provider="ablate")
+
+
+class StudyLauncher(Launcher):
+    """Composes every job, then runs them as one study: all are checked before the first is trained."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra."""
+        self._context = hydra_context
+        self._config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the study; leaves with its exit code when something has no result."""
+        from ablate.__main__ import run_jobs
+
+        configs = [
+            self._context.config_loader.load_sweep_config(self._config, list(overrides))
+            for overrides in job_overrides
+        ]
+        code = run_jobs(configs)
+        if code != 0:
+            raise SystemExit(code)
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in configs]
