@@ -180,6 +180,9 @@ class Knobs:
     tie: bool = knob(Flag(), "output weights are the embedding's; needs embedding = hidden; off: false")
     hidden: int = knob(Number(int, 200, low=1, high=32_768), "units of a recurrent layer")
     embedding: int = knob(Number(int, 200, low=1, high=32_768), "size of a word vector")
+    embedding_std: float = knob(
+        Number(float, 0.01, low=0, low_open=True), "standard deviation of the word vectors before training"
+    )
     # The recipe.
     recipe: str = knob(NAME, "name of the preset that set the knobs below", decides=False)
     optimizer: str = knob(Choice(OPTIMIZERS), "update rule")

@@ -45,7 +45,7 @@ def read_words(path: Path, knob: str, *, lower: bool = False) -> Iterator[list[s
     mark is dropped. Raises KnobError, with the offset, for bytes that are not UTF-8 and for NUL bytes.
     """
     started = False
-    rest = ""
+    rest = last = ""
     for text in _decoded(path, knob):
         if not started:
             text = text.removeprefix("\ufeff")
@@ -56,9 +56,10 @@ def read_words(path: Path, knob: str, *, lower: bool = False) -> Iterator[list[s
         rest = "" if not words or text[-1].isspace() else words.pop()
         if len(rest) > _LONGEST_WORD:
             raise KnobError(f"{knob}: a word of over {_LONGEST_WORD} characters; words are separated by white space")
+        last = words[-1] if words else last
         yield words
-    if rest:
-        yield [rest, END_OF_SENTENCE]
+    if rest or last != END_OF_SENTENCE:  # the last line had no line feed
+        yield [rest, END_OF_SENTENCE] if rest else [END_OF_SENTENCE]
 
 
 def _decoded(path: Path, knob: str) -> Iterator[str]:

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from ablate.model.layers import Dropout, State, detach
 from ablate.registry import RECURRENT_LAYERS
 
-EMBEDDING_STD = 0.01
-
 
 class RecurrentLM(nn.Module):
     """Embedding → dropout → (recurrent layer → dropout) × depth → output.
@@ -65,17 +63,20 @@ class RecurrentLM(nn.Module):
     def loss(
         self, inputs_TB: Tensor, targets_TB: Tensor, states: list[State] | None
     ) -> tuple[Tensor, list[State]]:
-        """Mean cross-entropy over the window's T·B tokens, in nats, in fp32; and the states after it."""
+        """Mean cross-entropy over the window's T·B tokens, in nats, in fp32 at least; and the states after it."""
         logits_TBV, after = self(inputs_TB, states)
-        return F.cross_entropy(logits_TBV.flatten(0, 1).float(), targets_TB.flatten()), after
+        exact = torch.promote_types(logits_TBV.dtype, torch.float32)
+        return F.cross_entropy(logits_TBV.flatten(0, 1).to(exact), targets_TB.flatten()), after
 
-    def initialize(self, seed: int) -> None:
-        """Draw the initial values of the book: embedding N(0, 0.01²), weights N(0, 1/inputs), biases 0.
+    def initialize(self, seed: int, embedding_std: float) -> None:
+        """Draw the initial values: embedding N(0, embedding_std²), weights N(0, 1/inputs), biases 0.
+
+        The book's embedding_std is 0.01.
 
         Each tensor has its own stream, from the seed, its name and its shape: whatever else two models differ in, a
         tensor that both have starts with the same values (common random numbers).
         """
-        std = {"embedding.weight": EMBEDDING_STD, "output.weight": 1 / math.sqrt(self.output.in_features)}
+        std = {"embedding.weight": embedding_std, "output.weight": 1 / math.sqrt(self.output.in_features)}
         for i, layer in enumerate(self.layers):
             for name, inputs in layer.fan_in().items():  # type: ignore[operator]
                 std[f"layers.{i}.{name}"] = 1 / math.sqrt(inputs)

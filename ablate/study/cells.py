@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablate.config import KnobError, Knobs, parse
+from ablate.config import KnobError, Knobs, parse, show
 
 # Knobs that belong to a launch as a whole.
 _ONE_VALUE = ("runs", "reports", "name", "tracking")
@@ -47,9 +47,10 @@ def make_cells(jobs: Sequence[Job]) -> list[Cell]:
         KnobError: with what is wrong in any of them, each problem once.
     """
     parsed = _parse_all(jobs)
-    levels = _levels(jobs)
+    varied = _varied(jobs)
     merged: dict[str, Cell] = {}
-    for knobs, job_levels in zip(parsed, levels, strict=True):
+    for job, knobs in zip(jobs, parsed, strict=True):
+        job_levels = _levels(job, knobs, varied)
         label = _label(job_levels, knobs)
         seeds = tuple(range(knobs.seed, knobs.seed + knobs.seeds))
         identity = json.dumps({**knobs.deciding(), "data": asdict(knobs.data)}, sort_keys=True)
@@ -84,14 +85,17 @@ def _parse_all(jobs: Sequence[Job]) -> list[Knobs]:
     return parsed
 
 
-def _levels(jobs: Sequence[Job]) -> list[dict[str, str]]:
-    """For every job, the overrides that are not the same in all of them."""
+def _varied(jobs: Sequence[Job]) -> list[str]:
+    """Names of the overrides that are not the same in all jobs."""
     pairs = [dict(_pairs(job.overrides)) for job in jobs]
     names = dict.fromkeys(name for job in pairs for name in job)
-    varied = [
-        name for name in names if name not in _NOT_FACTORS and len({job.get(name) for job in pairs}) > 1
-    ]
-    return [{name: job[name] for name in varied if name in job} for job in pairs]
+    return [name for name in names if name not in _NOT_FACTORS and len({job.get(name) for job in pairs}) > 1]
+
+
+def _levels(job: Job, knobs: Knobs, varied: Sequence[str]) -> dict[str, str]:
+    """Factor → level of a job; a knob's level as it was understood, a preset's as it was typed."""
+    typed, understood = dict(_pairs(job.overrides)), knobs.flat()
+    return {name: show(understood.get(name, typed[name])) for name in varied if name in typed}
 
 
 def _pairs(overrides: Iterable[str]) -> Iterable[tuple[str, str]]:

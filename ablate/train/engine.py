@@ -82,7 +82,7 @@ def make_model(knobs: Knobs, vocabulary: int) -> RecurrentLM:
 
 def _start(trial: Trial, vocabulary: int, device: torch.device) -> RecurrentLM:
     model = make_model(trial.knobs, vocabulary)
-    model.initialize(trial.seed)
+    model.initialize(trial.seed, trial.knobs.embedding_std)
     model.to(device)
     model.seed_dropout(trial.seed)
     return model

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ablate.__main__ import conf_folder
+from ablate.config import parse
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+# A model and a corpus that train in a blink: 500 windows a second.
+TINY = [
+    "data=synthetic", "data.vocab_size=30", "data.branching=3", "data.tokens=4000", "data.eval_tokens=600",
+    "hidden=8", "batch=4", "window=5", "windows=40", "valid_every=20", "eval_batch=2", "eval_window=5",
+    "sample_words=5", "threads=1", "embedding_std=0.3",
+]  # fmt: skip
+
+
+def values_of(*overrides: str) -> dict:
+    """The plain values that overrides resolve to."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("config", overrides=list(overrides))
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def knobs_of(*overrides: str):
+    return parse(values_of(*overrides))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Tests share one cache of encodings, and never the user's."""
+    monkeypatch.setenv("ABLATE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,0 +1,226 @@
+"""The real program, in a process of its own: what a user types, sees and finds on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import TINY
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(arguments, folder, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ablate(*arguments, folder, **environment):
+    process = start(["ablate", *arguments], folder, **environment)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A grid of four cells with two seeds each, launched twice; the second time nothing is left to train."""
+    folder = tmp_path_factory.mktemp("study")
+    arguments = ["-m", "depth=1,2", "tie=true,false", "seeds=2", *TINY]
+    first = ablate(*arguments, folder=folder)
+    journals = {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")}
+    second = ablate(*arguments, folder=folder)
+    return folder, first, second, journals
+
+
+def test_a_grid_ends_with_a_table_a_report_and_the_command_to_browse(study):
+    folder, (code, out, err), _, _ = study
+    assert (code, err) == (0, "")
+    assert "study depth-tie: 4 cells, 8 trials" in out
+    assert "report: reports/depth-tie/index.html" in out
+    assert "curves: mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in out
+    for name in ("index.html", "comparison.md", "comparison.tex", "comparison.csv", "comparison.html", "curves.png",
+                 "curves.svg", "comparison.png", "results.csv"):  # fmt: skip
+        assert (folder / "reports" / "depth-tie" / name).stat().st_size > 100, name
+    table = pd.read_csv(folder / "reports" / "depth-tie" / "comparison.csv")
+    assert list(table["cell"]) == ["depth=1 tie=true", "depth=1 tie=false", "depth=2 tie=true", "depth=2 tie=false"]
+    assert (table["n"] == 2).all()
+
+
+def test_the_second_launch_trains_nothing_and_says_so(study):
+    folder, _, (code, out, _), journals = study
+    assert code == 0
+    assert out.count("finished before, not trained again") == 8
+    assert {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")} == journals
+
+
+def test_mlflow_holds_a_parent_and_a_child_for_every_trial_once(study):
+    from mlflow import MlflowClient
+
+    folder, *_ = study
+    client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("ablate")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [r for r in runs if r.data.tags["ablate.kind"] == "study"]
+    children = [r for r in runs if r.data.tags["ablate.kind"] == "trial"]
+    assert (len(parents), len(children)) == (1, 8)
+    assert parents[0].info.run_name == "depth-tie"
+    assert all(r.info.status == "FINISHED" for r in runs)
+    assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parents[0].info.run_id}
+    one = next(r for r in children if r.info.run_name == "depth=2 tie=true · seed 1")
+    assert one.data.params["depth"] == "2"
+    assert one.data.params["data.branching"] == "3"
+    for tag in ("cell", "seed", "fingerprint", "data_digest", "code", "torch", "device", "threads", "precision"):
+        assert one.data.tags[f"ablate.{tag}"]
+    assert {"git_commit", "git_dirty"} <= {t.removeprefix("ablate.") for t in one.data.tags}
+    assert one.inputs.dataset_inputs[0].dataset.name == "synthetic"
+    steps = [m.step for m in client.get_metric_history(one.info.run_id, "train_perplexity")]
+    assert steps == [20, 40]
+    for metric in ("valid_perplexity", "lr", "grad_norm", "tokens_per_s"):
+        assert len(client.get_metric_history(one.info.run_id, metric)) >= 2, metric
+    assert one.data.metrics["test_perplexity"] > 1
+    assert {a.path for a in client.list_artifacts(one.info.run_id)} == {"config.yaml", "sample.txt"}
+    attached = {a.path for a in client.list_artifacts(parents[0].info.run_id, "report")}
+    assert "report/index.html" in attached
+
+
+def test_mlflow_and_the_journal_say_the_same(study):
+    from mlflow import MlflowClient
+
+    folder, *_ = study
+    client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("ablate")
+    results = pd.read_csv(folder / "reports/depth-tie/results.csv").set_index("fingerprint")
+    runs = client.search_runs([experiment.experiment_id], "tags.`ablate.kind` = 'trial'")
+    for run in runs:
+        row = results.loc[run.data.tags["ablate.fingerprint"]]
+        assert run.data.metrics["test_perplexity"] == pytest.approx(row["test_perplexity"], rel=1e-9)
+
+
+def test_a_report_is_written_again_from_what_was_recorded_to_the_same_bytes(study):
+    folder, *_ = study
+    before = {p.name: p.read_bytes() for p in (folder / "reports" / "depth-tie").iterdir()}
+    process = start(["ablate.report"], folder)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "report: reports/depth-tie/index.html" in out
+    assert {p.name: p.read_bytes() for p in (folder / "reports" / "depth-tie").iterdir()} == before
+
+
+def test_a_report_of_an_unknown_study_names_the_known_ones(study, tmp_path):
+    folder, *_ = study
+    process = start(["ablate.report", "depth-tye"], folder)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert err.strip() == "ablate.report: no study 'depth-tye'; did you mean 'depth-tie'? in runs; there are depth-tie"
+    process = start(["ablate.report"], tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert err.strip() == "ablate.report: no study in runs; start one with python -m ablate"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dephth=2"], "dephth=2: unknown knob 'dephth'; did you mean 'depth'?"),
+        (["data.vocabsize=9"], "data.vocabsize=9: unknown knob 'vocabsize' of data; did you mean 'vocab_size'?"),
+        (["-m", "depth=1,0"], "depth=0: must be a whole number at least 1 and at most 128; for example 2"),
+        (["model=lsmt"], "model=lsmt: no such preset; did you mean 'lstm'?; choose from better_lstm, lstm, rnn"),
+        (["tie=true", "embedding=100", "hidden=200"],
+         "tie=true embedding=100 hidden=200: tying needs embedding = hidden; use embedding=200, or tie=false"),
+        (["data=text", "data.path=no.txt"], "data.path=no.txt: No such file or directory; name a UTF-8 text file"),
+        (["depth=[1"], "depth=[1"),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_is_one_line_and_a_code_before_anything_is_trained(arguments, message, tmp_path):
+    code, out, err = ablate(*arguments, folder=tmp_path)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert not list(tmp_path.glob("runs/trials/*"))
+
+
+def test_a_cell_that_fails_leaves_the_others_alone_and_is_listed_at_the_end(tmp_path):
+    # A layer of the user's own that breaks, registered by an installed distribution's entry point.
+    (tmp_path / "broken.py").write_text(
+        "from ablate.model.layers import TanhLayer\n"
+        "class Broken(TanhLayer):\n"
+        "    def forward(self, x_TBD, state):\n"
+        "        raise RuntimeError('no $ig_nal | <here>')\n"
+    )
+    info = tmp_path / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[ablate.rnn]\nbroken = broken:Broken\n")
+    code, out, err = ablate(
+        "-m", "rnn=broken,tanh", *TINY, folder=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"
+    )
+    assert (code, err) == (1, "")
+    assert "rnn=tanh · seed 0: valid" in out
+    assert "rnn=broken seed 0: FAILED RuntimeError: no $ig_nal | <here> · log: runs/trials/" in out
+    log = re.search(r"log: (runs/trials/\w+/error.log)", out).group(1)
+    assert "RuntimeError" in (tmp_path / log).read_text()
+    page = (tmp_path / "reports" / "rnn" / "index.html").read_text()
+    assert "&lt;here&gt;" in page
+    assert "<here>" not in page
+
+
+def test_an_interrupted_study_says_how_to_go_on_and_leaves_what_was_finished(tmp_path):
+    arguments = ["-m", "depth=1,2", *TINY, "data.tokens=4000", "windows=40,1000000"]
+    process = start(["ablate", *arguments], tmp_path)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(
+        '"step": 200' in p.read_text() for p in tmp_path.glob("runs/trials/*/journal.jsonl")
+    ):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "ablate: stopped; the same command goes on with what is not finished"
+    last = sorted(json.loads(p.read_text().splitlines()[-1])["event"] for p in tmp_path.glob("runs/trials/*/journal.jsonl"))
+    assert last == ["finished", "interrupted"]
+
+
+def test_one_configuration_needs_no_multirun_flag_and_may_track_nothing(tmp_path):
+    code, out, _ = ablate("model=rnn", "tracking=off", "seeds=2", *TINY, folder=tmp_path)
+    assert code == 0
+    assert "study rnn: 1 cells, 2 trials" in out
+    assert "mlflow" not in out
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+def test_a_tracking_server_that_refuses_costs_a_note_and_nothing_else(tmp_path):
+    code, out, _ = ablate(
+        "tracking=server", *TINY, folder=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9"
+    )
+    assert code == 0
+    assert "note: MLflow is not reachable, the journals go on" in out
+    assert "note: MLflow is behind; the same command, typed again, brings it up to date" in out
+    assert (tmp_path / "reports" / "lstm" / "index.html").exists()
+
+
+@pytest.mark.parametrize("arguments", [["ablate", "--help"], ["ablate", "--cfg", "job"], ["ablate.report", "--help"]])
+def test_help_and_discovery_load_neither_torch_nor_mlflow(arguments, tmp_path):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {arguments!r}\n"
+        "try:\n    runpy.run_module(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+        "assert not {'torch', 'mlflow'} & set(sys.modules), 'heavy imports'\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,141 @@
+"""Knobs: every preset composes, every bad value is refused by name, rule and remedy."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+from conftest import knobs_of, values_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablate.config import KnobError, Knobs, knob_names, parse
+
+
+@pytest.mark.parametrize(("model", "recipe"), list(product(["rnn", "lstm", "better_lstm"], ["quick", "book"])))
+def test_every_preset_composes_and_is_accepted(model, recipe):
+    knobs = knobs_of(f"model={model}", f"recipe={recipe}")
+    assert (knobs.model, knobs.recipe) == (model, recipe)
+
+
+def test_the_command_line_has_the_last_word_over_presets():
+    knobs = knobs_of("model=better_lstm", "recipe=book", "depth=3", "lr=1", "hidden=200")
+    assert (knobs.depth, knobs.lr, knobs.hidden, knobs.embedding, knobs.tie) == (3, 1, 200, 200, True)
+
+
+def test_the_books_recipes_are_the_books():
+    rnn, lstm, better = (knobs_of("recipe=book", f"model={m}", "data=ptb") for m in ("rnn", "lstm", "better_lstm"))
+    assert (rnn.rnn, rnn.hidden, rnn.batch, rnn.window, rnn.lr, rnn.clip, rnn.epochs, rnn.train_tokens) == (
+        "tanh", 100, 10, 5, 0.1, None, 100, 1000,
+    )  # fmt: skip
+    assert rnn.vocabulary == "slice"
+    for knobs, hidden, epochs, decay, carry in ((lstm, 100, 4, None, True), (better, 650, 40, 4.0, False)):
+        assert (knobs.hidden, knobs.embedding, knobs.epochs, knobs.decay, knobs.carry) == (
+            hidden, hidden, epochs, decay, carry,
+        )  # fmt: skip
+        assert (knobs.batch, knobs.window, knobs.lr, knobs.clip, knobs.optimizer) == (20, 35, 20, 0.25, "sgd")
+        assert (knobs.eval_batch, knobs.eval_window, knobs.test_weights) == (10, 35, "last")
+    assert (better.depth, better.dropout, better.tie) == (2, 0.5, True)
+    assert (lstm.depth, lstm.dropout, lstm.tie) == (1, 0, False)
+
+
+def test_the_quick_recipe_gives_every_model_the_same_sizes_and_schedule():
+    parts = {"model", "rnn", "depth", "dropout", "tie"}
+    rest = [
+        {k: v for k, v in knobs_of(f"model={m}").flat().items() if k not in parts} for m in ("rnn", "lstm", "better_lstm")
+    ]
+    assert rest[0] == rest[1] == rest[2]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("depth=0", "depth=0: must be a whole number at least 1"),
+        ("depth=-1", "depth=-1: must be a whole number"),
+        ("depth=1.5", "depth=1.5: must be a whole number"),
+        ("depth=true", "depth=true: must be a whole number"),
+        ("dropout=1.0", "dropout=1.0: must be a finite number at least 0 and below 1; for example 0.5"),
+        ("dropout=1.5", "dropout=1.5: must be"),
+        ("dropout=-0.1", "dropout=-0.1: must be"),
+        ("dropout=nan", "dropout=nan: must be"),
+        ("embedding=0", "embedding=0: must be"),
+        ("lr=nan", "lr=nan: must be a finite number above 0"),
+        ("lr=inf", "lr=inf: must be a finite number"),
+        ("lr=-1", "lr=-1: must be"),
+        ("lr=fast", "lr=fast: must be a finite number above 0"),
+        ("clip=0", "clip=0: must be a finite number above 0, or null"),
+        ("decay=1", "decay=1: must be a finite number above 1, or null"),
+        ("tie=yes", "tie=yes: must be true or false"),
+        ("tie=null", "tie=null: must be true or false"),
+        ("rnn=lstmm", "rnn=lstmm: must be one of lstm, tanh; did you mean 'lstm'?"),
+        ("optimizer=sdg", "optimizer=sdg: must be one of adam, sgd; did you mean 'sgd'?"),
+        ("seeds=0", "seeds=0: must be a whole number at least 1"),
+        ("name=a/b", "name=a/b: must be a name of letters"),
+        ("data.vocab_size=1", "data.vocab_size=1: must be a whole number at least 2"),
+        ("+dpeth=2", "dpeth=2: unknown knob; did you mean 'depth'?"),
+        ("+data.lowr=true", "data.lowr=true: unknown knob"),
+        ("data=text", "data.path=null: must be the path of a UTF-8 text file"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_refused_with_its_rule(override, message):
+    with pytest.raises(KnobError) as caught:
+        knobs_of(override)
+    assert len(caught.value.problems) == 1
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["tie=true", "embedding=100", "hidden=200"], "tying needs embedding = hidden; use embedding=200, or tie=false"),
+        (["epochs=2", "windows=10"], "a trial has one budget"),
+        (["epochs=null", "windows=null"], "a trial needs a budget"),
+        (["vocabulary=slice"], "there is no slice; use vocabulary=full, or train_tokens=1000"),
+        (["data=text", "data.path=a", "data.valid=b"], "a text is one file or three; add data.test="),
+    ],
+)
+def test_knobs_at_odds_are_refused_with_a_remedy(overrides, message):
+    with pytest.raises(KnobError) as caught:
+        knobs_of(*overrides)
+    assert message in str(caught.value)
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    with pytest.raises(KnobError) as caught:
+        knobs_of("depth=0", "dropout=2", "lr=-1")
+    assert len(caught.value.problems) == 3
+
+
+def test_a_missing_knob_is_named():
+    values = values_of()
+    del values["clip"]
+    with pytest.raises(KnobError, match="clip: missing"):
+        parse(values)
+
+
+def test_an_unknown_corpus_is_refused_with_the_choices():
+    with pytest.raises(KnobError, match="data=ptv: must be one of kjv, ptb, text, synthetic; did you mean 'ptb'"):
+        parse({**values_of(), "data": "ptv"})
+
+
+# Values from all kinds that a command line or a YAML file can give.
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 10**6), st.floats(), st.text(max_size=8), st.lists(st.integers(), max_size=2)
+)
+
+
+@given(st.sampled_from(knob_names(Knobs)), anything)
+def test_any_value_of_any_knob_is_accepted_whole_or_refused_by_name(name, value):
+    values = {**VALUES, name: value}
+    try:
+        knobs = parse(values)
+    except KnobError as error:
+        assert all(name in problem for problem in error.problems)
+    else:
+        if name not in ("data", "tracking"):
+            assert getattr(knobs, name) == value
+        assert not isinstance(value, float) or math.isfinite(value)
+
+
+VALUES = values_of()

@@ -1,0 +1,178 @@
+"""The model against a NumPy reference written from the equations, and its parts by what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from reference import ReferenceLM
+
+from ablate.model import RecurrentLM
+from ablate.model.layers import Dropout
+from ablate.train.optim import clip_gradients, sgd
+
+V, H, T, B = 13, 6, 5, 3
+
+
+def make(rnn="lstm", depth=2, tie=False, dropout=0.0, embedding=H, hidden=H, seed=1, vocabulary=V):
+    model = RecurrentLM(
+        vocabulary=vocabulary, rnn=rnn, depth=depth, hidden=hidden, embedding=embedding, dropout=dropout, tie=tie
+    )
+    model.initialize(seed, 0.01)
+    model.seed_dropout(seed)
+    return model
+
+
+def reference_of(model, rnn, depth, tie):
+    """Biases get random values first: at zero, a gate in the wrong place would not show."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                p.add_(0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+            else:
+                assert not p.any(), f"{name} is frozen at zero"
+    parameters = {"embedding": model.embedding.weight, "output": model.output.weight, "bias": model.output.bias}
+    for i, layer in enumerate(model.layers):
+        parameters[f"Wx.{i}"] = layer.kernel.weight_ih_l0
+        parameters[f"Wh.{i}"] = layer.kernel.weight_hh_l0
+        parameters[f"b.{i}"] = layer.kernel.bias_ih_l0
+    if tie:
+        del parameters["output"]
+    tensors = parameters
+    return ReferenceLM(
+        {n: t.detach().numpy().copy() for n, t in tensors.items()}, rnn=rnn, depth=depth, tie=tie
+    ), tensors
+
+
+@pytest.mark.parametrize("rnn", ["tanh", "lstm"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("tie", [False, True])
+def test_three_windows_of_training_equal_the_reference_to_1e_9(rnn, depth, tie):
+    model = make(rnn, depth, tie).double()
+    reference, tensors = reference_of(model, rnn, depth, tie)
+    optimizer = sgd(model.parameters(), lr=0.7)
+    states = None
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        inputs, targets = rng.integers(V, size=(2, T, B))
+        loss, states = model.loss(torch.from_numpy(inputs), torch.from_numpy(targets), states)
+        expected_loss, expected = reference.window(inputs, targets)
+        assert loss.item() == pytest.approx(expected_loss, abs=1e-9)
+        optimizer.zero_grad()
+        loss.backward()
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(tensors[name].grad.numpy(), gradient, atol=1e-9, err_msg=name)
+        # The limit is below the norm, so that clipping really scales.
+        norm = clip_gradients(list(model.parameters()), 0.1)
+        assert norm.item() == pytest.approx(reference.sgd_step(expected, 0.7, 0.1), abs=1e-9)
+        assert norm.item() > 0.1
+        optimizer.step()
+        for name, value in reference.p.items():
+            np.testing.assert_allclose(tensors[name].detach().numpy(), value, atol=1e-9, err_msg=name)
+
+
+def test_a_gradient_below_the_limit_is_left_alone():
+    model = make().double()
+    model.loss(torch.zeros(T, B, dtype=torch.long), torch.ones(T, B, dtype=torch.long), None)[0].backward()
+    before = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    norm = clip_gradients(list(model.parameters()), 1e3)
+    after = [p.grad for p in model.parameters() if p.grad is not None]
+    assert 0 < norm < 1e3
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_without_a_limit_the_norm_is_still_measured():
+    model = make()
+    model.loss(torch.zeros(T, B, dtype=torch.long), torch.ones(T, B, dtype=torch.long), None)[0].backward()
+    squares = sum(p.grad.double().square().sum() for p in model.parameters() if p.grad is not None)
+    assert clip_gradients(list(model.parameters()), None).item() == pytest.approx(squares.sqrt().item(), rel=1e-5)
+
+
+def test_tied_weights_are_one_tensor_after_initialisation_and_count_once():
+    tied, untied = make(tie=True), make(tie=False)
+    assert tied.output.weight is tied.embedding.weight
+    assert untied.parameter_count() - tied.parameter_count() == V * H
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "settings", "parameters"),
+    [
+        (418, {"rnn": "tanh", "depth": 1, "hidden": 100, "embedding": 100}, 104_118),
+        (10_000, {"rnn": "lstm", "depth": 1, "hidden": 100, "embedding": 100}, 2_090_400),
+        (10_000, {"rnn": "lstm", "depth": 2, "hidden": 650, "embedding": 650, "tie": True}, 13_275_200),
+        (10_000, {"rnn": "lstm", "depth": 2, "hidden": 650, "embedding": 650, "tie": False}, 19_775_200),
+    ],
+)
+def test_the_books_models_have_the_books_parameter_counts(vocabulary, settings, parameters):
+    with torch.device("meta"):
+        model = RecurrentLM(vocabulary=vocabulary, dropout=0.0, **{"tie": False, **settings})
+    assert model.parameter_count() == parameters
+
+
+@pytest.mark.parametrize("rnn", ["tanh", "lstm"])
+def test_initial_values_have_the_books_spread(rnn):
+    model = make(rnn, depth=2, vocabulary=2000, embedding=64, hidden=96)
+    assert model.embedding.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert model.output.weight.std().item() == pytest.approx(96**-0.5, rel=0.02)
+    assert model.layers[0].kernel.weight_ih_l0.std().item() == pytest.approx(64**-0.5, rel=0.05)
+    assert model.layers[1].kernel.weight_ih_l0.std().item() == pytest.approx(96**-0.5, rel=0.05)
+    assert model.layers[0].kernel.weight_hh_l0.std().item() == pytest.approx(96**-0.5, rel=0.05)
+    biases = [p for name, p in model.named_parameters() if "bias" in name]
+    assert len(biases) == 5
+    assert not any(p.any() for p in biases)
+
+
+def test_a_tensor_of_the_same_name_and_shape_starts_alike_in_models_that_differ():
+    shallow, deep = make(depth=1, tie=False, dropout=0.0), make(depth=3, tie=False, dropout=0.5)
+    there = dict(deep.named_parameters())
+    for name, tensor in shallow.named_parameters():
+        assert torch.equal(tensor, there[name]), name
+    assert not torch.equal(make(seed=1).embedding.weight, make(seed=2).embedding.weight)
+
+
+def test_dropout_zeroes_its_share_and_scales_the_rest_exactly():
+    dropout = Dropout(0.3)
+    dropout.generator = torch.Generator().manual_seed(0)
+    y = dropout(torch.full((400, 500), 2.0))
+    assert set(y.unique().tolist()) == {0.0, torch.tensor(2.0).mul(1 / torch.tensor(0.7)).item()}
+    n, dropped = y.numel(), (y == 0).sum().item()
+    # Five standard deviations of a binomial: fails once in two million if the share is right.
+    assert abs(dropped - 0.3 * n) < 5 * (n * 0.3 * 0.7) ** 0.5
+    assert (dropout(torch.ones(400, 500)) == 0).ne(y == 0).any(), "a fresh mask at every call"
+
+
+def test_dropout_draws_a_mask_of_its_own_at_every_time_step():
+    dropout = Dropout(0.5)
+    dropout.generator = torch.Generator().manual_seed(0)
+    y_TBD = dropout(torch.ones(35, 20, 50))
+    assert not torch.equal(y_TBD[0], y_TBD[1])
+
+
+def test_dropout_passes_its_input_in_evaluation_and_with_share_zero():
+    x = torch.randn(3, 4)
+    assert Dropout(0.5).eval()(x) is x
+    assert Dropout(0.0)(x) is x
+
+
+def test_dropout_reaches_embedding_layers_and_output():
+    model = make(depth=3, dropout=0.999)
+    with torch.no_grad():
+        logits, _ = model(torch.zeros(T, B, dtype=torch.long), None)
+    # Next to everything dropped before the output: logits are the bias, which starts at zero.
+    assert (logits.abs().amax(dim=2) == 0).float().mean() > 0.9
+    assert len(model.dropouts) == 4
+
+
+def test_eight_layers_and_more_learn_something():
+    model = make(depth=12)
+    loss, states = model.loss(torch.zeros(T, B, dtype=torch.long), torch.ones(T, B, dtype=torch.long), None)
+    loss.backward()
+    assert len(states) == 12
+    assert all(p.grad is not None and p.grad.any() for p in model.layers[0].parameters() if p.requires_grad)
+
+
+def test_the_carried_state_is_cut_off_from_the_graph():
+    model = make()
+    _, states = model.loss(torch.zeros(T, B, dtype=torch.long), torch.ones(T, B, dtype=torch.long), None)
+    assert all(not tensor.requires_grad for state in states for tensor in state)

@@ -1,0 +1,143 @@
+"""Jobs → cells → plan: what is one cell, what is trained, what stands already."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pytest
+from conftest import TINY, knobs_of, values_of
+
+import ablate
+from ablate.config import KnobError
+from ablate.registry import RECURRENT_LAYERS, Registry
+from ablate.study import Job, plan
+from ablate.study.cells import make_cells, study_name
+from ablate.study.plan import code_digest, fingerprint, make_plan
+from ablate.study.view import Progress
+from ablate.track.journal import JOURNAL, Folder, Journal
+
+
+def jobs(**levels):
+    """One job for every combination, as Hydra's sweeper makes them."""
+    combinations = product(*([(name, value) for value in values] for name, values in levels.items()))
+    typed = [tuple(f"{name}={value}" for name, value in c) for c in combinations]
+    return [Job(overrides, values_of(*TINY, *overrides)) for overrides in typed]
+
+
+def test_a_grid_gives_a_cell_for_every_combination_labelled_by_its_levels():
+    cells = make_cells(jobs(depth=[1, 2], tie=["true", "False"]))
+    assert [c.label for c in cells] == [
+        "depth=1 tie=true", "depth=1 tie=false", "depth=2 tie=true", "depth=2 tie=false",
+    ]  # fmt: skip
+    assert cells[1].levels == {"depth": "1", "tie": "false"}
+    assert study_name(cells) == "depth-tie"
+
+
+def test_seeds_and_a_sweep_over_seed_give_the_same_cells():
+    by_count = make_cells([Job(("depth=2", "seeds=3"), values_of(*TINY, "depth=2", "seeds=3"))])
+    by_sweep = make_cells(jobs(depth=[2], seed=[0, 1, 2]))
+    assert [(c.label, c.seeds) for c in by_count] == [(c.label, c.seeds) for c in by_sweep] == [("lstm", (0, 1, 2))]
+
+
+def test_a_preset_and_its_spelled_out_equal_are_one_cell_with_one_fingerprint():
+    spelled = ("rnn=lstm", "depth=2", "dropout=0.5", "tie=true")
+    a, b = knobs_of(*TINY, "model=better_lstm"), knobs_of(*TINY, "model=rnn", *spelled)
+    assert fingerprint(a, 0, "data", "code") == fingerprint(b, 0, "data", "code")
+    cells = make_cells([Job(("model=better_lstm",), values_of(*TINY, "model=better_lstm")),
+                        Job(spelled, values_of(*TINY, *spelled))])  # fmt: skip
+    assert len(cells) == 1
+
+
+def test_a_value_given_twice_is_one_cell():
+    assert len(make_cells(jobs(depth=[1, 1, 1]))) == 1
+
+
+@pytest.mark.parametrize("override", ["depth=3", "lr=0.5", "data.seed=1", "precision=bf16", "carry=false"])
+def test_whatever_decides_a_result_changes_the_fingerprint(override):
+    def prints(*overrides):
+        return [p.fingerprint for p in make_plan(make_cells([Job((), values_of(*TINY, *overrides))]), Folder("none"))]
+
+    assert prints() != prints(override)
+
+
+@pytest.mark.parametrize("override", ["name=x", "device=cpu", "threads=2", "force=true", "runs=elsewhere", "sample_words=9"])
+def test_what_decides_nothing_leaves_the_fingerprint(override):
+    a, b = knobs_of(*TINY), knobs_of(*TINY, override)
+    assert fingerprint(a, 0, "d", "c") == fingerprint(b, 0, "d", "c")
+    assert len({fingerprint(a, s, d, c) for s in (0, 1) for d in "de" for c in "cd"}) == 8
+
+
+def test_a_finished_trial_stands_unless_force_asks_for_it_again(tmp_path):
+    cells = make_cells(jobs(depth=[1]))
+    (planned,) = make_plan(cells, Folder(tmp_path))
+    assert (planned.status, planned.is_done) == ("UNFINISHED", False)
+    journal = Journal(planned.folder / JOURNAL)
+    journal.append("started")
+    assert not make_plan(cells, Folder(tmp_path))[0].is_done
+    journal.append("finished", status="FINISHED")
+    assert make_plan(cells, Folder(tmp_path))[0].is_done
+    forced = make_cells([Job(("depth=1", "force=true"), values_of(*TINY, "depth=1", "force=true"))])
+    again = make_plan(forced, Folder(tmp_path))[0]
+    assert (again.fingerprint, again.is_done) == (planned.fingerprint, False)
+
+
+def test_every_problem_of_every_cell_is_told_once_before_anything_is_trained():
+    with pytest.raises(KnobError) as caught:
+        make_cells(jobs(depth=[1, 0], lr=["0.1", "nan"]))
+    assert [p.split(":")[0] for p in caught.value.problems] == ["lr=nan", "depth=0"]
+    with pytest.raises(KnobError) as caught:
+        make_plan(make_cells(jobs(batch=[4, 5000], depth=[1, 2])), Folder("none"))
+    assert len(caught.value.problems) == 1
+    assert "the largest batch that works is" in str(caught.value)
+
+
+def test_a_study_has_one_runs_folder():
+    with pytest.raises(KnobError, match="runs=a,b: a study has one runs"):
+        make_cells(jobs(runs=["a", "b"]))
+
+
+def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path, monkeypatch):
+    copy = tmp_path / "ablate"
+    shutil.copytree(Path(ablate.__file__).parent, copy)
+    monkeypatch.setattr(ablate, "__file__", str(copy / "__init__.py"))
+
+    def digest():
+        plan.code_digest.cache_clear()
+        return code_digest("lstm")
+
+    before = digest()
+    (copy / "report" / "tables.py").write_text("# edited")
+    assert digest() == before
+    (copy / "train" / "optim.py").write_text("# edited")
+    assert digest() != before
+    plan.code_digest.cache_clear()
+
+
+def test_the_time_left_is_judged_by_the_work_not_by_the_number_of_trials():
+    planned = make_plan(make_cells(jobs(hidden=[4, 64])), Folder("none"))
+    assert planned[1].work > 10 * planned[0].work
+    progress = Progress(planned)
+    assert progress.seconds_left(0.0) is None
+    progress.set(planned[0], "running", now=100.0)
+    progress.set(planned[0], "done", now=110.0)
+    assert progress.seconds_left(110.0) == pytest.approx(10 * planned[1].work / planned[0].work)
+    assert progress.counts() == "1 done, 1 waiting"
+
+
+def test_a_users_own_recurrent_layer_is_a_level_like_any_other(monkeypatch):
+    class Point:
+        name = "gru"
+
+        @staticmethod
+        def load():
+            return "the layer"
+
+    monkeypatch.setattr("ablate.registry.entry_points", lambda group: [Point] if group == "ablate.rnn" else [])
+    assert RECURRENT_LAYERS.names() == ["gru", "lstm", "tanh"]
+    assert RECURRENT_LAYERS.load("gru") == "the layer"
+    assert knobs_of("rnn=gru").rnn == "gru"
+    with pytest.raises(ValueError, match="rnn=lst: unknown; did you mean 'lstm'"):
+        RECURRENT_LAYERS.load("lst")
+    assert Registry("x", {"a": "math:pi"}).load("a") == pytest.approx(3.14159, rel=1e-5)

@@ -1,0 +1,204 @@
+"""The engine: the book's rules, one by one, on a corpus that trains in a blink."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, knobs_of
+from reference import ReferenceLM
+
+from ablate.data import Corpus, Windows, load_corpus
+from ablate.train import Trial, fit
+from ablate.train import checkpoint as checkpoint_module
+from ablate.train import engine as engine_module
+from ablate.train.engine import make_model
+from ablate.train.evaluate import evaluate, sample
+from ablate.train.machine import check_machine, machine_facts
+
+
+def run(tmp_path, *overrides, seed=0, corpus=None):
+    knobs = knobs_of(*TINY, *overrides)
+    events = []
+    outcome = fit(
+        Trial(knobs, seed),
+        corpus or load_corpus(knobs.data).slice(knobs.train_tokens, knobs.vocabulary),
+        lambda event, **values: events.append({"event": event, **values}),
+        tmp_path,
+    )
+    return outcome, events
+
+
+def of(events, kind):
+    return [e for e in events if e["event"] == kind]
+
+
+def test_a_model_learns_a_source_and_stays_above_its_floor(tmp_path):
+    corpus = load_corpus(knobs_of(*TINY).data)
+    outcome, events = run(tmp_path, "windows=600", "lr=0.02", "valid_every=100", "data.tokens=20000")
+    assert outcome.status == "FINISHED"
+    assert corpus.floor_nll - 0.05 < outcome.test_nll < corpus.floor_nll + 0.6 < math.log(30)
+    valid = [e["valid_nll"] for e in of(events, "valid")]
+    assert valid[-1] < valid[0]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
+    first, again, other = (run(tmp_path, "dropout=0.3", "depth=2", seed=s)[0] for s in (3, 3, 4))
+    same = {"seconds": 0.0, "train_seconds": 0.0}
+    assert replace(first, **same) == replace(again, **same)
+    assert first.test_nll != other.test_nll
+
+
+def test_a_point_of_the_train_curve_is_the_mean_since_the_last_one(tmp_path, monkeypatch):
+    _, coarse = run(tmp_path, "windows=40")
+    monkeypatch.setattr(engine_module, "LOG_EVERY", 1)
+    _, fine = run(tmp_path, "windows=40")
+    single = [e["train_nll"] for e in of(fine, "train")]
+    means = [e["train_nll"] for e in of(coarse, "train")]
+    assert [e["step"] for e in of(coarse, "train")] == [20, 40]
+    assert means == pytest.approx([np.mean(single[:20]), np.mean(single[20:])], rel=1e-6)
+
+
+def test_tokens_and_windows_are_counted_and_an_odd_rest_is_reported(tmp_path):
+    outcome, events = run(tmp_path, "windows=50", "valid_every=30")
+    assert [e["step"] for e in of(events, "train")] == [20, 30, 40, 50]
+    assert [e["step"] for e in of(events, "valid")] == [30, 50]
+    assert outcome.tokens == 50 * 4 * 5 == of(events, "train")[-1]["tokens"]
+
+
+def test_an_epoch_is_the_whole_windows_of_the_stream(tmp_path):
+    outcome, events = run(tmp_path, "windows=null", "epochs=2", "valid_every=null")
+    per_epoch = 3999 // 20
+    assert outcome.windows == 2 * per_epoch
+    assert [e["step"] for e in of(events, "valid")] == [per_epoch, 2 * per_epoch]
+
+
+def test_the_rate_is_divided_after_each_validation_without_a_new_best(tmp_path, monkeypatch):
+    curve = iter([3.0, 2.0, 2.5, 2.0, 1.0, 9.0, 0.0])  # best, best, worse, equal, best, worse; the last is the test
+    monkeypatch.setattr(engine_module, "evaluate", lambda *_: next(curve))
+    outcome, events = run(tmp_path, "windows=60", "valid_every=10", "decay=4", "lr=0.016")
+    assert [e["lr"] for e in of(events, "train") if e["step"] % 10 == 0 and e["step"] % 20 == 10] == [
+        0.016, 0.016, 0.001,
+    ]  # fmt: skip
+    assert [e["lr"] for e in of(events, "valid")] == [0.016, 0.016, 0.016, 0.004, 0.001, 0.001]
+    assert (outcome.best_valid_nll, outcome.best_window) == (1.0, 50)
+
+
+@pytest.mark.parametrize(("test_weights", "valid"), [("best", 1.0), ("last", 5.0)])
+def test_the_test_text_is_read_once_with_the_weights_asked_for(tmp_path, monkeypatch, test_weights, valid):
+    curve = iter([1.0, 5.0])
+    seen = []
+
+    def fake(model, ids, knobs, device):
+        if ids.size == 601:
+            seen.append(model.output.bias.detach().clone())
+            return 7.0
+        return next(curve)
+
+    monkeypatch.setattr(engine_module, "evaluate", fake)
+    corpus = load_corpus(knobs_of(*TINY).data)
+    corpus = replace(corpus, test=np.concatenate([corpus.test, corpus.test[:1]]))
+    outcome, _ = run(tmp_path, f"test_weights={test_weights}", corpus=corpus)
+    assert len(seen) == 1
+    assert (outcome.valid_nll, outcome.test_nll) == (valid, 7.0)
+    saved = checkpoint_module.load(tmp_path / f"{test_weights}.pt", torch.device("cpu"))
+    assert torch.equal(saved["model"]["output.bias"], seen[0])
+    assert saved["step"] == (20 if test_weights == "best" else 40)
+
+
+def test_carry_decides_whether_position_and_state_restart_with_the_epoch(tmp_path, monkeypatch):
+    places, fresh = [], []
+    at, loss = Windows.at, engine_module.RecurrentLM.loss
+    monkeypatch.setattr(Windows, "at", lambda self, n: (places.append(n), at(self, n))[1])
+    monkeypatch.setattr(
+        engine_module.RecurrentLM, "loss", lambda self, x, y, s: (fresh.append(s is None), loss(self, x, y, s))[1]
+    )
+    monkeypatch.setattr(engine_module, "evaluate", lambda *_: 1.0)
+    # 100 train tokens are 4 windows of 4 × 5.
+    run(tmp_path, "train_tokens=100", "windows=9", "carry=true")
+    assert places == list(range(9))
+    assert [i for i, new in enumerate(fresh) if new] == [0]
+    places.clear(), fresh.clear()
+    run(tmp_path, "train_tokens=100", "windows=9", "carry=false")
+    assert places == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    assert [i for i, new in enumerate(fresh) if new] == [0, 4, 8]
+
+
+def test_evaluation_is_the_books_to_the_last_digit():
+    knobs = knobs_of(*TINY, "depth=2", "tie=true", "dropout=0.5", "eval_batch=3", "eval_window=4")
+    ids = np.random.default_rng(0).integers(30, size=101).astype(np.int32)
+    model = make_model(knobs, 30)
+    model.initialize(0, 0.01)
+    model.double()
+    got = evaluate(model, ids, knobs, torch.device("cpu"))
+    # From the words of the book: 8 whole windows, rows jump = 100 // 3 apart, state carried, the tail dropped.
+    layer = {f"{n}.{i}": getattr(model.layers[i].kernel, t).detach().numpy()
+             for i in range(2) for n, t in (("Wx", "weight_ih_l0"), ("Wh", "weight_hh_l0"), ("b", "bias_ih_l0"))}  # fmt: skip
+    parameters = {"embedding": model.embedding.weight.detach().numpy(), "bias": model.output.bias.detach().numpy(), **layer}
+    reference = ReferenceLM(parameters, rnn="lstm", depth=2, tie=True)
+    losses = []
+    for n in range(8):
+        rows = [[i * 33 + n * 4 + t for i in range(3)] for t in range(4)]
+        losses.append(reference.window(ids[np.array(rows)], ids[np.array(rows) + 1])[0])
+    assert got == pytest.approx(np.mean(losses), abs=1e-9)
+    assert model.training, "evaluation gives the model back as it was"
+
+
+def test_divergence_is_a_result_with_its_window(tmp_path):
+    outcome, events = run(tmp_path, "optimizer=sgd", "lr=1e38", "clip=null", "windows=100")
+    assert outcome.status == "DIVERGED"
+    assert outcome.windows == 20
+    assert outcome.test_nll is None
+    assert not math.isfinite(of(events, "train")[-1]["train_nll"])
+
+
+def test_a_sample_is_text_without_unk_and_the_same_for_the_same_seed():
+    ids = np.zeros(10, dtype=np.int32)
+    corpus = Corpus("x", ("<unk>", "<eos>", "word"), ids, ids, ids)
+    model = make_model(knobs_of(*TINY), 3)
+    model.initialize(0, 0.01)
+    texts = [sample(model, corpus, 200, seed, torch.device("cpu")) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert set(texts[0].split()) == {"word"}
+    assert "\n" in texts[0]
+
+
+def test_a_checkpoint_that_fails_to_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "best.pt"
+    checkpoint_module.save(path, {"step": 1})
+
+    def breaks(payload, file):
+        file.write(b"half of it")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", breaks)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint_module.save(path, {"step": 2})
+    assert checkpoint_module.load(path, torch.device("cpu")) == {"step": 1}
+
+
+def test_what_the_machine_cannot_do_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device=cuda: torch sees no CUDA device"):
+        check_machine(knobs_of("device=cuda"))
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False)
+    with pytest.raises(ValueError, match="precision=bf16: this processor has no bf16"):
+        check_machine(knobs_of("precision=bf16", "device=cpu"))
+    check_machine(knobs_of("device=auto"))
+
+
+def test_bf16_products_stay_close_to_fp32(tmp_path):
+    exact, rounded = (run(tmp_path, f"precision={p}")[0] for p in ("fp32", "bf16"))
+    assert exact.test_nll != rounded.test_nll
+    assert rounded.test_nll == pytest.approx(exact.test_nll, rel=0.02)
+
+
+def test_the_machine_is_described():
+    facts = machine_facts(knobs_of("device=cpu"))
+    assert facts["torch"] == torch.__version__
+    assert facts["device"]
+    assert facts["threads"] == str(torch.get_num_threads())
