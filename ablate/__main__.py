@@ -88,7 +88,12 @@ def _check_names(arguments: Sequence[str]) -> None:
         "data": sorted({name for record in DATA.values() for name in knob_names(record)}),
         "tracking": knob_names(Tracking),
     }
-    for override in OverridesParser.create().parse_overrides(texts):
+    for text in texts:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            problems.append(f"{text}: cannot be read, {str(error).splitlines()[0]}; quote it if it holds brackets")
+            continue
         name, _, rest = str(override.key_or_group).replace("/", ".").partition(".")
         if name not in known:
             problems.append(f"{override.input_line}: unknown knob {name!r}{suggest(name, known)}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # `$` in a name is a dollar sign, not mathematics; a figure drawn twice has the same bytes.
@@ -31,13 +33,17 @@ def draw_curves(curves: pd.DataFrame, folder: Path) -> None:
         cells = list(dict.fromkeys(curves["cell"]))
         for axis, split in zip(axes, ("train", "valid"), strict=True):
             part = curves[(curves["split"] == split) & curves["perplexity"].between(0, 1e6)]
+            axis.set(title=f"{split} perplexity")
+            if part.empty:
+                _say_empty(axis)
+                continue
             # Replicates share their steps, so a mean at each step is over seeds.
             sns.lineplot(
                 part, x="tokens", y="perplexity", hue="cell", hue_order=cells, style="cell", style_order=cells,
                 errorbar=("pi", 100), markers=split == "valid", dashes=False, ax=axis, palette=_palette(cells),
                 legend=axis is axes[1],
             )  # fmt: skip
-            axis.set(yscale="log", title=f"{split} perplexity", xlabel="tokens trained on", ylabel="perplexity")
+            axis.set(yscale="log", xlabel="tokens trained on", ylabel="perplexity")
             axis.xaxis.set_major_formatter("{x:,.0f}")
             axis.tick_params(axis="x", rotation=30)
             axis.grid(visible=True, which="both", axis="y", alpha=0.25)
@@ -50,7 +56,6 @@ def draw_curves(curves: pd.DataFrame, folder: Path) -> None:
 def draw_comparison(trials: pd.DataFrame, folder: Path) -> None:
     """Test perplexity of every finished trial, one row a cell: a dot a seed, a bar at the mean."""
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     finished = trials[trials["status"] == "FINISHED"]
     cells = list(dict.fromkeys(trials["cell"]))
@@ -58,25 +63,36 @@ def draw_comparison(trials: pd.DataFrame, folder: Path) -> None:
     labels = [f"{cell}  (n = {counts.get(cell, 0)})" for cell in cells]
     with _style():
         figure, axis = plt.subplots(figsize=(8, 1.2 + 0.42 * len(cells)))
-        sns.stripplot(
-            finished, x="test_perplexity", y="cell", order=cells, hue="cell", hue_order=cells, size=8, jitter=False,
-            ax=axis, palette=_palette(cells), legend=False,
-        )  # fmt: skip
-        for place, cell in enumerate(cells):
-            values = finished.loc[finished["cell"] == cell, "test_perplexity"]
-            if len(values):
-                axis.text(
-                    1.02, place, f"{values.mean():,.1f}", va="center", transform=axis.get_yaxis_transform()
-                )
-                axis.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color="0.2", linewidth=1.5)
-        axis.set_yticks(range(len(cells)), labels)
+        if finished.empty:
+            _say_empty(axis)
+        else:
+            _draw_dots(axis, finished, cells)
         axis.set(xlabel="test perplexity (lower is better)", ylabel="")
-        axis.grid(visible=True, axis="x", alpha=0.25)
-        axis.text(1.02, 1.0, "mean", transform=axis.transAxes, va="bottom", color="0.4")
+        axis.set_yticks(range(len(cells)), labels)
         _save(figure, folder / "comparison")
 
 
-def _style():  # type: ignore[no-untyped-def]
+def _draw_dots(axis: Axes, finished: pd.DataFrame, cells: list[str]) -> None:
+    import seaborn as sns
+
+    sns.stripplot(
+        finished, x="test_perplexity", y="cell", order=cells, hue="cell", hue_order=cells, size=8, jitter=False,
+        ax=axis, palette=_palette(cells), legend=False,
+    )  # fmt: skip
+    for place, cell in enumerate(cells):
+        values = finished.loc[finished["cell"] == cell, "test_perplexity"]
+        if len(values):
+            axis.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color="0.2", linewidth=1.5)
+            axis.text(1.02, place, f"{values.mean():,.1f}", va="center", transform=axis.get_yaxis_transform())
+    axis.text(1.02, 1.0, "mean", transform=axis.transAxes, va="bottom", color="0.4")
+    axis.grid(visible=True, axis="x", alpha=0.25)
+
+
+def _say_empty(axis: Axes) -> None:
+    axis.text(0.5, 0.5, "nothing measured yet", ha="center", va="center", transform=axis.transAxes, color="0.4")
+
+
+def _style() -> AbstractContextManager[None]:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -92,7 +108,7 @@ def _palette(cells: list[str]) -> list[tuple[float, float, float]]:
     return colours
 
 
-def _plain_log_ticks(axis, values: pd.Series[float]) -> None:  # type: ignore[no-untyped-def]
+def _plain_log_ticks(axis: Axes, values: pd.Series[float]) -> None:
     """Label a logarithmic axis with whole numbers, also where it spans less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -101,12 +101,12 @@ def _headline(comparison: pd.DataFrame) -> str:
     if done.empty:
         return "No trial has finished yet."
     best = done.loc[done["test_mean"].idxmin()]
-    first = done.iloc[0]
+    first = comparison.iloc[0]
     value = f"{best['test_mean']:,.1f}"
     if len(done) == 1:
         return f"{best['cell']} reaches a test perplexity of {value} (n = {best['n']})."
-    if best["cell"] == first["cell"]:
-        return f"The first row, {best['cell']}, has the lowest test perplexity: {value} (n = {best['n']})."
+    if best["cell"] == first["cell"] or best["pairs"] == 0:
+        return f"{best['cell']} has the lowest test perplexity: {value} (n = {best['n']})."
     gain = -best["difference"]
     sure = (
         "; with one seed this may be chance"

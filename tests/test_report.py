@@ -1,0 +1,177 @@
+"""Analysis and report: right numbers, honest words, inert names."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ablate.analyze import compare, confounds, warnings_for
+from ablate.analyze.comparison import paired_difference
+from ablate.report import write_report
+from ablate.report.tables import display, markdown
+from ablate.track.read import Results
+
+NASTY = "a$b_c|d{e}<script>alert(1)</script>\\&%#^~*`"
+
+
+def trials(cells, **columns):
+    """cells: label → list of test_nll by seed; None: that seed failed."""
+    rows = []
+    for label, values in cells.items():
+        for seed, nll in enumerate(values):
+            done = nll is not None
+            rows.append(
+                {
+                    "cell": label, "seed": seed, "status": "FINISHED" if done else "FAILED",
+                    "reason": "" if done else "OSError: x", "log": "", "fingerprint": f"{label}{seed}", "parameters": 100,
+                    "vocabulary": 10, "floor_nll": None, "windows": 5, "tokens": 50, "seconds": 2.0, "train_seconds": 1.0,
+                    "valid_nll": nll, "test_nll": nll, "valid_perplexity": np.exp(nll) if done else None,
+                    "test_perplexity": np.exp(nll) if done else None, "data": "kjv", "data_digest": "d", "code": "c",
+                    "device": "cpu", "knob.train_tokens": None, "knob.data.name": "kjv", "knob.hidden": 10,
+                    "factor.tie": label,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def curves(table):
+    return pd.DataFrame(
+        [
+            {"cell": r.cell, "seed": r.seed, "split": split, "step": s, "tokens": s * 10, "seconds": s * 0.1,
+             "nll": 3 - s / 100, "perplexity": float(np.exp(3 - s / 100))}
+            for r in table.itertuples() for split in ("train", "valid") for s in (20, 40)
+        ]
+    )  # fmt: skip
+
+
+def results(table, name="study", points=None):
+    return Results(
+        name, "python -m ablate", "2020-01-01T00:00:00", table, curves(table) if points is None else points, {}
+    )
+
+
+def test_means_spreads_and_differences_are_those_of_the_textbook():
+    a, b = [4.0, 4.1, 4.3], [3.9, 4.0, 4.15]
+    table = compare(trials({"a": a, "b": b}))
+    assert table["test_mean"].tolist() == pytest.approx([np.exp(a).mean(), np.exp(b).mean()])
+    assert table["test_sd"].tolist() == pytest.approx([np.exp(a).std(ddof=1), np.exp(b).std(ddof=1)])
+    interval = stats.ttest_rel(b, a).confidence_interval(0.95)
+    row = table.iloc[1]
+    assert row["difference"] == pytest.approx(np.exp(np.mean(b) - np.mean(a)) - 1)
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx(
+        (np.expm1(interval.low), np.expm1(interval.high))
+    )
+
+
+def test_seeds_are_paired_and_only_those_that_both_finished():
+    table = compare(trials({"a": [4.0, 5.0, 6.0], "b": [3.9, None, 5.9]}))
+    row = table.iloc[1]
+    assert (row["n"], row["pairs"]) == (2, 2)
+    assert row["difference"] == pytest.approx(np.expm1(-0.1))
+    assert row["missing"] == "seed 1 failed (OSError: x)"
+
+
+def test_one_seed_has_no_spread_and_no_interval():
+    table = compare(trials({"a": [4.0], "b": [3.9]}))
+    assert table[["test_sd", "difference_low"]].isna().all().all()
+    shown = display(table)
+    assert shown["difference to the first row"].tolist() == ["–", "-9.5% (n = 1)"]
+    assert shown["test perplexity"].tolist() == ["54.6", "49.4"]
+    assert all(np.isnan(v) for v in paired_difference(np.array([]), np.array([])))
+
+
+def test_a_cell_without_a_result_is_not_a_number_and_says_why():
+    shown = display(compare(trials({"a": [None], "b": [3.9]})))
+    assert shown["test perplexity"].tolist() == ["n/a", "49.4"]
+    assert shown["difference to the first row"].tolist() == ["–", "n/a"]
+    assert shown["missing"].tolist() == ["seed 0 failed (OSError: x)", ""]
+
+
+def test_what_else_differs_is_named_as_a_confound():
+    table = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
+    table.loc[table["cell"] == "b", "knob.hidden"] = 650
+    assert confounds(table).loc["hidden"].tolist() == [False, "10", "650"]
+    (warning,) = warnings_for(table)
+    assert "differ in more than the factors of the study: hidden" in warning
+    assert warnings_for(trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})) == []
+
+
+def test_single_runs_unequal_runs_and_other_texts_are_warned_of():
+    assert "single run (n = 1)" in warnings_for(trials({"a": [4.0], "b": [3.9]}))[0]
+    assert "same number of finished runs" in warnings_for(trials({"a": [4.0, 4.1], "b": [3.9, None]}))[0]
+    other = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
+    other.loc[other["cell"] == "b", ["data_digest", "knob.data.name"]] = ["e", "ptb"]
+    assert any("must not be compared" in w for w in warnings_for(other))
+    smaller = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
+    smaller.loc[smaller["cell"] == "b", ["data_digest", "knob.train_tokens"]] = ["e", 1000]
+    assert not any("must not be compared" in w for w in warnings_for(smaller))
+
+
+def test_a_difference_to_a_reduced_vocabulary_is_no_comparison():
+    table = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
+    table.loc[table["cell"] == "b", ["data_digest", "vocabulary", "knob.train_tokens"]] = ["e", 4, 1000]
+    assert any("must not be compared" in w for w in warnings_for(table))
+
+
+def test_names_stay_inert_in_every_format(tmp_path):
+    table = trials({NASTY: [4.0, 4.1], "b": [3.9, None]})
+    report = write_report(results(table), tmp_path)
+    page = report.page.read_text()
+    assert "<script>alert" not in page
+    assert "alert(1)" in page
+    assert "<script>alert" not in (report.folder / "comparison.html").read_text()
+    assert "<script>alert" not in (report.folder / "curves.svg").read_text()
+    rows = (report.folder / "comparison.md").read_text().splitlines()
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows[:4]}) == 1
+    latex = (report.folder / "comparison.tex").read_text()
+    line = next(line for line in latex.splitlines() if "alert(1)" in line)
+    assert not re.search(r"(?<!\\)[$_#%]", line)
+
+
+def test_the_page_stands_alone_and_says_what_it_found(tmp_path):
+    report = write_report(results(trials({"a": [4.0, 4.1, 4.2], "b": [3.9, 4.0, 4.05]})), tmp_path)
+    page = report.page.read_text()
+    assert not re.findall(r"(?:src|href)=[\"']http|@import|url\(http", page)
+    assert page.count("<svg") == 2
+    assert re.search(r"b has the lowest test perplexity, 53\.\d: 11\.\d% below a, the first row", page)
+    assert "95 % interval" in page
+    assert report.all_finished
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (trials({"a": [None]}), "No trial has finished yet."),
+        (trials({"a": [4.0]}), "a reaches a test perplexity of 54.6 (n = 1)."),
+        (trials({"a": [3.0], "b": [4.0]}), "a has the lowest test perplexity: 20.1 (n = 1)."),
+        (trials({"a": [4.0], "b": [3.0]}), "with one seed this may be chance"),
+        (trials({"a": [None], "b": [3.0], "c": [3.5]}), "b has the lowest test perplexity: 20.1 (n = 1)."),
+    ],
+)
+def test_the_headline_is_computed_from_the_table(table, sentence, tmp_path):
+    assert sentence in write_report(results(table), tmp_path).page.read_text()
+
+
+def test_a_report_of_trials_that_never_started_is_a_page_without_numbers(tmp_path):
+    table = trials({"a": [None]})[["cell", "seed", "status", "reason", "log", "fingerprint", "parameters", "floor_nll"]]
+    for column in ("tokens", "train_seconds", "valid_perplexity", "test_perplexity", "test_nll"):
+        table[column] = None
+    empty = pd.DataFrame(columns=["cell", "seed", "split", "step", "tokens", "seconds", "nll", "perplexity"])
+    report = write_report(results(table, points=empty), tmp_path)
+    assert "No trial has finished yet." in report.page.read_text()
+    assert not report.all_finished
+
+
+def test_twenty_cells_are_told_apart_and_none_is_cut(tmp_path):
+    report = write_report(results(trials({f"depth={i}": [4.0 + i / 100] for i in range(20)})), tmp_path)
+    svg = (report.folder / "comparison.svg").read_text()
+    assert all(f"depth={i}  (n = 1)" in svg for i in range(20))
+
+
+def test_markdown_is_a_table_a_renderer_can_read():
+    text = markdown(pd.DataFrame({"cell": ["x|y"], "n": ["1"]}))
+    assert text == "| cell | n |\n| --- | ---: |\n| x\\|y | 1 |\n"

@@ -1,0 +1,201 @@
+"""Journals, their mirror, and the reader: what was recorded is what is read."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from mlflow import MlflowClient
+
+from ablate.config import KnobError
+from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, status
+from ablate.track.mirror import Followed, Mirror, connect, create_database
+from ablate.track.read import read_study
+from ablate.track.units import duration, perplexity
+
+
+def started(journal, seed=0, **facts):
+    journal.append(
+        "started", fingerprint="f" * 64, seed=seed, command="python -m ablate", knobs={"depth": 2, "tie": True, "seeds": 3},
+        facts={"data": "synthetic", "data_digest": "d", "code": "c", "git_commit": "abc", **facts}, parameters=10,
+        data={"name": "synthetic", "digest": "d" * 64, "tokens": {"train": 5}, "vocabulary": 7, "floor_nll": None},
+    )  # fmt: skip
+
+
+def point(journal, step, nll=2.0, event="train"):
+    journal.append(event, step=step, tokens=step * 10, seconds=1.0, **{f"{event}_nll": nll}, lr=0.1)
+
+
+def finish(journal, status="FINISHED", nll=1.0):
+    journal.append(
+        "finished", status=status, windows=40, tokens=400, seconds=2.0, train_seconds=1.5, best_valid_nll=nll,
+        best_window=40, valid_nll=nll, test_nll=nll, sample="a b",
+    )  # fmt: skip
+
+
+def mirror(folder, *trials, notes=None, study="s", digest="x"):
+    notes = [] if notes is None else notes
+    made = Mirror(folder, None, study, digest, {}, notes.append)
+    made.start()
+    for place, label in trials:
+        made.follow(Followed(place, label * 8, label, {}))
+    complete = made.close()
+    client = MlflowClient(f"sqlite:///{folder.database()}")
+    experiment = client.get_experiment_by_name("ablate")
+    runs = client.search_runs([experiment.experiment_id])
+    return complete, client, [r for r in runs if r.data.tags["ablate.kind"] == "trial"], notes
+
+
+def test_a_torn_last_line_is_passed_over_and_swallows_nothing(tmp_path):
+    journal = Journal(tmp_path / JOURNAL)
+    journal.append("train", step=1)
+    with journal.path.open("ab") as file:
+        file.write(b'{"event": "train", "st')
+    events, offset = read_events(journal.path)
+    assert [e["step"] for e in events] == [1]
+    journal.append("train", step=2)
+    assert [e["step"] for e in read_events(journal.path)[0]] == [1, 2]
+    assert [e["step"] for e in read_events(journal.path, offset)[0]] == [2]
+
+
+def test_lines_that_are_no_events_are_passed_over(tmp_path):
+    (tmp_path / JOURNAL).write_bytes(b'\n[1]\nnull\n{"event": "train", "step": 3}\n\xff\n')
+    assert [e["step"] for e in read_events(tmp_path / JOURNAL)[0]] == [3]
+
+
+def test_status_is_that_of_the_last_attempt(tmp_path):
+    journal = Journal(tmp_path / JOURNAL)
+    seen = []
+    for step in (
+        lambda: started(journal), lambda: journal.append("failed", reason="r"), lambda: started(journal),
+        lambda: journal.append("interrupted"), lambda: started(journal), lambda: finish(journal, "DIVERGED"),
+    ):  # fmt: skip
+        step()
+        seen.append(status(last_attempt(read_events(journal.path)[0])))
+    assert seen == ["UNFINISHED", "FAILED", "UNFINISHED", "INTERRUPTED", "UNFINISHED", "DIVERGED"]
+    assert last_attempt([]) == []
+
+
+def test_the_mirror_copies_every_point_once_and_again_adds_nothing(tmp_path):
+    folder, place = Folder(tmp_path), tmp_path / "t"
+    journal = Journal(place / JOURNAL)
+    started(journal)
+    for step in range(1, 1301):
+        point(journal, step, nll=1.0 + 1 / step)
+    point(journal, 1300, nll=800.0, event="valid")
+    finish(journal)
+    for _ in range(2):
+        complete, client, runs, notes = mirror(folder, (place, "a"))
+        assert (complete, notes, len(runs)) == (True, [], 1)
+    history = client.get_metric_history(runs[0].info.run_id, "train_perplexity")
+    assert [m.step for m in history] == list(range(1, 1301))
+    assert history[0].value == pytest.approx(math.exp(2.0))
+    assert runs[0].data.metrics["valid_perplexity"] > 1e308
+    assert runs[0].data.params == {"depth": "2", "tie": "true", "seed": "0", "parameters": "10"}
+    assert runs[0].info.status == "FINISHED"
+    assert runs[0].data.tags["mlflow.source.git.commit"] == "abc"
+
+
+def test_a_run_whose_attempt_was_cut_off_is_marked_killed_when_the_next_one_starts(tmp_path):
+    folder, place = Folder(tmp_path), tmp_path / "t"
+    journal = Journal(place / JOURNAL)
+    started(journal)
+    point(journal, 20)
+    _, _, runs, _ = mirror(folder, (place, "a"))
+    assert [r.info.status for r in runs] == ["RUNNING"]
+    started(journal)
+    finish(journal)
+    _, _, runs, _ = mirror(folder, (place, "a"))
+    assert sorted(r.info.status for r in runs) == ["FINISHED", "KILLED"]
+
+
+@pytest.mark.parametrize(
+    ("event", "values", "expected"),
+    [("failed", {"reason": "RuntimeError: x"}, "FAILED"), ("interrupted", {"reason": "stopped"}, "KILLED")],
+)
+def test_a_trial_without_a_result_says_why_in_mlflow(tmp_path, event, values, expected):
+    place = tmp_path / "t"
+    journal = Journal(place / JOURNAL)
+    started(journal)
+    journal.append(event, **values)
+    _, _, runs, _ = mirror(Folder(tmp_path), (place, "a"))
+    assert runs[0].info.status == expected
+    assert runs[0].data.tags["ablate.reason"] == values["reason"]
+
+
+def test_two_studies_may_share_a_trial_and_each_has_it(tmp_path):
+    folder, place = Folder(tmp_path), tmp_path / "t"
+    journal = Journal(place / JOURNAL)
+    started(journal)
+    finish(journal)
+    mirror(folder, (place, "a"), study="one", digest="1")
+    _, _, runs, _ = mirror(folder, (place, "a"), study="two", digest="2")
+    assert len({r.data.tags["mlflow.parentRunId"] for r in runs}) == len(runs) == 2
+
+
+def test_a_store_that_breaks_is_told_once_and_the_mirror_says_it_is_behind(tmp_path):
+    folder, place = Folder(tmp_path), tmp_path / "t"
+    journal = Journal(place / JOURNAL)
+    started(journal)
+    finish(journal)
+    folder.database().write_bytes(b"this is no database" * 100)
+    notes = []
+    made = Mirror(folder, None, "s", "x", {}, notes.append)
+    made.start()
+    made.follow(Followed(place, "f", "a", {}))
+    assert made.close() is False
+    assert len(notes) == 1
+    assert "MLflow is not reachable, the journals go on" in notes[0]
+
+
+def test_the_database_is_made_whole_and_only_once(tmp_path):
+    path = tmp_path / "mlflow.db"
+    create_database(path)
+    first = path.stat().st_ino
+    create_database(path)
+    assert path.stat().st_ino == first
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
+    assert connect(Folder(tmp_path), None).search_experiments()
+
+
+def test_a_study_that_was_never_launched_is_refused(tmp_path):
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "empty.jsonl").write_text("")
+    with pytest.raises(KnobError, match="the study 'empty' in .* was never launched"):
+        read_study(Folder(tmp_path), "empty")
+
+
+def test_a_trial_that_has_not_started_is_a_row_without_numbers(tmp_path):
+    folder = Folder(tmp_path)
+    Journal(folder.study("s")).append(
+        "launched", command="c", cells=[{"label": "a", "levels": {}, "trials": [{"seed": 0, "fingerprint": "f"}]}]
+    )
+    results = read_study(folder)
+    assert results.trials.loc[0, "status"] == "UNFINISHED"
+    assert results.trials.loc[0, "test_perplexity"] is None
+    assert results.curves.empty
+
+
+def test_the_newest_study_is_read_by_default(tmp_path):
+    folder = Folder(tmp_path)
+    import os
+
+    for i, name in enumerate(("old", "new")):
+        Journal(folder.study(name)).append("launched", command=name, cells=[])
+        os.utime(folder.study(name), (i, i))
+    assert read_study(folder).command == "new"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599.6, "1 h 00 min"), (7620, "2 h 07 min"), (math.nan, "n/a")],
+)
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_perplexity_beyond_a_float_is_infinite():
+    assert perplexity(800) == math.inf
+    assert perplexity(0) == 1
+    assert json.loads(json.dumps(perplexity(1.0))) == math.e
