@@ -106,6 +106,11 @@ def knob(rule: Rule, doc: str, *, decides: bool = True) -> Any:
     return field(metadata={"rule": rule, "doc": doc, "decides": decides})
 
 
+def group(doc: str) -> Any:
+    """Declare a record of knobs that are typed as `group.knob`; it checks its own."""
+    return field(metadata={"doc": doc})
+
+
 NAME = Text("a name of letters, digits, '.', '_' and '-', for example my-study", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OPTIONAL_NAME = Text(NAME.says, NAME.pattern, optional=True)
 PATH = Text("a path")
@@ -197,12 +202,8 @@ class Knobs:
     batch: int = knob(Number(int, 20, low=1), "streams read side by side")
     window: int = knob(Number(int, 35, low=1), "time steps of truncated back-propagation")
     epochs: int | None = knob(Number(int, 4, low=1, optional=True), "budget in passes over train; null: see windows")
-    windows: int | None = knob(
-        Number(int, 1000, low=1, optional=True), "budget in windows (updates); null: see epochs"
-    )
-    carry: bool = knob(
-        Flag(), "true: position and state run on across epochs, wrapping around; false: both restart"
-    )
+    windows: int | None = knob(Number(int, 1000, low=1, optional=True), "budget in windows (updates); null: see epochs")
+    carry: bool = knob(Flag(), "true: position and state run on across epochs, wrapping around; false: both restart")
     valid_every: int | None = knob(
         Number(int, 500, low=1, optional=True), "windows between validations; null: one an epoch"
     )
@@ -216,11 +217,9 @@ class Knobs:
         Choice(("full", "slice")), "words the model knows: the corpus', or those in the train_tokens slice alone"
     )
     precision: str = knob(Choice(("fp32", "bf16")), "arithmetic of the products; weights and loss stay fp32")
-    sample_words: int = knob(
-        Number(int, 60, low=0, high=10_000), "words of the sample text; 0: none", decides=False
-    )
+    sample_words: int = knob(Number(int, 60, low=0, high=10_000), "words of the sample text; 0: none", decides=False)
     # The study.
-    data: Data = field(metadata={})
+    data: Data = group("the text")
     seed: int = knob(Number(int, 0, low=0, high=2**31 - 1), "first seed", decides=False)
     seeds: int = knob(Number(int, 3, low=1, high=10_000), "replicates: seeds seed, seed + 1, …", decides=False)
     device: str = knob(Choice(("auto", "cpu", "cuda")), "auto: cuda, else cpu", decides=False)
@@ -231,7 +230,7 @@ class Knobs:
     name: str | None = knob(OPTIONAL_NAME, "name of the study; null: from its factors", decides=False)
     runs: str = knob(PATH, "folder of journals, checkpoints and mlflow.db", decides=False)
     reports: str = knob(PATH, "folder of reports", decides=False)
-    tracking: Tracking = field(metadata={})
+    tracking: Tracking = group("where the MLflow mirror goes")
 
     def deciding(self) -> dict[str, object]:
         """The knobs that decide a trial's result; the corpus enters a fingerprint by its digest instead."""

@@ -52,9 +52,7 @@ class Registry:
         )
 
 
-RECURRENT_LAYERS = Registry(
-    "rnn", {"lstm": "ablate.model.layers:LSTMLayer", "tanh": "ablate.model.layers:TanhLayer"}
-)
+RECURRENT_LAYERS = Registry("rnn", {"lstm": "ablate.model.layers:LSTMLayer", "tanh": "ablate.model.layers:TanhLayer"})
 OPTIMIZERS = Registry("optimizer", {"sgd": "ablate.train.optim:sgd", "adam": "ablate.train.optim:adam"})
 CORPORA = Registry(
     "data",

@@ -165,9 +165,7 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_is_listed_at_the_end(tmp_
     info.mkdir()
     (info / "METADATA").write_text("Name: broken\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[ablate.rnn]\nbroken = broken:Broken\n")
-    code, out, err = ablate(
-        "-m", "rnn=broken,tanh", *TINY, folder=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"
-    )
+    code, out, err = ablate("-m", "rnn=broken,tanh", *TINY, folder=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     assert (code, err) == (1, "")
     assert "rnn=tanh · seed 0: valid" in out
     assert "rnn=broken seed 0: FAILED RuntimeError: no $ig_nal | <here> · log: runs/trials/" in out
@@ -190,7 +188,9 @@ def test_an_interrupted_study_says_how_to_go_on_and_leaves_what_was_finished(tmp
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.strip() == "ablate: stopped; the same command goes on with what is not finished"
-    last = sorted(json.loads(p.read_text().splitlines()[-1])["event"] for p in tmp_path.glob("runs/trials/*/journal.jsonl"))
+    last = sorted(
+        json.loads(p.read_text().splitlines()[-1])["event"] for p in tmp_path.glob("runs/trials/*/journal.jsonl")
+    )
     assert last == ["finished", "interrupted"]
 
 
@@ -203,9 +203,7 @@ def test_one_configuration_needs_no_multirun_flag_and_may_track_nothing(tmp_path
 
 
 def test_a_tracking_server_that_refuses_costs_a_note_and_nothing_else(tmp_path):
-    code, out, _ = ablate(
-        "tracking=server", *TINY, folder=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9"
-    )
+    code, out, _ = ablate("tracking=server", *TINY, folder=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert code == 0
     assert "note: MLflow is not reachable, the journals go on" in out
     assert "note: MLflow is behind; the same command, typed again, brings it up to date" in out

@@ -19,7 +19,9 @@ from ablate.data.text import read_words
 
 
 def text(path, **more) -> TextFiles:
-    return TextFiles(**{"name": "text", "path": str(path), "valid": None, "test": None, "vocab_size": 100, "lower": False, **more})
+    return TextFiles(
+        **{"name": "text", "path": str(path), "valid": None, "test": None, "vocab_size": 100, "lower": False, **more}
+    )
 
 
 def words_of(content: bytes, tmp_path: Path, **more) -> list[str]:
@@ -208,7 +210,7 @@ def test_a_source_of_higher_order_is_not_predicted_by_one_word():
 
 
 def test_more_successors_than_words_are_refused():
-    with pytest.raises(KnobError, match="data.branching=9 data.vocab_size=5"):
+    with pytest.raises(KnobError, match=r"data\.branching=9 data.vocab_size=5"):
         load_corpus(Synthetic("synthetic", 5, 9, 1, 1000, 1000, 0))
 
 
@@ -231,7 +233,9 @@ def test_a_corpus_too_short_for_a_window_names_the_largest_batch_that_works(leng
     check_fits(knobs_of("batch=20", "window=35"), corpus)
     largest = (length - 1) // 35
     check_fits(knobs_of(f"batch={largest}", "window=35"), corpus)
-    with pytest.raises(KnobError, match=f"train of data=x has {length} tokens.*the largest batch that works is {largest}$"):
+    with pytest.raises(
+        KnobError, match=f"train of data=x has {length} tokens.*the largest batch that works is {largest}$"
+    ):
         check_fits(knobs_of(f"batch={largest + 1}", "window=35"), corpus)
 
 

@@ -26,26 +26,54 @@ def trials(cells, **columns):
             done = nll is not None
             rows.append(
                 {
-                    "cell": label, "seed": seed, "status": "FINISHED" if done else "FAILED",
-                    "reason": "" if done else "OSError: x", "log": "", "fingerprint": f"{label}{seed}", "parameters": 100,
-                    "vocabulary": 10, "floor_nll": None, "windows": 5, "tokens": 50, "seconds": 2.0, "train_seconds": 1.0,
-                    "valid_nll": nll, "test_nll": nll, "valid_perplexity": np.exp(nll) if done else None,
-                    "test_perplexity": np.exp(nll) if done else None, "data": "kjv", "data_digest": "d", "code": "c",
-                    "device": "cpu", "knob.train_tokens": None, "knob.data.name": "kjv", "knob.hidden": 10,
+                    "cell": label,
+                    "seed": seed,
+                    "status": "FINISHED" if done else "FAILED",
+                    "reason": "" if done else "OSError: x",
+                    "log": "",
+                    "fingerprint": f"{label}{seed}",
+                    "parameters": 100,
+                    "vocabulary": 10,
+                    "floor_nll": None,
+                    "windows": 5,
+                    "tokens": 50,
+                    "seconds": 2.0,
+                    "train_seconds": 1.0,
+                    "valid_nll": nll,
+                    "test_nll": nll,
+                    "valid_perplexity": np.exp(nll) if done else None,
+                    "test_perplexity": np.exp(nll) if done else None,
+                    "data": "kjv",
+                    "data_digest": "d",
+                    "code": "c",
+                    "device": "cpu",
+                    "knob.train_tokens": None,
+                    "knob.data.name": "kjv",
+                    "knob.hidden": 10,
                     "factor.tie": label,
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows).assign(**columns)
 
 
 def curves(table):
     return pd.DataFrame(
         [
-            {"cell": r.cell, "seed": r.seed, "split": split, "step": s, "tokens": s * 10, "seconds": s * 0.1,
-             "nll": 3 - s / 100, "perplexity": float(np.exp(3 - s / 100))}
-            for r in table.itertuples() for split in ("train", "valid") for s in (20, 40)
+            {
+                "cell": r.cell,
+                "seed": r.seed,
+                "split": split,
+                "step": s,
+                "tokens": s * 10,
+                "seconds": s * 0.1,
+                "nll": 3 - s / 100,
+                "perplexity": float(np.exp(3 - s / 100)),
+            }
+            for r in table.itertuples()
+            for split in ("train", "valid")
+            for s in (20, 40)
         ]
-    )  # fmt: skip
+    )
 
 
 def results(table, name="study", points=None):

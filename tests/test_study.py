@@ -62,7 +62,9 @@ def test_whatever_decides_a_result_changes_the_fingerprint(override):
     assert prints() != prints(override)
 
 
-@pytest.mark.parametrize("override", ["name=x", "device=cpu", "threads=2", "force=true", "runs=elsewhere", "sample_words=9"])
+@pytest.mark.parametrize(
+    "override", ["name=x", "device=cpu", "threads=2", "force=true", "runs=elsewhere", "sample_words=9"]
+)
 def test_what_decides_nothing_leaves_the_fingerprint(override):
     a, b = knobs_of(*TINY), knobs_of(*TINY, override)
     assert fingerprint(a, 0, "d", "c") == fingerprint(b, 0, "d", "c")

@@ -17,10 +17,15 @@ from ablate.track.units import duration, perplexity
 
 def started(journal, seed=0, **facts):
     journal.append(
-        "started", fingerprint="f" * 64, seed=seed, command="python -m ablate", knobs={"depth": 2, "tie": True, "seeds": 3},
-        facts={"data": "synthetic", "data_digest": "d", "code": "c", "git_commit": "abc", **facts}, parameters=10,
+        "started",
+        fingerprint="f" * 64,
+        seed=seed,
+        command="python -m ablate",
+        knobs={"depth": 2, "tie": True, "seeds": 3},
+        facts={"data": "synthetic", "data_digest": "d", "code": "c", "git_commit": "abc", **facts},
+        parameters=10,
         data={"name": "synthetic", "digest": "d" * 64, "tokens": {"train": 5}, "vocabulary": 7, "floor_nll": None},
-    )  # fmt: skip
+    )
 
 
 def point(journal, step, nll=2.0, event="train"):
@@ -29,9 +34,18 @@ def point(journal, step, nll=2.0, event="train"):
 
 def finish(journal, status="FINISHED", nll=1.0):
     journal.append(
-        "finished", status=status, windows=40, tokens=400, seconds=2.0, train_seconds=1.5, best_valid_nll=nll,
-        best_window=40, valid_nll=nll, test_nll=nll, sample="a b",
-    )  # fmt: skip
+        "finished",
+        status=status,
+        windows=40,
+        tokens=400,
+        seconds=2.0,
+        train_seconds=1.5,
+        best_valid_nll=nll,
+        best_window=40,
+        valid_nll=nll,
+        test_nll=nll,
+        sample="a b",
+    )
 
 
 def mirror(folder, *trials, notes=None, study="s", digest="x"):
@@ -68,9 +82,13 @@ def test_status_is_that_of_the_last_attempt(tmp_path):
     journal = Journal(tmp_path / JOURNAL)
     seen = []
     for step in (
-        lambda: started(journal), lambda: journal.append("failed", reason="r"), lambda: started(journal),
-        lambda: journal.append("interrupted"), lambda: started(journal), lambda: finish(journal, "DIVERGED"),
-    ):  # fmt: skip
+        lambda: started(journal),
+        lambda: journal.append("failed", reason="r"),
+        lambda: started(journal),
+        lambda: journal.append("interrupted"),
+        lambda: started(journal),
+        lambda: finish(journal, "DIVERGED"),
+    ):
         step()
         seen.append(status(last_attempt(read_events(journal.path)[0])))
     assert seen == ["UNFINISHED", "FAILED", "UNFINISHED", "INTERRUPTED", "UNFINISHED", "DIVERGED"]
@@ -162,7 +180,7 @@ def test_the_database_is_made_whole_and_only_once(tmp_path):
 def test_a_study_that_was_never_launched_is_refused(tmp_path):
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "empty.jsonl").write_text("")
-    with pytest.raises(KnobError, match="the study 'empty' in .* was never launched"):
+    with pytest.raises(KnobError, match=r"the study 'empty' in .* was never launched"):
         read_study(Folder(tmp_path), "empty")
 
 

@@ -135,9 +135,16 @@ def test_evaluation_is_the_books_to_the_last_digit():
     model.double()
     got = evaluate(model, ids, knobs, torch.device("cpu"))
     # From the words of the book: 8 whole windows, rows jump = 100 // 3 apart, state carried, the tail dropped.
-    layer = {f"{n}.{i}": getattr(model.layers[i].kernel, t).detach().numpy()
-             for i in range(2) for n, t in (("Wx", "weight_ih_l0"), ("Wh", "weight_hh_l0"), ("b", "bias_ih_l0"))}  # fmt: skip
-    parameters = {"embedding": model.embedding.weight.detach().numpy(), "bias": model.output.bias.detach().numpy(), **layer}
+    layer = {
+        f"{n}.{i}": getattr(model.layers[i].kernel, t).detach().numpy()
+        for i in range(2)
+        for n, t in (("Wx", "weight_ih_l0"), ("Wh", "weight_hh_l0"), ("b", "bias_ih_l0"))
+    }
+    parameters = {
+        "embedding": model.embedding.weight.detach().numpy(),
+        "bias": model.output.bias.detach().numpy(),
+        **layer,
+    }
     reference = ReferenceLM(parameters, rnn="lstm", depth=2, tie=True)
     losses = []
     for n in range(8):

@@ -55,15 +55,16 @@ def confounds(trials: pd.DataFrame) -> pd.DataFrame:
     The column `factor` says whether the study varied it on purpose; where it is False, the row is a confound.
     """
     by_cell = trials.drop_duplicates("cell").set_index("cell")
-    candidates = [c for c in by_cell if c.startswith("knob.") and c[5:] not in _NOT_CONFOUNDS]
-    candidates += [c for c in ("parameters", "vocabulary", "tokens", "data_digest", "code", "device") if c in by_cell]
-    presets = {"knob.rnn", "knob.depth", "knob.dropout", "knob.tie"} if "factor.model" in by_cell else set()
+    columns = [str(column) for column in by_cell.columns]
+    candidates = [c for c in columns if c.startswith("knob.") and c[5:] not in _NOT_CONFOUNDS]
+    candidates += [c for c in ("parameters", "vocabulary", "tokens", "data_digest", "code", "device") if c in columns]
+    presets = {"knob.rnn", "knob.depth", "knob.dropout", "knob.tie"} if "factor.model" in columns else set()
     rows = {}
     for column in candidates:
         values = by_cell[column].map(_shown)
         if values.nunique() > 1:
             name = column.removeprefix("knob.")
-            rows[name] = {"factor": f"factor.{name}" in by_cell or column in presets, **values.to_dict()}
+            rows[name] = {"factor": f"factor.{name}" in columns or column in presets, **values.to_dict()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["factor", *by_cell.index])
 
 
@@ -136,8 +137,8 @@ def _row(trials: pd.DataFrame, cell: str, first: pd.DataFrame) -> dict[str, obje
 
 def _missing(unfinished: pd.DataFrame) -> list[str]:
     return [
-        f"seed {row.seed} {str(row.status).lower()}" + (f" ({row.reason})" if row.reason else "")
-        for row in unfinished.itertuples()
+        f"seed {row['seed']} {row['status'].lower()}" + (f" ({row['reason']})" if row["reason"] else "")
+        for row in unfinished.to_dict("records")
     ]
 
 

@@ -103,9 +103,7 @@ def check_fits(knobs: Knobs, corpus: Corpus) -> None:
         raise KnobError(*problems)
 
 
-def _too_short(
-    batch_knob: str, window_knob: str, batch: int, window: int, corpus: Corpus, split: str
-) -> Iterator[str]:
+def _too_short(batch_knob: str, window_knob: str, batch: int, window: int, corpus: Corpus, split: str) -> Iterator[str]:
     tokens = int(getattr(corpus, split).size)
     if tokens - 1 >= batch * window:
         return

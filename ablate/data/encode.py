@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,12 @@ class Interned(dict[str, int]):
         return np.frombuffer(out, dtype=np.int32) if out else np.empty(0, dtype=np.int32)
 
 
-def keep_commonest(
-    name: str, interned: Interned, train: Ids, valid: Ids, test: Ids, vocab_size: int | None
-) -> Corpus:
-    """Keep the `vocab_size` words commonest in train (None: all of them) and <unk>; ids by first appearance."""
+def keep_commonest(name: str, interned: Interned, splits: Sequence[Ids], vocab_size: int | None) -> Corpus:
+    """Keep the `vocab_size` words commonest in train (None: all of them) and <unk>; ids by first appearance.
+
+    `splits`: interned ids of train, valid and test.
+    """
+    train, valid, test = splits
     counts = np.bincount(train, minlength=len(interned))
     commonest = np.argsort(-counts, kind="stable")[:vocab_size]
     kept = np.sort(commonest[counts[commonest] > 0])

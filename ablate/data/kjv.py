@@ -38,7 +38,7 @@ def _build(data: KJV) -> Corpus:
     train = [chapter for number, chapter in enumerate(chapters) if number % 20 not in (9, 19)]
     interned = Interned()
     ids = [interned.ids(split) for split in (train, valid, test)]
-    return keep_commonest("kjv", interned, *ids, vocab_size=data.vocab_size)
+    return keep_commonest("kjv", interned, ids, data.vocab_size)
 
 
 def _chapters() -> Iterator[list[str]]:
@@ -48,9 +48,7 @@ def _chapters() -> Iterator[list[str]]:
         for chapter in range(1, bible.get_number_of_chapters(book) + 1):
             try:
                 verses = [
-                    bible.get_verse_text(
-                        bible.get_verse_id(book, chapter, verse), version=bible.Version.KING_JAMES
-                    )
+                    bible.get_verse_text(bible.get_verse_id(book, chapter, verse), version=bible.Version.KING_JAMES)
                     for verse in range(1, bible.get_number_of_verses(book, chapter) + 1)
                 ]
             except bible.VersionMissingVerseError:

@@ -35,7 +35,7 @@ def load(data: PTB) -> Corpus:
 def _build(paths: list[Path]) -> Corpus:
     interned = Interned()
     ids = [interned.ids(read_words(path, "data=ptb")) for path in paths]
-    return keep_commonest("ptb", interned, *ids, vocab_size=None)
+    return keep_commonest("ptb", interned, ids, None)
 
 
 def _find(name: str) -> Path:

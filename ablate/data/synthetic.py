@@ -34,8 +34,9 @@ def load(data: Synthetic) -> Corpus:
 
 def weights(branching: int) -> NDArray[np.float64]:
     """Probabilities of a state's successors, commonest first; shape [branching]."""
-    raw = 1.0 / np.arange(1, branching + 1)
-    return raw / raw.sum()
+    raw: NDArray[np.float64] = 1.0 / np.arange(1, branching + 1)
+    p: NDArray[np.float64] = raw / raw.sum()
+    return p
 
 
 def entropy_rate(branching: int) -> float:
@@ -60,9 +61,7 @@ def _states(data: Synthetic) -> int:
 
 def _successors(data: Synthetic) -> list[list[int]]:
     rng = np.random.default_rng([data.seed, 0])
-    return [
-        rng.choice(data.vocab_size, size=data.branching, replace=False).tolist() for _ in range(_states(data))
-    ]
+    return [rng.choice(data.vocab_size, size=data.branching, replace=False).tolist() for _ in range(_states(data))]
 
 
 def _sample(data: Synthetic, successors: list[list[int]], size: int, split: int) -> tuple[Ids, float]:

@@ -35,7 +35,7 @@ def _build(data: TextFiles, sources: dict[str, Path]) -> Corpus:
         tokens = ids[0].size
         cuts = [tokens * 90 // 100, tokens * 95 // 100]
         ids = [ids[0][: cuts[0]], ids[0][cuts[0] : cuts[1]], ids[0][cuts[1] :]]
-    return keep_commonest("text", interned, *ids, vocab_size=data.vocab_size)
+    return keep_commonest("text", interned, ids, data.vocab_size)
 
 
 def read_words(path: Path, knob: str, *, lower: bool = False) -> Iterator[list[str]]:

@@ -60,9 +60,7 @@ class RecurrentLM(nn.Module):
             after.append(detach(state))
         return self.output(x_TBH), after
 
-    def loss(
-        self, inputs_TB: Tensor, targets_TB: Tensor, states: list[State] | None
-    ) -> tuple[Tensor, list[State]]:
+    def loss(self, inputs_TB: Tensor, targets_TB: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
         """Mean cross-entropy over the window's T·B tokens, in nats, in fp32 at least; and the states after it."""
         logits_TBV, after = self(inputs_TB, states)
         exact = torch.promote_types(logits_TBV.dtype, torch.float32)
@@ -83,15 +81,14 @@ class RecurrentLM(nn.Module):
         with torch.no_grad():
             for name, tensor in self.named_parameters():  # a tied tensor comes once, as embedding.weight
                 if name in std:
-                    tensor.copy_(
-                        torch.randn(tensor.shape, generator=stream(seed, name, *tensor.shape)) * std[name]
-                    )
+                    tensor.copy_(torch.randn(tensor.shape, generator=stream(seed, name, *tensor.shape)) * std[name])
                 else:
                     tensor.zero_()
 
     def seed_dropout(self, seed: int) -> None:
         """Give every dropout its own stream, from the seed and its place."""
         for i, dropout in enumerate(self.dropouts):
+            assert isinstance(dropout, Dropout)
             dropout.generator = stream(seed, f"dropouts.{i}", device=self.output.weight.device)
 
     def parameter_count(self) -> int:

@@ -29,7 +29,7 @@ class _TorchLayer(nn.Module):
     def __init__(self, kernel: nn.RNNBase) -> None:
         super().__init__()
         self.kernel = kernel
-        kernel.bias_hh_l0.requires_grad_(False)  # type: ignore[union-attr]
+        kernel.bias_hh_l0.requires_grad_(False)
 
     def fan_in(self) -> dict[str, int]:
         """Inputs that each weight matrix sums over."""
@@ -39,7 +39,8 @@ class _TorchLayer(nn.Module):
 class LSTMLayer(_TorchLayer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000).
 
-    i, f, o = σ(W x + U h + b), g = tanh(W x + U h + b), c ← f c + i g, h ← o tanh c; gates stored in the order i, f, g, o.
+    i, f, o = σ(W x + U h + b), g = tanh(W x + U h + b), c ← f c + i g, h ← o tanh c.
+    The gates are stored in the order i, f, g, o.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:

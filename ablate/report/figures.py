@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # `$` in a name is a dollar sign, not mathematics; a figure drawn twice has the same bytes.
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "text.parse_math": False,
     "svg.hashsalt": "ablate",
     "axes.spines.top": False,
@@ -96,7 +96,7 @@ def _style() -> AbstractContextManager[None]:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    return mpl.rc_context(_STYLE)
+    return mpl.rc_context(_STYLE)  # type: ignore[arg-type]
 
 
 def _palette(cells: list[str]) -> list[tuple[float, float, float]]:
@@ -115,9 +115,7 @@ def _plain_log_ticks(axis: Axes, values: pd.Series[float]) -> None:
     axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     narrow = len(values) > 0 and values.max() / values.min() < 2.5
-    axis.yaxis.set_minor_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.0f}") if narrow else NullFormatter()
-    )
+    axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}") if narrow else NullFormatter())
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from great_tables import GT
@@ -72,7 +74,7 @@ def _spread(mean: float, sd: float, n: int) -> str:
     return f"{mean:,.{digits}f}" if n == 1 else f"{mean:,.{digits}f} ± {sd:,.{digits}f}"
 
 
-def _difference(row: dict[str, float]) -> str:
+def _difference(row: Mapping[Any, Any]) -> str:
     if row["pairs"] == 0:
         return NOT_AVAILABLE
     if row["pairs"] == 1:

@@ -48,9 +48,7 @@ def write_report(results: Results, reports: Path) -> Report:
     results.curves.to_csv(folder / "curves.csv", index=False)
     draw_curves(results.curves, folder)
     draw_comparison(results.trials, folder)
-    failures = results.trials.loc[
-        results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]
-    ]
+    failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
     page = folder / "index.html"
     page.write_text(_page(results, comparison, table_html, warnings, failures, folder), encoding="utf-8")
     return Report(folder, page, display(comparison), warnings, failures)
@@ -100,7 +98,7 @@ def _headline(comparison: pd.DataFrame) -> str:
     done = comparison[comparison["n"] > 0]
     if done.empty:
         return "No trial has finished yet."
-    best = done.loc[done["test_mean"].idxmin()]
+    best = done.sort_values("test_mean", kind="stable").iloc[0]
     first = comparison.iloc[0]
     value = f"{best['test_mean']:,.1f}"
     if len(done) == 1:
@@ -114,7 +112,8 @@ def _headline(comparison: pd.DataFrame) -> str:
         else f" (95 % interval {-best['difference_high']:.1%} to {-best['difference_low']:.1%}, {best['pairs']} seeds)"
     )
     return (
-        f"{best['cell']} has the lowest test perplexity, {value}: {gain:.1%} below {first['cell']}, the first row{sure}."
+        f"{best['cell']} has the lowest test perplexity, {value}: "
+        f"{gain:.1%} below {first['cell']}, the first row{sure}."
     )
 
 

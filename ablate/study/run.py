@@ -116,10 +116,7 @@ def _record_launch(folder: Folder, name: str, command: str, plan: Sequence[Plann
     Journal(folder.study(name)).append(
         "launched",
         command=command,
-        cells=[
-            {"label": label, "levels": dict(cell.levels), "trials": rows}
-            for label, (cell, rows) in trials.items()
-        ],
+        cells=[{"label": label, "levels": dict(cell.levels), "trials": rows} for label, (cell, rows) in trials.items()],
     )
 
 

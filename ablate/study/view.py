@@ -132,9 +132,9 @@ class View:
             self._print(f"note: {warning}")
         if not report.failures.empty:
             self._print("without a result:")
-            for row in report.failures.itertuples():
-                log = f" · log: {row.log}" if row.log else ""
-                self._print(f"  {row.cell} seed {row.seed}: {row.status} {row.reason}{log}")
+            for row in report.failures.to_dict("records"):
+                log = f" · log: {row['log']}" if row["log"] else ""
+                self._print(f"  {row['cell']} seed {row['seed']}: {row['status']} {row['reason']}{log}")
         self._print(f"report: {report.page}")
         if browse is not None:
             self._print(f"curves: {browse}")

@@ -188,7 +188,9 @@ def create_database(path: Path) -> None:
         if path.exists():
             return
         new = Path(scratch, "mlflow.db")
-        store = SqlAlchemyStore(f"sqlite:///{new}", str(path.parent / "artifacts"))
+        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            f"sqlite:///{new}", str(path.parent / "artifacts")
+        )
         store.engine.dispose()
         os.replace(new, path)
 
@@ -217,9 +219,7 @@ def _copy_trial(client: MlflowClient, experiment: str, parent: str, trial: Follo
     trial.offset = offset
 
 
-def _run_for(
-    client: MlflowClient, experiment: str, parent: str, trial: Followed, started: Event
-) -> tuple[str, bool]:
+def _run_for(client: MlflowClient, experiment: str, parent: str, trial: Followed, started: Event) -> tuple[str, bool]:
     """The child run of this attempt, and whether it is complete already; an earlier attempt's is marked killed."""
     same = client.search_runs(
         [experiment],

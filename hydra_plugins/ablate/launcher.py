@@ -36,8 +36,7 @@ class StudyLauncher(Launcher):
         from ablate.__main__ import run_jobs
 
         configs = [
-            self._context.config_loader.load_sweep_config(self._config, list(overrides))
-            for overrides in job_overrides
+            self._context.config_loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides
         ]
         code = run_jobs(configs)
         if code != 0:
