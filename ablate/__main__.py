@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -74,6 +75,11 @@ def main() -> None:
         for problem in problems:
             print(f"ablate: {problem}", file=sys.stderr)
         sys.exit(_USER_ERROR)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        if show_trace:
+            raise
+        print(f"ablate: {error}", file=sys.stderr)
+        sys.exit(_USER_ERROR)
     except KeyboardInterrupt:
         print("ablate: stopped; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(_INTERRUPTED)
@@ -94,6 +100,8 @@ def _check_names(arguments: Sequence[str]) -> None:
         except HydraException as error:
             problems.append(f"{text}: cannot be read, {str(error).splitlines()[0]}; quote it if it holds brackets")
             continue
+        if override.type is not OverrideType.CHANGE:
+            continue  # what is added may be a group of the user's own; `parse` refuses an added knob
         name, _, rest = str(override.key_or_group).replace("/", ".").partition(".")
         if name not in known:
             problems.append(f"{override.input_line}: unknown knob {name!r}{suggest(name, known)}")

@@ -237,8 +237,12 @@ class Knobs:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("decides")}
 
     def flat(self) -> dict[str, object]:
-        """Every knob by its name on the command line, `data.vocab_size` for one of a group."""
-        return dict(_flatten(self))
+        """Every knob by its name on the command line, `data.vocab_size` for one of a group.
+
+        Without `tracking`: its URI may hold a password, and what this returns is recorded.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("data", "tracking")}
+        return own | {f"data.{f.name}": getattr(self.data, f.name) for f in fields(self.data)}
 
 
 GROUPS = ("model", "recipe", "data", "tracking", "study")
@@ -321,12 +325,3 @@ def show(value: object) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _flatten(record: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for f in fields(record):
-        value = getattr(record, f.name)
-        if isinstance(value, (*DATA.values(), Tracking)):
-            yield from _flatten(value, f"{prefix}{f.name}.")
-        else:
-            yield f"{prefix}{f.name}", value

@@ -80,7 +80,7 @@ def test_mlflow_holds_a_parent_and_a_child_for_every_trial_once(study):
     assert parents[0].info.run_name == "depth-tie"
     assert all(r.info.status == "FINISHED" for r in runs)
     assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parents[0].info.run_id}
-    one = next(r for r in children if r.info.run_name == "depth=2 tie=true · seed 1")
+    one = next(r for r in children if r.info.run_name.startswith("depth=2 tie=true · seed 1 · test "))
     assert one.data.params["depth"] == "2"
     assert one.data.params["data.branching"] == "3"
     for tag in ("cell", "seed", "fingerprint", "data_digest", "code", "torch", "device", "threads", "precision"):
@@ -222,3 +222,39 @@ def test_help_and_discovery_load_neither_torch_nor_mlflow(arguments, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_runs_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "runs").write_text("a file, not a folder")
+    code, _, err = ablate(*TINY, folder=tmp_path)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert "runs" in err
+
+
+def test_on_a_terminal_the_study_is_a_live_table(tmp_path):
+    pty = pytest.importorskip("pty")
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ablate", "-m", "depth=1,2", "tracking=off", *TINY, "windows=400"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140", "TERM": "xterm"},
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not chunk:
+            break
+        seen += chunk
+    assert process.wait(timeout=120) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert "running" in text
+    assert "waiting" in text
+    assert re.search(r"depth: 1 done, 1 running · about \d+ s left", text)
+    assert "report: reports/depth/index.html" in text

@@ -33,7 +33,7 @@ def trials(cells, **columns):
                     "log": "",
                     "fingerprint": f"{label}{seed}",
                     "parameters": 100,
-                    "vocabulary": 10,
+                    "vocabulary_size": 10,
                     "floor_nll": None,
                     "windows": 5,
                     "tokens": 50,
@@ -141,7 +141,7 @@ def test_single_runs_unequal_runs_and_other_texts_are_warned_of():
 
 def test_a_difference_to_a_reduced_vocabulary_is_no_comparison():
     table = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
-    table.loc[table["cell"] == "b", ["data_digest", "vocabulary", "knob.train_tokens"]] = ["e", 4, 1000]
+    table.loc[table["cell"] == "b", ["data_digest", "vocabulary_size", "knob.train_tokens"]] = ["e", 4, 1000]
     assert any("must not be compared" in w for w in warnings_for(table))
 
 

@@ -143,3 +143,15 @@ def test_a_users_own_recurrent_layer_is_a_level_like_any_other(monkeypatch):
     with pytest.raises(ValueError, match="rnn=lst: unknown; did you mean 'lstm'"):
         RECURRENT_LAYERS.load("lst")
     assert Registry("x", {"a": "math:pi"}).load("a") == pytest.approx(3.14159, rel=1e-5)
+
+
+def test_a_password_in_a_tracking_uri_is_recorded_nowhere(monkeypatch):
+    from ablate.study.run import _command
+
+    secret = "postgresql://me:hunter2@db/mlflow"
+    monkeypatch.setattr("sys.argv", ["x", "depth=2", f"tracking.uri={secret}"])
+    assert _command() == "python -m ablate depth=2 'tracking.uri=***'"
+    knobs = knobs_of(*TINY, f"tracking.uri='{secret}'")
+    assert knobs.tracking.uri == secret
+    assert "hunter2" not in str(knobs.flat())
+    assert "hunter2" not in str(knobs.deciding())

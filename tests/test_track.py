@@ -53,7 +53,7 @@ def mirror(folder, *trials, notes=None, study="s", digest="x"):
     made = Mirror(folder, None, study, digest, {}, notes.append)
     made.start()
     for place, label in trials:
-        made.follow(Followed(place, label * 8, label, {}))
+        made.follow(Followed(place, label * 8, label))
     complete = made.close()
     client = MlflowClient(f"sqlite:///{folder.database()}")
     experiment = client.get_experiment_by_name("ablate")
@@ -161,7 +161,7 @@ def test_a_store_that_breaks_is_told_once_and_the_mirror_says_it_is_behind(tmp_p
     notes = []
     made = Mirror(folder, None, "s", "x", {}, notes.append)
     made.start()
-    made.follow(Followed(place, "f", "a", {}))
+    made.follow(Followed(place, "f", "a"))
     assert made.close() is False
     assert len(notes) == 1
     assert "MLflow is not reachable, the journals go on" in notes[0]

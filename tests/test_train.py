@@ -209,3 +209,11 @@ def test_the_machine_is_described():
     assert facts["torch"] == torch.__version__
     assert facts["device"]
     assert facts["threads"] == str(torch.get_num_threads())
+
+
+def test_a_validation_that_is_no_number_is_divergence_too(tmp_path, monkeypatch):
+    curve = iter([2.0, math.nan])
+    monkeypatch.setattr(engine_module, "evaluate", lambda *_: next(curve))
+    outcome, _ = run(tmp_path, "windows=60", "valid_every=20")
+    assert (outcome.status, outcome.windows) == ("DIVERGED", 40)
+    assert (outcome.best_valid_nll, outcome.best_window, outcome.test_nll) == (2.0, 20, None)

@@ -9,7 +9,19 @@ from scipy import stats
 
 LEVEL = 0.95
 # Knobs that a reader need not see: they name presets, or have no bearing on a result.
-_NOT_CONFOUNDS = {"model", "recipe", "name", "runs", "reports", "force", "seed", "seeds", "sample_words"}
+_NOT_CONFOUNDS = {
+    "model",
+    "recipe",
+    "name",
+    "runs",
+    "reports",
+    "force",
+    "seed",
+    "seeds",
+    "sample_words",
+    "threads",
+    "device",
+}
 
 
 def compare(trials: pd.DataFrame) -> pd.DataFrame:
@@ -54,10 +66,13 @@ def confounds(trials: pd.DataFrame) -> pd.DataFrame:
 
     The column `factor` says whether the study varied it on purpose; where it is False, the row is a confound.
     """
-    by_cell = trials.drop_duplicates("cell").set_index("cell")
+    # A cell that has not started has no settings on record yet.
+    by_cell = trials[trials["parameters"].notna()].drop_duplicates("cell").set_index("cell")
     columns = [str(column) for column in by_cell.columns]
     candidates = [c for c in columns if c.startswith("knob.") and c[5:] not in _NOT_CONFOUNDS]
-    candidates += [c for c in ("parameters", "vocabulary", "tokens", "data_digest", "code", "device") if c in columns]
+    candidates += [
+        c for c in ("parameters", "vocabulary_size", "tokens", "data_digest", "code", "device") if c in columns
+    ]
     presets = {"knob.rnn", "knob.depth", "knob.dropout", "knob.tie"} if "factor.model" in columns else set()
     rows = {}
     for column in candidates:
@@ -81,7 +96,7 @@ def warnings_for(trials: pd.DataFrame) -> list[str]:
     elif counts.nunique() > 1 or len(counts) < trials["cell"].nunique():
         said.append("The rows do not all have the same number of finished runs.")
     if finished["data_digest"].nunique() > 1 if "data_digest" in finished else False:
-        vocabularies = finished["vocabulary"].nunique()
+        vocabularies = finished["vocabulary_size"].nunique()
         if vocabularies > 1 or _evaluated_apart(finished):
             said.append(
                 "The rows were not evaluated on the same text with the same vocabulary: their perplexities measure "
@@ -89,7 +104,7 @@ def warnings_for(trials: pd.DataFrame) -> list[str]:
             )
     differing = confounds(finished)
     unplanned = [str(name) for name in differing.index[~differing["factor"].astype(bool)]]
-    settings = [n for n in unplanned if n not in ("parameters", "tokens", "data_digest", "vocabulary")]
+    settings = [n for n in unplanned if n not in ("parameters", "tokens", "data_digest", "vocabulary_size")]
     if settings:
         said.append(
             f"The rows differ in more than the factors of the study: {', '.join(settings)}. "
@@ -147,4 +162,6 @@ def _shown(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:g}"
+    return str(value)

@@ -29,7 +29,7 @@ def draw_curves(curves: pd.DataFrame, folder: Path) -> None:
     import seaborn as sns
 
     with _style():
-        figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True)
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharex=True, sharey=True)
         cells = list(dict.fromkeys(curves["cell"]))
         for axis, split in zip(axes, ("train", "valid"), strict=True):
             part = curves[(curves["split"] == split) & curves["perplexity"].between(0, 1e6)]
@@ -47,7 +47,7 @@ def draw_curves(curves: pd.DataFrame, folder: Path) -> None:
             axis.xaxis.set_major_formatter("{x:,.0f}")
             axis.tick_params(axis="x", rotation=30)
             axis.grid(visible=True, which="both", axis="y", alpha=0.25)
-            _plain_log_ticks(axis, part["perplexity"])
+        _plain_log_ticks(axes[0], curves["perplexity"])
         if axes[1].get_legend() is not None:
             sns.move_legend(axes[1], "upper left", bbox_to_anchor=(1.02, 1), title=None, frameon=False)
         _save(figure, folder / "curves")

@@ -38,7 +38,11 @@ def display(comparison: pd.DataFrame) -> pd.DataFrame:
 def write_tables(comparison: pd.DataFrame, note: str, folder: Path) -> str:
     """Write comparison.html, .md, .tex and .csv into `folder`; return the HTML of the table alone."""
     shown = display(comparison)
-    table = GT(shown, id="comparison").tab_source_note(note).cols_align("right", columns=list(shown.columns[1:]))
+    table = (
+        GT(shown, id="comparison")
+        .tab_source_note(note)
+        .cols_align("right", columns=[name for name in shown.columns if name not in ("cell", "missing")])
+    )
     html = table.as_raw_html(inline_css=False)
     (folder / "comparison.html").write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>{html}</html>\n',

@@ -131,6 +131,8 @@ def code_digest(rnn: str) -> str:
 def git_facts() -> dict[str, str]:
     """Commit and dirty flag of the checkout that the package runs from; empty where it is no checkout."""
     root = Path(ablate.__file__).parent.parent
+    if not (root / ".git").exists():
+        return {}
     try:
         commit, changes = (
             subprocess.run(

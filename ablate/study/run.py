@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 import sys
 import traceback
@@ -40,18 +41,20 @@ def run_study(jobs: Sequence[Job]) -> int:
     _record_launch(folder, name, command, plan)
     view = make_view(name, plan)
     mirror = _mirror(folder, name, command, plan, view) if knobs.tracking.enabled else None
-    with view:
-        for planned in plan:
-            if mirror is not None:
-                mirror.follow(Followed(planned.folder, planned.fingerprint, planned.cell.label, planned.cell.levels))
-            if planned.is_done:
-                view.skipped(planned)
-            else:
-                _train(planned, command, view)
-    report = write_report(read_study(folder, name), Path(knobs.reports))
-    if mirror is not None:
-        mirror.attach(report.folder)
-        if not mirror.close():
+    try:
+        with view:
+            for planned in plan:
+                if mirror is not None:
+                    mirror.follow(Followed(planned.folder, planned.fingerprint, planned.cell.label))
+                if planned.is_done:
+                    view.skipped(planned)
+                else:
+                    _train(planned, command, view)
+        report = write_report(read_study(folder, name), Path(knobs.reports))
+        if mirror is not None:
+            mirror.attach(report.folder)
+    finally:  # also when a user stops the study
+        if mirror is not None and not mirror.close():
             view.note("MLflow is behind; the same command, typed again, brings it up to date")
     view.summary(report, _browse_command(folder, knobs.tracking.uri) if mirror is not None else None)
     return _exit_code(report)
@@ -129,11 +132,16 @@ def _mirror(folder: Folder, name: str, command: str, plan: Sequence[PlannedTrial
 
 
 def _command() -> str:
-    """The command line that started this process, without this machine's paths."""
-    return shlex.join(["python", "-m", "ablate", *sys.argv[1:]])
+    """The command line that started this process, without a tracking URI, which may hold a password."""
+    arguments = [
+        "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else argument for argument in sys.argv[1:]
+    ]
+    return shlex.join(["python", "-m", "ablate", *arguments])
 
 
 def _browse_command(folder: Folder, uri: str | None) -> str:
+    if uri is not None and uri.startswith(("http://", "https://")):
+        return uri
     return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri(folder, uri))}"
 
 

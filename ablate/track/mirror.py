@@ -46,7 +46,6 @@ class Followed:
     folder: Path
     fingerprint: str
     label: str
-    levels: Mapping[str, str]
     offset: int = 0
     run_id: str | None = None
     done: bool = False
@@ -150,8 +149,7 @@ class Mirror:
             client.log_artifacts(parent, str(report), artifact_path="report")
         statuses = [_status_of(trial) for trial in self._trials]
         finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
-        client.log_metric(parent, "trials", len(statuses))
-        client.log_metric(parent, "trials_finished", sum(s == "FINISHED" for s in statuses))
+        client.set_tag(parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
         client.set_terminated(parent, status="FINISHED" if finished else "FAILED")
 
 
@@ -214,7 +212,7 @@ def _copy_trial(client: MlflowClient, experiment: str, parent: str, trial: Follo
     if events and trial.run_id is not None and not trial.done:
         _log_curves(client, trial.run_id, events)
         if status(events) != "UNFINISHED":
-            _finish(client, trial.run_id, trial.folder, events)
+            _finish(client, trial, events)
             trial.done = True
     trial.offset = offset
 
@@ -261,7 +259,7 @@ def _log_inputs(client: MlflowClient, run_id: str, started: Event) -> None:
     data = started["data"]
     dataset = Dataset(
         name=data["name"],
-        digest=data["digest"][:36],
+        digest=data["digest"][:12],
         source_type="local",
         source=data["name"],
         profile=json.dumps({"tokens": data["tokens"], "vocabulary": data["vocabulary"], "sha256": data["digest"]}),
@@ -291,9 +289,10 @@ def _curve_values(event: Event) -> dict[str, float]:
     return values
 
 
-def _finish(client: MlflowClient, run_id: str, folder: Path, events: list[Event]) -> None:
+def _finish(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
     from mlflow.entities import Metric
 
+    run_id = str(trial.run_id)
     last = events[-1]
     outcome = status(events)
     when = _milliseconds(last)
@@ -307,6 +306,10 @@ def _finish(client: MlflowClient, run_id: str, folder: Path, events: list[Event]
         metrics = [Metric(k, perplexity(v), when, step) for k, v in final.items() if v is not None]
         metrics += [Metric("train_seconds", last["train_seconds"], when, step)]
         client.log_batch(run_id, metrics=metrics)
+        if last["test_nll"] is not None:
+            # The table of runs shows names and no metrics until a user picks some: the result is in the name.
+            name = f"{client.get_run(run_id).info.run_name} · test {perplexity(last['test_nll']):,.1f}"
+            client.update_run(run_id, name=name)
         if last["sample"]:
             client.log_text(run_id, last["sample"], "sample.txt")
     client.set_tag(run_id, "ablate.status", outcome)

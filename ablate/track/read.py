@@ -83,7 +83,7 @@ def _row(label: str, levels: dict[str, str], trial: dict[str, Any], events: list
         "log": final.get("log", ""),
         "fingerprint": trial["fingerprint"],
         "parameters": started.get("parameters"),
-        "vocabulary": data.get("vocabulary"),
+        "vocabulary_size": data.get("vocabulary"),
         "floor_nll": data.get("floor_nll"),
     }
     for name in (

@@ -117,20 +117,15 @@ def fit(trial: Trial, corpus: Corpus, sink: Sink, folder: Path) -> Outcome:
     train_seconds = 0.0
     meter = Meter(device)
     best_valid_nll, best_window = math.inf, None
-    valid_nll = math.inf
     states = None
     for number in range(last):
         if not knobs.carry and number % train.per_epoch == 0:
             states = None
         place = number if knobs.carry else number % train.per_epoch
         inputs_TB, targets_TB = (torch.from_numpy(x).long().to(device) for x in train.at(place))
-        optimizer.zero_grad()
         with autocast(knobs, device):
             loss, states = model.loss(inputs_TB, targets_TB, states)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(list(model.parameters()), knobs.clip)
-        optimizer.step()
-        meter.add(loss.detach(), norm)
+        meter.add(loss, _update(model, optimizer, loss, knobs.clip))
 
         done = number + 1
         validates = done % valid_every == 0 or done == last
@@ -147,19 +142,9 @@ def fit(trial: Trial, corpus: Corpus, sink: Sink, folder: Path) -> Outcome:
                 lr=_lr(optimizer),
                 tokens_per_s=mean.windows * tokens_a_window / mean.seconds,
             )
-            if not math.isfinite(mean.nll):
-                return Outcome(
-                    status="DIVERGED",
-                    windows=done,
-                    tokens=done * tokens_a_window,
-                    seconds=time.perf_counter() - started,
-                    train_seconds=train_seconds,
-                    best_valid_nll=best_valid_nll if best_window is not None else None,
-                    best_window=best_window,
-                    valid_nll=None,
-                    test_nll=None,
-                    sample="",
-                )
+            diverged = not math.isfinite(mean.nll)
+            if diverged:
+                break
         if validates:
             valid_nll = evaluate(model, corpus.valid, knobs, device)
             sink(
@@ -171,6 +156,9 @@ def fit(trial: Trial, corpus: Corpus, sink: Sink, folder: Path) -> Outcome:
                 valid_nll=valid_nll,
                 lr=_lr(optimizer),
             )
+            diverged = not math.isfinite(valid_nll)
+            if diverged:
+                break
             checkpoint.save(folder / "last.pt", {"model": model.state_dict(), "step": done})
             if valid_nll < best_valid_nll:
                 best_valid_nll, best_window = valid_nll, done
@@ -179,21 +167,30 @@ def fit(trial: Trial, corpus: Corpus, sink: Sink, folder: Path) -> Outcome:
                 _set_lr(optimizer, _lr(optimizer) / knobs.decay)
             meter.restart()
 
-    if knobs.test_weights == "best" and best_window is not None:
+    if knobs.test_weights == "best" and not diverged:
         model.load_state_dict(checkpoint.load(folder / "best.pt", device)["model"])
         valid_nll = best_valid_nll
     return Outcome(
-        status="FINISHED",
-        windows=last,
-        tokens=last * tokens_a_window,
+        status="DIVERGED" if diverged else "FINISHED",
+        windows=done,
+        tokens=done * tokens_a_window,
         seconds=time.perf_counter() - started,
         train_seconds=train_seconds,
-        best_valid_nll=best_valid_nll,
+        best_valid_nll=None if best_window is None else best_valid_nll,
         best_window=best_window,
-        valid_nll=valid_nll,
-        test_nll=evaluate(model, corpus.test, knobs, device),
-        sample=sample(model, corpus, knobs.sample_words, trial.seed, device),
+        valid_nll=None if diverged else valid_nll,
+        test_nll=None if diverged else evaluate(model, corpus.test, knobs, device),
+        sample="" if diverged else sample(model, corpus, knobs.sample_words, trial.seed, device),
     )
+
+
+def _update(model: RecurrentLM, optimizer: Optimizer, loss: Tensor, clip: float | None) -> Tensor:
+    """One step down the gradient; its norm before clipping, shape []."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = clip_gradients(list(model.parameters()), clip)
+    optimizer.step()
+    return norm
 
 
 @dataclass(frozen=True)
@@ -221,7 +218,7 @@ class Meter:
 
     def add(self, loss: Tensor, grad_norm: Tensor) -> None:
         """Add a window's mean loss and gradient norm, both of shape []."""
-        self._sums += torch.stack((loss, grad_norm))
+        self._sums += torch.stack((loss.detach(), grad_norm))
         self._windows += 1
 
     def read(self) -> Mean:
