@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import ablate
-from ablate.config import DATA, GROUPS, KnobError, Knobs, Tracking, knob_names
+from ablate.config import DATA, GROUPS, KnobError, Knobs, Tracking, describe_knobs, knob_names
 from ablate.registry import suggest
 
 _USER_ERROR = 2
@@ -65,9 +65,12 @@ def main() -> None:
     show_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra then raises instead of printing, and the message below is the only one.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    OmegaConf.register_new_resolver("describe_knobs", describe_knobs, replace=True)
     try:
         _check_names(sys.argv[1:])
         _compose_and_run()
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (KnobError, HydraException, OmegaConfBaseException) as error:
         if show_trace:
             raise

@@ -24,9 +24,15 @@ class KnobError(ValueError):
 
 
 class Rule(Protocol):
-    """Says why a value is refused, and what would work; None when it is fine."""
+    """What a knob may be."""
 
-    def refusal(self, value: object) -> str | None: ...
+    def range(self) -> str:
+        """The values it takes, in words."""
+        ...
+
+    def refusal(self, value: object) -> str | None:
+        """Why a value is refused, and what would work; None when it is fine."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Number:
             return None
         of_kind = isinstance(value, int) if self.kind is int else isinstance(value, (int, float))
         if isinstance(value, bool) or not of_kind or not self._inside(value):  # type: ignore[arg-type]
-            return f"must be {self._range()}; for example {self.good}"
+            return f"must be {self.range()}; for example {self.good}"
         return None
 
     def _inside(self, value: float) -> bool:
@@ -54,22 +60,29 @@ class Number:
         below = value < self.high if self.high_open else value <= self.high
         return math.isfinite(value) and above and below
 
-    def _range(self) -> str:
+    def range(self) -> str:
         noun = "a whole number" if self.kind is int else "a finite number"
         bounds = []
         if self.low > -math.inf:
-            bounds.append(f"{'above' if self.low_open else 'at least'} {self.low:g}")
+            bounds.append(f"{'above' if self.low_open else 'at least'} {_plain(self.low)}")
         if self.high < math.inf:
-            bounds.append(f"{'below' if self.high_open else 'at most'} {self.high:g}")
+            bounds.append(f"{'below' if self.high_open else 'at most'} {_plain(self.high)}")
         return " ".join([noun, " and ".join(bounds)]) + (", or null" if self.optional else "")
+
+
+def _plain(number: float) -> str:
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:g}"
 
 
 @dataclass(frozen=True)
 class Flag:
     """true or false."""
 
+    def range(self) -> str:
+        return "true or false"
+
     def refusal(self, value: object) -> str | None:
-        return None if isinstance(value, bool) else "must be true or false"
+        return None if isinstance(value, bool) else f"must be {self.range()}"
 
 
 @dataclass(frozen=True)
@@ -78,11 +91,16 @@ class Choice:
 
     options: tuple[str, ...] | Registry
 
+    def _names(self) -> list[str]:
+        return self.options.names() if isinstance(self.options, Registry) else list(self.options)
+
+    def range(self) -> str:
+        return f"one of {', '.join(self._names())}"
+
     def refusal(self, value: object) -> str | None:
-        names = self.options.names() if isinstance(self.options, Registry) else list(self.options)
-        if isinstance(value, str) and value in names:
+        if isinstance(value, str) and value in self._names():
             return None
-        return f"must be one of {', '.join(names)}{suggest(str(value), names)}"
+        return f"must be {self.range()}{suggest(str(value), self._names())}"
 
 
 @dataclass(frozen=True)
@@ -93,12 +111,15 @@ class Text:
     pattern: str = r"(?s).+"
     optional: bool = False
 
+    def range(self) -> str:
+        return self.says + (", or null" if self.optional else "")
+
     def refusal(self, value: object) -> str | None:
         if value is None and self.optional:
             return None
         if isinstance(value, str) and re.fullmatch(self.pattern, value):
             return None
-        return f"must be {self.says}" + (", or null" if self.optional else "")
+        return f"must be {self.range()}"
 
 
 def knob(rule: Rule, doc: str, *, decides: bool = True) -> Any:
@@ -318,6 +339,17 @@ def _cross_field_problems(knobs: Knobs) -> Iterator[str]:
     if isinstance(knobs.data, TextFiles) and (knobs.data.valid is None) != (knobs.data.test is None):
         given, absent = ("valid", "test") if knobs.data.test is None else ("test", "valid")
         yield f"data.{given}: a text is one file or three; add data.{absent}=…, or leave out data.{given}"
+
+
+def describe_knobs() -> str:
+    """Every knob with its meaning and its range, a line each."""
+    records: dict[str, type] = {"": Knobs, **{f"data={name}: data.": record for name, record in DATA.items()}}
+    lines = []
+    for prefix, record in records.items():
+        for f in fields(record):
+            if "rule" in f.metadata and not (prefix and f.name == "name"):
+                lines.append(f"  {prefix + f.name:<16} {f.metadata['doc']} ({f.metadata['rule'].range()})")
+    return "\n".join(lines)
 
 
 def show(value: object) -> str:

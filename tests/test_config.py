@@ -10,7 +10,7 @@ from conftest import knobs_of, values_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.config import KnobError, Knobs, knob_names, parse
+from ablate.config import KnobError, Knobs, describe_knobs, knob_names, parse
 
 
 @pytest.mark.parametrize(("model", "recipe"), list(product(["rnn", "lstm", "better_lstm"], ["quick", "book"])))
@@ -109,6 +109,14 @@ def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(KnobError) as caught:
         knobs_of("depth=0", "dropout=2", "lr=-1")
     assert len(caught.value.problems) == 3
+
+
+def test_help_tells_every_knob_with_its_range():
+    text = describe_knobs()
+    assert all(f"  {name} " in text for name in knob_names(Knobs) if name not in ("data", "tracking"))
+    assert "dropout          share of elements dropped between layers; off: 0 (a finite number at least 0 and" in text
+    assert "seed             first seed (a whole number at least 0 and at most 2147483647)" in text
+    assert "data=text: data.lower" in text
 
 
 def test_a_missing_knob_is_named():
