@@ -286,7 +286,7 @@ def parse(values: Mapping[str, Any]) -> Knobs:
     data = values.pop("data", None)
     tracking = values.pop("tracking", None)
     name = data.get("name") if isinstance(data, Mapping) else data
-    if name in DATA and isinstance(data, Mapping):
+    if isinstance(data, Mapping) and isinstance(name, str) and name in DATA:
         values["data"] = _record(DATA[name], data, "data.", problems)
     else:
         problems.append(f"data={name}: must be one of {', '.join(DATA)}{suggest(str(name), DATA)}")
