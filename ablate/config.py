@@ -228,6 +228,9 @@ class Knobs:
     valid_every: int | None = knob(
         Number(int, 500, low=1, optional=True), "windows between validations; null: one an epoch"
     )
+    valid_spacing: str = knob(
+        Choice(("even", "doubling")), "even: every valid_every windows; doubling: after 1, 2, 4, 8, … times as many"
+    )
     eval_batch: int = knob(Number(int, 10, low=1), "streams of an evaluation")
     eval_window: int = knob(Number(int, 35, low=1), "time steps of an evaluation's windows")
     test_weights: str = knob(Choice(("best", "last")), "weights that read the test text: best by validation, or last")

@@ -69,6 +69,15 @@ def test_tokens_and_windows_are_counted_and_an_odd_rest_is_reported(tmp_path):
     assert outcome.tokens == 50 * 4 * 5 == of(events, "train")[-1]["tokens"]
 
 
+def test_validations_come_evenly_or_at_doubled_distances(tmp_path):
+    _, events = run(tmp_path, "windows=50", "valid_every=3", "valid_spacing=doubling")
+    assert [e["step"] for e in of(events, "valid")] == [3, 6, 12, 24, 48, 50]
+    _, events = run(tmp_path, "windows=50", "valid_every=70", "valid_spacing=doubling")
+    assert [e["step"] for e in of(events, "valid")] == [50]
+    _, events = run(tmp_path, "windows=40", "valid_every=10")
+    assert [e["step"] for e in of(events, "valid")] == [10, 20, 30, 40]
+
+
 def test_an_epoch_is_the_whole_windows_of_the_stream(tmp_path):
     outcome, events = run(tmp_path, "windows=null", "epochs=2", "valid_every=null")
     per_epoch = 3999 // 20

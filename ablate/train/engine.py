@@ -96,6 +96,15 @@ def budget(knobs: Knobs, windows_per_epoch: int) -> int:
     return knobs.epochs * windows_per_epoch
 
 
+def validation_windows(knobs: Knobs, windows_per_epoch: int) -> set[int]:
+    """Windows after which a trial validates; the last is always one of them."""
+    last = budget(knobs, windows_per_epoch)
+    every = knobs.valid_every or windows_per_epoch
+    if knobs.valid_spacing == "even":
+        return {*range(every, last, every), last}
+    return {*(every << i for i in range(last.bit_length()) if every << i < last), last}
+
+
 def fit(trial: Trial, corpus: Corpus, sink: Sink, folder: Path) -> Outcome:
     """Train one trial, validate as it goes, and read the test text once at the end.
 
@@ -111,7 +120,7 @@ def fit(trial: Trial, corpus: Corpus, sink: Sink, folder: Path) -> Outcome:
     optimizer: Optimizer = OPTIMIZERS.load(knobs.optimizer)(model.parameters(), knobs.lr)
     train = Windows(corpus.train, knobs.batch, knobs.window)
     last = budget(knobs, train.per_epoch)
-    valid_every = knobs.valid_every or train.per_epoch
+    validations = validation_windows(knobs, train.per_epoch)
     tokens_a_window = knobs.batch * knobs.window
     started = time.perf_counter()
     train_seconds = 0.0
@@ -128,7 +137,7 @@ def fit(trial: Trial, corpus: Corpus, sink: Sink, folder: Path) -> Outcome:
         meter.add(loss, _update(model, optimizer, loss, knobs.clip))
 
         done = number + 1
-        validates = done % valid_every == 0 or done == last
+        validates = done in validations
         if done % LOG_EVERY == 0 or validates:
             mean = meter.read()
             train_seconds += mean.seconds
