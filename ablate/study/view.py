@@ -19,6 +19,7 @@ from ablate.track.units import duration, perplexity
 from ablate.train import Outcome
 
 _ROWS_SHOWN = 24
+_FILE_WIDTH = 160
 
 
 @dataclass
@@ -203,7 +204,10 @@ _STYLES = {"waiting": "dim", "skipped": "dim", "running": "bold", "failed": "red
 def make_view(name: str, plan: Sequence[PlannedTrial]) -> View:
     """The live view on a terminal, plain lines elsewhere."""
     console = Console()
-    return (LiveView if console.is_terminal else View)(name, plan, console)
+    if console.is_terminal:
+        return LiveView(name, plan, console)
+    # In a file there is no edge to wrap a table at.
+    return View(name, plan, Console(width=_FILE_WIDTH))
 
 
 def _around_current(progress: Progress) -> Sequence[PlannedTrial]:
