@@ -52,6 +52,7 @@ def test_a_grid_ends_with_a_table_a_report_and_the_command_to_browse(study):
     assert "study depth-tie: 4 cells, 8 trials" in out
     assert "report: reports/depth-tie/index.html" in out
     assert "curves: mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in out
+    assert "then open http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=ablate\n" in out
     for name in ("index.html", "comparison.md", "comparison.tex", "comparison.csv", "comparison.html", "curves.png",
                  "curves.svg", "comparison.png", "results.csv"):  # fmt: skip
         assert (folder / "reports" / "depth-tie" / name).stat().st_size > 100, name
@@ -93,6 +94,11 @@ def test_mlflow_holds_a_parent_and_a_child_for_every_trial_once(study):
         assert len(client.get_metric_history(one.info.run_id, metric)) >= 2, metric
     assert one.data.metrics["test_perplexity"] > 1
     assert {a.path for a in client.list_artifacts(one.info.run_id)} == {"config.yaml", "sample.txt"}
+    columns = json.loads(experiment.tags["mlflow.sharedViewState.ablate"])["selectedColumns"]
+    shown = {"metrics": one.data.metrics, "params": one.data.params, "tags": one.data.tags}
+    for column in columns:
+        kind, name = column.rstrip("`").split(".`")
+        assert name in shown[kind], column
     attached = {a.path for a in client.list_artifacts(parents[0].info.run_id, "report")}
     assert "report/index.html" in attached
 

@@ -47,7 +47,8 @@ def draw_curves(curves: pd.DataFrame, folder: Path) -> None:
             axis.xaxis.set_major_formatter("{x:,.0f}")
             axis.tick_params(axis="x", rotation=30)
             axis.grid(visible=True, which="both", axis="y", alpha=0.25)
-        _plain_log_ticks(axes[0], curves["perplexity"])
+        if axes[0].get_yscale() == "log":
+            _plain_log_ticks(axes[0], curves["perplexity"])
         if axes[1].get_legend() is not None:
             sns.move_legend(axes[1], "upper left", bbox_to_anchor=(1.02, 1), title=None, frameon=False)
         _save(figure, folder / "curves")

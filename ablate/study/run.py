@@ -56,7 +56,7 @@ def run_study(jobs: Sequence[Job]) -> int:
     finally:  # also when a user stops the study
         if mirror is not None and not mirror.close():
             view.note("MLflow is behind; the same command, typed again, brings it up to date")
-    view.summary(report, _browse_command(folder, knobs.tracking.uri) if mirror is not None else None)
+    view.summary(report, _how_to_browse(folder, knobs.tracking.uri, mirror.page()) if mirror is not None else None)
     return _exit_code(report)
 
 
@@ -139,10 +139,12 @@ def _command() -> str:
     return shlex.join(["python", "-m", "ablate", *arguments])
 
 
-def _browse_command(folder: Folder, uri: str | None) -> str:
+def _how_to_browse(folder: Folder, uri: str | None, page: str | None) -> str:
+    """What to type and which address to open; `page` is None where the store could not be reached."""
     if uri is not None and uri.startswith(("http://", "https://")):
-        return uri
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri(folder, uri))}"
+        return uri.rstrip("/") + (page or "")
+    command = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri(folder, uri))}"
+    return command if page is None else f"{command}\nthen open http://127.0.0.1:5000{page}"
 
 
 def _exit_code(report: Report) -> int:

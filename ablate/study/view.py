@@ -138,7 +138,7 @@ class View:
                 self._print(f"  {row['cell']} seed {row['seed']}: {row['status']} {row['reason']}{log}")
         self._print(f"report: {report.page}")
         if browse is not None:
-            self._print(f"curves: {browse}")
+            self._print(f"curves: {browse}".replace("\n", "\n        "))
 
     def _result(self, planned: PlannedTrial, outcome: Outcome) -> str:
         if outcome.status != "FINISHED" or outcome.valid_nll is None or outcome.test_nll is None:

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "ablate"
+# A view of the table of runs that shows what tells two runs apart; MLflow's own shows neither knobs nor metrics.
+_VIEW = "ablate"
+_COLUMNS = (
+    *(f"metrics.`{name}`" for name in ("test_perplexity", "best_valid_perplexity")),
+    *(f"params.`{name}`" for name in ("data.name", "depth", "dropout", "hidden", "recipe", "rnn", "seed", "tie")),
+    *(f"tags.`ablate.{name}`" for name in ("cell", "status")),
+)
 _POLL_SECONDS = 2.0
 _CLOSE_SECONDS = 60.0
 _MLFLOW_STATUS = {"FINISHED": "FINISHED", "DIVERGED": "FINISHED", "INTERRUPTED": "KILLED"}
@@ -96,6 +103,10 @@ class Mirror:
         self._closing.set()
         self._thread.join(_CLOSE_SECONDS)
         return not self._thread.is_alive() and not self._warned
+
+    def page(self) -> str | None:
+        """The address of the table of runs behind a server's own; None while no store was reached."""
+        return f"/#/experiments/{self._experiment}/runs?viewStateShareKey={_VIEW}" if self._experiment else None
 
     def _follow(self) -> None:
         while not self._closing.wait(_POLL_SECONDS):
@@ -198,8 +209,11 @@ def _experiment(client: MlflowClient, folder: Folder, uri: str | None) -> str:
     if found is not None:
         return str(found.experiment_id)
     location = folder.artifacts().resolve().as_uri() if uri is None else None
-    # The tag makes MLflow 3 open the experiment on its table of runs and charts.
-    tags = {"mlflow.experimentKind": "custom_model_development"}
+    tags = {
+        # MLflow 3 then opens the experiment on its table of runs and charts.
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{_VIEW}": json.dumps({"selectedColumns": _COLUMNS}),
+    }
     return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
 
 
