@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,18 @@ from ablate.config import DATA, GROUPS, KnobError, Knobs, Tracking, describe_kno
 from ablate.registry import suggest
 
 _USER_ERROR = 2
-_INTERRUPTED = 130
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the study to stop: Ctrl-C, a terminal that was closed, a machine that shuts down."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped(number)
 
 
 def conf_folder() -> Path:
@@ -61,10 +73,13 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line and exit code 2, an interruption in 130."""
+    """Run the command line; a user's mistake ends in one line and exit code 2, a signal in 128 + its number."""
     show_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra then raises instead of printing, and the message below is the only one.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:  # not under nohup
+            signal.signal(getattr(signal, name), _stop)
     OmegaConf.register_new_resolver("describe_knobs", describe_knobs, replace=True)
     try:
         _check_names(sys.argv[1:])
@@ -83,9 +98,9 @@ def main() -> None:
             raise
         print(f"ablate: {error}", file=sys.stderr)
         sys.exit(_USER_ERROR)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("ablate: stopped; the same command goes on with what is not finished", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+        sys.exit(128 + (error.number if isinstance(error, Stopped) else signal.SIGINT))
 
 
 def _check_names(arguments: Sequence[str]) -> None:

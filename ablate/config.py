@@ -250,6 +250,9 @@ class Knobs:
     threads: int | None = knob(
         Number(int, 2, low=1, high=1024, optional=True), "CPU threads; null: one a physical core", decides=False
     )
+    workers: int = knob(
+        Number(int, 2, low=1, high=1024), "trials trained at a time, each in a process of its own", decides=False
+    )
     force: bool = knob(Flag(), "train again what is finished", decides=False)
     name: str | None = knob(OPTIONAL_NAME, "name of the study; null: from its factors", decides=False)
     runs: str = knob(PATH, "folder of journals, checkpoints and mlflow.db", decides=False)

@@ -8,31 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import TINY
-
-ROOT = Path(__file__).parent.parent
-
-
-def start(arguments, folder, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ablate(*arguments, folder, **environment):
-    process = start(["ablate", *arguments], folder, **environment)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+from program import ROOT, ablate, journals, start, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +21,9 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     arguments = ["-m", "depth=1,2", "tie=true,false", "seeds=2", *TINY]
     first = ablate(*arguments, folder=folder)
-    journals = {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")}
+    before = {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")}
     second = ablate(*arguments, folder=folder)
-    return folder, first, second, journals
+    return folder, first, second, before
 
 
 def test_a_grid_ends_with_a_table_a_report_and_the_command_to_browse(study):
@@ -62,10 +42,10 @@ def test_a_grid_ends_with_a_table_a_report_and_the_command_to_browse(study):
 
 
 def test_the_second_launch_trains_nothing_and_says_so(study):
-    folder, _, (code, out, _), journals = study
+    folder, _, (code, out, _), before = study
     assert code == 0
     assert out.count("finished before, not trained again") == 8
-    assert {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")} == journals
+    assert {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")} == before
 
 
 def test_mlflow_holds_a_parent_and_a_child_for_every_trial_once(study):
@@ -175,7 +155,7 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_is_listed_at_the_end(tmp_
     assert (code, err) == (1, "")
     assert "rnn=tanh · seed 0: valid" in out
     assert "rnn=broken seed 0: FAILED RuntimeError: no $ig_nal | <here> · log: runs/trials/" in out
-    log = re.search(r"log: (runs/trials/\w+/error.log)", out).group(1)
+    log = re.search(r"log: (runs/trials/\w+/trial.log)", out).group(1)
     assert "RuntimeError" in (tmp_path / log).read_text()
     page = (tmp_path / "reports" / "rnn" / "index.html").read_text()
     assert "&lt;here&gt;" in page
@@ -185,19 +165,12 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_is_listed_at_the_end(tmp_
 def test_an_interrupted_study_says_how_to_go_on_and_leaves_what_was_finished(tmp_path):
     arguments = ["-m", "depth=1,2", *TINY, "data.tokens=4000", "windows=40,1000000"]
     process = start(["ablate", *arguments], tmp_path)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any(
-        '"step": 200' in p.read_text() for p in tmp_path.glob("runs/trials/*/journal.jsonl")
-    ):
-        time.sleep(0.2)
+    wait_until(lambda: any(e.get("step") == 200 for events in journals(tmp_path).values() for e in events))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.strip() == "ablate: stopped; the same command goes on with what is not finished"
-    last = sorted(
-        json.loads(p.read_text().splitlines()[-1])["event"] for p in tmp_path.glob("runs/trials/*/journal.jsonl")
-    )
-    assert last == ["finished", "interrupted"]
+    assert sorted(events[-1]["event"] for events in journals(tmp_path).values()) == ["finished", "interrupted"]
 
 
 def test_one_configuration_needs_no_multirun_flag_and_may_track_nothing(tmp_path):
@@ -212,7 +185,7 @@ def test_a_tracking_server_that_refuses_costs_a_note_and_nothing_else(tmp_path):
     code, out, _ = ablate("tracking=server", *TINY, folder=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert code == 0
     assert "note: MLflow is not reachable, the journals go on" in out
-    assert "note: MLflow is behind; the same command, typed again, brings it up to date" in out
+    assert "note: MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up" in out
     assert (tmp_path / "reports" / "lstm" / "index.html").exists()
 
 

@@ -57,7 +57,9 @@ def test_a_value_given_twice_is_one_cell():
 @pytest.mark.parametrize("override", ["depth=3", "lr=0.5", "data.seed=1", "precision=bf16", "carry=false"])
 def test_whatever_decides_a_result_changes_the_fingerprint(override):
     def prints(*overrides):
-        return [p.fingerprint for p in make_plan(make_cells([Job((), values_of(*TINY, *overrides))]), Folder("none"))]
+        return [
+            p.fingerprint for p in make_plan(make_cells([Job((), values_of(*TINY, *overrides))]), Folder("none"), "s")
+        ]
 
     assert prints() != prints(override)
 
@@ -73,15 +75,15 @@ def test_what_decides_nothing_leaves_the_fingerprint(override):
 
 def test_a_finished_trial_stands_unless_force_asks_for_it_again(tmp_path):
     cells = make_cells(jobs(depth=[1]))
-    (planned,) = make_plan(cells, Folder(tmp_path))
+    (planned,) = make_plan(cells, Folder(tmp_path), "s")
     assert (planned.status, planned.is_done) == ("UNFINISHED", False)
     journal = Journal(planned.folder / JOURNAL)
     journal.append("started")
-    assert not make_plan(cells, Folder(tmp_path))[0].is_done
+    assert not make_plan(cells, Folder(tmp_path), "s")[0].is_done
     journal.append("finished", status="FINISHED")
-    assert make_plan(cells, Folder(tmp_path))[0].is_done
+    assert make_plan(cells, Folder(tmp_path), "s")[0].is_done
     forced = make_cells([Job(("depth=1", "force=true"), values_of(*TINY, "depth=1", "force=true"))])
-    again = make_plan(forced, Folder(tmp_path))[0]
+    again = make_plan(forced, Folder(tmp_path), "s")[0]
     assert (again.fingerprint, again.is_done) == (planned.fingerprint, False)
 
 
@@ -90,7 +92,7 @@ def test_every_problem_of_every_cell_is_told_once_before_anything_is_trained():
         make_cells(jobs(depth=[1, 0], lr=["0.1", "nan"]))
     assert [p.split(":")[0] for p in caught.value.problems] == ["lr=nan", "depth=0"]
     with pytest.raises(KnobError) as caught:
-        make_plan(make_cells(jobs(batch=[4, 5000], depth=[1, 2])), Folder("none"))
+        make_plan(make_cells(jobs(batch=[4, 5000], depth=[1, 2])), Folder("none"), "s")
     assert len(caught.value.problems) == 1
     assert "the largest batch that works is" in str(caught.value)
 
@@ -101,29 +103,31 @@ def test_a_study_has_one_runs_folder():
 
 
 def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path, monkeypatch):
+    knobs = knobs_of()
     copy = tmp_path / "ablate"
     shutil.copytree(Path(ablate.__file__).parent, copy)
     monkeypatch.setattr(ablate, "__file__", str(copy / "__init__.py"))
 
     def digest():
-        plan.code_digest.cache_clear()
-        return code_digest("lstm")
+        plan._source_digests.cache_clear()
+        return code_digest(knobs)
 
     before = digest()
     (copy / "report" / "tables.py").write_text("# edited")
     assert digest() == before
     (copy / "train" / "optim.py").write_text("# edited")
     assert digest() != before
-    plan.code_digest.cache_clear()
+    plan._source_digests.cache_clear()
 
 
 def test_the_time_left_is_judged_by_the_work_not_by_the_number_of_trials():
-    planned = make_plan(make_cells(jobs(hidden=[4, 64])), Folder("none"))
+    planned = make_plan(make_cells(jobs(hidden=[4, 64])), Folder("none"), "s")
     assert planned[1].work > 10 * planned[0].work
     progress = Progress(planned)
     assert progress.seconds_left(0.0) is None
-    progress.set(planned[0], "running", now=100.0)
-    progress.set(planned[0], "done", now=110.0)
+    progress.starts(planned[0], 0, now=100.0)
+    progress.measured(planned[0], {"step": planned[0].windows, "train_nll": 1.0})
+    progress.set(planned[0], "done")
     assert progress.seconds_left(110.0) == pytest.approx(10 * planned[1].work / planned[0].work)
     assert progress.counts() == "1 done, 1 waiting"
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import pytest
 from mlflow import MlflowClient
 
 from ablate.config import KnobError
-from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, status
-from ablate.track.mirror import Followed, Mirror, connect, create_database
+from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, replace_text, status
+from ablate.track.mirror import Mirror, connect, create_database
+from ablate.track.process import this_process
 from ablate.track.read import read_study
 from ablate.track.units import duration, perplexity
+
+PRINT = "f" * 64
 
 
 def started(journal, seed=0, **facts):
     journal.append(
         "started",
-        fingerprint="f" * 64,
+        fingerprint=PRINT,
+        process=this_process(),
         seed=seed,
         command="python -m ablate",
         knobs={"depth": 2, "tie": True, "seeds": 3},
@@ -48,12 +53,21 @@ def finish(journal, status="FINISHED", nll=1.0):
     )
 
 
-def mirror(folder, *trials, notes=None, study="s", digest="x"):
-    notes = [] if notes is None else notes
-    made = Mirror(folder, None, study, digest, {}, notes.append)
+def launch(study="s", cells=("a",)):
+    """A launch of one trial a cell, all with the same fingerprint."""
+    trials = [{"seed": 0, "fingerprint": PRINT}]
+    cells = [{"label": label, "levels": {}, "trials": trials} for label in cells]
+    return {"event": "launched", "study": study, "command": "c", "reports": "reports", "cells": cells}
+
+
+def journal_of(folder):
+    return Journal(folder.trial(PRINT) / JOURNAL)
+
+
+def mirror(folder, study="s"):
+    notes = []
+    made = Mirror(folder, None, launch(study), notes.append)
     made.start()
-    for place, label in trials:
-        made.follow(Followed(place, label * 8, label))
     complete = made.close()
     client = MlflowClient(f"sqlite:///{folder.database()}")
     experiment = client.get_experiment_by_name("ablate")
@@ -96,15 +110,15 @@ def test_status_is_that_of_the_last_attempt(tmp_path):
 
 
 def test_the_mirror_copies_every_point_once_and_again_adds_nothing(tmp_path):
-    folder, place = Folder(tmp_path), tmp_path / "t"
-    journal = Journal(place / JOURNAL)
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
     started(journal)
     for step in range(1, 1301):
         point(journal, step, nll=1.0 + 1 / step)
     point(journal, 1300, nll=800.0, event="valid")
     finish(journal)
     for _ in range(2):
-        complete, client, runs, notes = mirror(folder, (place, "a"))
+        complete, client, runs, notes = mirror(folder)
         assert (complete, notes, len(runs)) == (True, [], 1)
     history = client.get_metric_history(runs[0].info.run_id, "train_perplexity")
     assert [m.step for m in history] == list(range(1, 1301))
@@ -116,15 +130,15 @@ def test_the_mirror_copies_every_point_once_and_again_adds_nothing(tmp_path):
 
 
 def test_a_run_whose_attempt_was_cut_off_is_marked_killed_when_the_next_one_starts(tmp_path):
-    folder, place = Folder(tmp_path), tmp_path / "t"
-    journal = Journal(place / JOURNAL)
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
     started(journal)
     point(journal, 20)
-    _, _, runs, _ = mirror(folder, (place, "a"))
+    _, _, runs, _ = mirror(folder)
     assert [r.info.status for r in runs] == ["RUNNING"]
     started(journal)
     finish(journal)
-    _, _, runs, _ = mirror(folder, (place, "a"))
+    _, _, runs, _ = mirror(folder)
     assert sorted(r.info.status for r in runs) == ["FINISHED", "KILLED"]
 
 
@@ -133,35 +147,34 @@ def test_a_run_whose_attempt_was_cut_off_is_marked_killed_when_the_next_one_star
     [("failed", {"reason": "RuntimeError: x"}, "FAILED"), ("interrupted", {"reason": "stopped"}, "KILLED")],
 )
 def test_a_trial_without_a_result_says_why_in_mlflow(tmp_path, event, values, expected):
-    place = tmp_path / "t"
-    journal = Journal(place / JOURNAL)
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
     started(journal)
     journal.append(event, **values)
-    _, _, runs, _ = mirror(Folder(tmp_path), (place, "a"))
+    _, _, runs, _ = mirror(folder)
     assert runs[0].info.status == expected
     assert runs[0].data.tags["ablate.reason"] == values["reason"]
 
 
 def test_two_studies_may_share_a_trial_and_each_has_it(tmp_path):
-    folder, place = Folder(tmp_path), tmp_path / "t"
-    journal = Journal(place / JOURNAL)
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
     started(journal)
     finish(journal)
-    mirror(folder, (place, "a"), study="one", digest="1")
-    _, _, runs, _ = mirror(folder, (place, "a"), study="two", digest="2")
+    mirror(folder, study="one")
+    _, _, runs, _ = mirror(folder, study="two")
     assert len({r.data.tags["mlflow.parentRunId"] for r in runs}) == len(runs) == 2
 
 
 def test_a_store_that_breaks_is_told_once_and_the_mirror_says_it_is_behind(tmp_path):
-    folder, place = Folder(tmp_path), tmp_path / "t"
-    journal = Journal(place / JOURNAL)
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
     started(journal)
     finish(journal)
     folder.database().write_bytes(b"this is no database" * 100)
     notes = []
-    made = Mirror(folder, None, "s", "x", {}, notes.append)
+    made = Mirror(folder, None, launch(), notes.append)
     made.start()
-    made.follow(Followed(place, "f", "a"))
     assert made.close() is False
     assert len(notes) == 1
     assert "MLflow is not reachable, the journals go on" in notes[0]
@@ -189,19 +202,18 @@ def test_a_trial_that_has_not_started_is_a_row_without_numbers(tmp_path):
     Journal(folder.study("s")).append(
         "launched", command="c", cells=[{"label": "a", "levels": {}, "trials": [{"seed": 0, "fingerprint": "f"}]}]
     )
-    results = read_study(folder)
+    results = read_study(folder, "s")
     assert results.trials.loc[0, "status"] == "UNFINISHED"
     assert results.trials.loc[0, "test_perplexity"] is None
     assert results.curves.empty
 
 
-def test_the_newest_study_is_read_by_default(tmp_path):
+def test_the_study_launched_last_is_read_by_default_whatever_the_clock_says(tmp_path):
     folder = Folder(tmp_path)
-    import os
-
     for i, name in enumerate(("old", "new")):
         Journal(folder.study(name)).append("launched", command=name, cells=[])
-        os.utime(folder.study(name), (i, i))
+        replace_text(folder.latest(), name)
+        os.utime(folder.study(name), (1000 - i, 1000 - i))
     assert read_study(folder).command == "new"
 
 

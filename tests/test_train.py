@@ -12,8 +12,7 @@ from conftest import TINY, knobs_of
 from reference import ReferenceLM
 
 from ablate.data import Corpus, Windows, load_corpus
-from ablate.train import Trial, fit
-from ablate.train import checkpoint as checkpoint_module
+from ablate.train import Checkpoints, Trial, fit
 from ablate.train import engine as engine_module
 from ablate.train.engine import make_model
 from ablate.train.evaluate import evaluate, sample
@@ -23,12 +22,13 @@ from ablate.train.machine import check_machine, machine_facts
 def run(tmp_path, *overrides, seed=0, corpus=None):
     knobs = knobs_of(*TINY, *overrides)
     events = []
-    outcome = fit(
-        Trial(knobs, seed),
-        corpus or load_corpus(knobs.data).slice(knobs.train_tokens, knobs.vocabulary),
-        lambda event, **values: events.append({"event": event, **values}),
-        tmp_path,
-    )
+
+    def sink(event, /, **values):
+        events.append({"event": event, **values})
+        return len(events)
+
+    corpus = corpus or load_corpus(knobs.data).slice(knobs.train_tokens, knobs.vocabulary)
+    outcome = fit(Trial(knobs, seed), corpus, sink, Checkpoints(tmp_path, "x"))
     return outcome, events
 
 
@@ -113,9 +113,10 @@ def test_the_test_text_is_read_once_with_the_weights_asked_for(tmp_path, monkeyp
     outcome, _ = run(tmp_path, f"test_weights={test_weights}", corpus=corpus)
     assert len(seen) == 1
     assert (outcome.valid_nll, outcome.test_nll) == (valid, 7.0)
-    saved = checkpoint_module.load(tmp_path / f"{test_weights}.pt", torch.device("cpu"))
+    checkpoints = Checkpoints(tmp_path, "x")
+    saved = checkpoints.best(20) if test_weights == "best" else checkpoints.last()
     assert torch.equal(saved["model"]["output.bias"], seen[0])
-    assert saved["step"] == (20 if test_weights == "best" else 40)
+    assert saved["window"] == (20 if test_weights == "best" else 40)
 
 
 def test_carry_decides_whether_position_and_state_restart_with_the_epoch(tmp_path, monkeypatch):
@@ -163,12 +164,17 @@ def test_evaluation_is_the_books_to_the_last_digit():
     assert model.training, "evaluation gives the model back as it was"
 
 
-def test_divergence_is_a_result_with_its_window(tmp_path):
+def test_divergence_is_a_result_with_its_first_window(tmp_path, monkeypatch):
     outcome, events = run(tmp_path, "optimizer=sgd", "lr=1e38", "clip=null", "windows=100")
     assert outcome.status == "DIVERGED"
     assert outcome.windows == 20
     assert outcome.test_nll is None
     assert not math.isfinite(of(events, "train")[-1]["train_nll"])
+    monkeypatch.setattr(engine_module, "LOG_EVERY", 1)
+    exact, fine = run(tmp_path, "optimizer=sgd", "lr=1e38", "clip=null", "windows=100")
+    finite = [math.isfinite(e["train_nll"]) for e in of(fine, "train")]
+    assert 1 < outcome.diverged_at == exact.diverged_at == len(finite) < 20
+    assert finite == [True] * (len(finite) - 1) + [False]
 
 
 def test_a_sample_is_text_without_unk_and_the_same_for_the_same_seed():
@@ -180,20 +186,6 @@ def test_a_sample_is_text_without_unk_and_the_same_for_the_same_seed():
     assert texts[0] == texts[1] != texts[2]
     assert set(texts[0].split()) == {"word"}
     assert "\n" in texts[0]
-
-
-def test_a_checkpoint_that_fails_to_be_written_leaves_the_old_one(tmp_path, monkeypatch):
-    path = tmp_path / "best.pt"
-    checkpoint_module.save(path, {"step": 1})
-
-    def breaks(payload, file):
-        file.write(b"half of it")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", breaks)
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint_module.save(path, {"step": 2})
-    assert checkpoint_module.load(path, torch.device("cpu")) == {"step": 1}
 
 
 def test_what_the_machine_cannot_do_is_refused(monkeypatch):

@@ -91,6 +91,11 @@ class RecurrentLM(nn.Module):
             assert isinstance(dropout, Dropout)
             dropout.generator = stream(seed, f"dropouts.{i}", device=self.output.weight.device)
 
+    def streams(self) -> dict[str, torch.Generator]:
+        """The generators that training draws from, by place."""
+        generators = {f"dropouts.{i}": dropout.generator for i, dropout in enumerate(self.dropouts)}
+        return {name: generator for name, generator in generators.items() if isinstance(generator, torch.Generator)}
+
     def parameter_count(self) -> int:
         """Trained numbers; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

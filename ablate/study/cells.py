@@ -10,7 +10,7 @@ from typing import Any
 from ablate.config import KnobError, Knobs, parse, show
 
 # Knobs that belong to a launch as a whole.
-_ONE_VALUE = ("runs", "reports", "name", "tracking")
+_ONE_VALUE = ("runs", "reports", "name", "tracking", "workers")
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
 _NOT_FACTORS = ("seed", "seeds")
 

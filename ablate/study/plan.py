@@ -1,4 +1,4 @@
-"""Cells → trials with their corpus and fingerprint: which are to be trained, which are done, and why."""
+"""Cells → trials with their fingerprints: which are to be trained, which are done, and why."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import hashlib
 import inspect
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import ablate
-from ablate.config import Data, KnobError, Knobs
+from ablate.config import Data, KnobError, Knobs, show
 from ablate.data import Corpus, Windows, check_fits, load_corpus
-from ablate.registry import RECURRENT_LAYERS
+from ablate.registry import OPTIMIZERS, RECURRENT_LAYERS
 from ablate.study.cells import Cell
-from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
+from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
 from ablate.train import Trial
 from ablate.train.engine import budget
 from ablate.train.machine import check_machine
 
 _DECIDING_PACKAGES = ("data", "model", "train")
+DONE = ("FINISHED", "DIVERGED")
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,20 @@ class PlannedTrial:
 
     Attributes:
         fingerprint: SHA-256 over what decides its result.
+        data_digest: of the corpus it was planned with.
         status: of its journal: FINISHED and DIVERGED are not trained again.
+        why: what changed since the study's last launch had a result for this cell and seed; "" where there was none.
         windows: its budget.
         work: floating-point operations of its training, for an estimate of the time left.
     """
 
     cell: Cell
     trial: Trial
-    corpus: Corpus
+    data_digest: str
     fingerprint: str
     folder: Path
     status: str
+    why: str
     parameters: int
     windows: int
     work: float
@@ -48,62 +52,97 @@ class PlannedTrial:
     @property
     def is_done(self) -> bool:
         """Whether its result stands already."""
-        return self.status in ("FINISHED", "DIVERGED") and not self.trial.knobs.force
+        return self.status in DONE and not self.trial.knobs.force
 
 
-def make_plan(cells: Sequence[Cell], folder: Folder) -> list[PlannedTrial]:
+def make_plan(cells: Sequence[Cell], folder: Folder, study: str) -> list[PlannedTrial]:
     """Load every corpus once, check that every cell fits its corpus and this machine, and fingerprint the trials.
 
     Raises:
         KnobError: with what is wrong in any cell, each problem once.
     """
-    corpora: dict[tuple[Data, int | None, str], Corpus] = {}
     problems: dict[str, None] = {}
     planned = []
+    earlier = _last_launch(folder, study)
     for cell in cells:
-        knobs = cell.knobs
-        key = (knobs.data, knobs.train_tokens, knobs.vocabulary)
         try:
-            check_machine(knobs)
-            if key not in corpora:
-                corpora[key] = _load(knobs.data).slice(knobs.train_tokens, knobs.vocabulary)
-            check_fits(knobs, corpora[key])
+            check_machine(cell.knobs)
+            corpus = corpus_of(cell.knobs)
+            check_fits(cell.knobs, corpus)
         except KnobError as error:
             problems.update(dict.fromkeys(error.problems))
             continue
-        planned += _trials(cell, corpora[key], folder)
+        planned += _trials(cell, corpus, folder, earlier)
     if problems:
         raise KnobError(*problems)
     return planned
 
 
+def corpus_of(knobs: Knobs) -> Corpus:
+    """The corpus that a cell trains on; each is loaded once a process. Raises KnobError when it cannot be."""
+    return _sliced(knobs.data, knobs.train_tokens, knobs.vocabulary)
+
+
+@cache
+def _sliced(data: Data, train_tokens: int | None, vocabulary: str) -> Corpus:
+    return _load(data).slice(train_tokens, vocabulary)
+
+
 _load = cache(load_corpus)
 
 
-def _trials(cell: Cell, corpus: Corpus, folder: Folder) -> list[PlannedTrial]:
+def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[str, int], str]) -> list[PlannedTrial]:
     knobs = cell.knobs
     parameters = count_parameters(knobs, len(corpus.words))
-    code = code_digest(knobs.rnn)
+    code = code_digest(knobs)
     windows = budget(knobs, Windows(corpus.train, knobs.batch, knobs.window).per_epoch)
     trials = []
     for seed in cell.seeds:
         print_ = fingerprint(knobs, seed, corpus.digest, code)
         place = folder.trial(print_)
-        events, _ = read_events(place / JOURNAL)
+        state = status(_attempt(place))
+        former = earlier.get((cell.label, seed))
+        why = ""
+        if state not in DONE and former not in (None, print_):
+            why = what_changed(_attempt(folder.trial(str(former))), knobs, corpus.digest)
+        work = _work(knobs, len(corpus.words), windows)
         trials.append(
-            PlannedTrial(
-                cell,
-                Trial(knobs, seed),
-                corpus,
-                print_,
-                place,
-                status(last_attempt(events)),
-                parameters,
-                windows,
-                _work(knobs, len(corpus.words), windows),
-            )
+            PlannedTrial(cell, Trial(knobs, seed), corpus.digest, print_, place, state, why, parameters, windows, work)
         )
     return trials
+
+
+def _attempt(place: Path) -> list[Event]:
+    return last_attempt(read_events(place / JOURNAL)[0])
+
+
+def _last_launch(folder: Folder, study: str) -> dict[tuple[str, int], str]:
+    """(label, seed) → fingerprint, as the study was launched before."""
+    launches = [event for event in read_events(folder.study(study))[0] if event["event"] == "launched"]
+    if not launches:
+        return {}
+    return {(c["label"], t["seed"]): t["fingerprint"] for c in launches[-1]["cells"] for t in c["trials"]}
+
+
+def what_changed(former: list[Event], knobs: Knobs, data_digest: str) -> str:
+    """What differs between a finished trial and one of the same name: code, data, or knobs; "" when it had no result.
+
+    For example: "code changed (train/optim.py)".
+    """
+    if status(former) not in DONE:
+        return ""
+    started = former[0]
+    changes = []
+    files = {name: (started["sources"].get(name), sha) for name, sha in source_digests(knobs).items()}
+    if changed := sorted(name for name, (before, now) in files.items() if before != now):
+        changes.append(f"code changed ({', '.join(changed)})")
+    if started["data"]["digest"] != data_digest:
+        changes.append(f"data changed ({started['data']['digest'][:12]} → {data_digest[:12]})")
+    decides, before = knobs.deciding(), started["knobs"]
+    for name, value in decides.items():
+        if name not in before or before[name] != value:
+            changes.append(f"{name} changed ({show(before.get(name))} → {show(value)})")
+    return "; ".join(changes)
 
 
 def fingerprint(knobs: Knobs, seed: int, data_digest: str, code: str) -> str:
@@ -112,19 +151,30 @@ def fingerprint(knobs: Knobs, seed: int, data_digest: str, code: str) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
+def code_digest(knobs: Knobs) -> str:
+    """SHA-256 of the sources that decide a result."""
+    return hashlib.sha256(json.dumps(source_digests(knobs), sort_keys=True).encode()).hexdigest()
+
+
+def source_digests(knobs: Knobs) -> dict[str, str]:
+    """File → SHA-256, of data, model, train, and of the packages that a user's own parts come from."""
+    return _source_digests(knobs.rnn, knobs.optimizer)
+
+
 @cache
-def code_digest(rnn: str) -> str:
-    """SHA-256 of the sources that decide a result: data, model, train, and the recurrent layer's own file."""
+def _source_digests(rnn: str, optimizer: str) -> dict[str, str]:
     root = Path(ablate.__file__).parent
-    files = [path for name in _DECIDING_PACKAGES for path in sorted((root / name).rglob("*.py"))]
-    layer = Path(inspect.getfile(RECURRENT_LAYERS.load(rnn)))
-    if layer not in files:
-        files.append(layer)
-    sha = hashlib.sha256()
-    for path in files:
-        sha.update(path.name.encode())
-        sha.update(path.read_bytes())
-    return sha.hexdigest()
+    files = {
+        str(path.relative_to(root)): path for name in _DECIDING_PACKAGES for path in sorted((root / name).rglob("*.py"))
+    }
+    for part in (RECURRENT_LAYERS.load(rnn), OPTIMIZERS.load(optimizer)):
+        own = Path(inspect.getfile(part))
+        if root not in own.parents:
+            # A part in a package brings the package; one in a module of its own, the module.
+            above = own.parents[part.__module__.count(".") - 1] if "." in part.__module__ else own
+            found = sorted(above.rglob("*.py")) if above.is_dir() else [own]
+            files.update({str(path.relative_to(above.parent)): path for path in found})
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
 @cache

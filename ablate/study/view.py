@@ -15,8 +15,8 @@ from rich.text import Text
 
 from ablate.report import Report
 from ablate.study.plan import PlannedTrial
+from ablate.track.journal import Event
 from ablate.track.units import duration, perplexity
-from ablate.train import Outcome
 
 _ROWS_SHOWN = 24
 _FILE_WIDTH = 160
@@ -29,49 +29,51 @@ class Progress:
     plan: Sequence[PlannedTrial]
     states: dict[str, str] = field(default_factory=dict)
     latest: dict[str, str] = field(default_factory=dict)
-    _work_done: float = 0.0
-    _work_of_current: float = 0.0
+    _shares: dict[str, float] = field(default_factory=dict)  # of its training, by trial
+    _shares_at_start: dict[str, float] = field(default_factory=dict)
     _began: float | None = None
 
     def __post_init__(self) -> None:
         self.states = {p.fingerprint: "waiting" for p in self.plan}
 
-    def set(self, planned: PlannedTrial, state: str, now: float) -> None:
-        """Note that a trial is now running, done, skipped, failed or diverged."""
+    def set(self, planned: PlannedTrial, state: str) -> None:
+        """Note that a trial is now running, done, skipped, busy, failed or diverged."""
         self.states[planned.fingerprint] = state
-        if self._began is None and state == "running":
+
+    def starts(self, planned: PlannedTrial, window: int, now: float) -> None:
+        """A trial is trained from this window on."""
+        self.set(planned, "running")
+        share = window / max(1, planned.windows)
+        self._shares[planned.fingerprint] = self._shares_at_start[planned.fingerprint] = share
+        if self._began is None:
             self._began = now
-        if state in ("done", "failed", "diverged"):
-            self._work_done += planned.work
-            self._work_of_current = 0.0
 
     def measured(self, planned: PlannedTrial, values: Mapping[str, Any]) -> None:
         """Take in a point of a curve."""
-        share = int(values["tokens"]) / max(1, planned_tokens(planned))
-        self._work_of_current = share * planned.work
+        share = int(values["step"]) / max(1, planned.windows)
+        self._shares[planned.fingerprint] = share
         split = "train" if "train_nll" in values else "valid"
         value = perplexity(float(values[f"{split}_nll"]))
         self.latest[planned.fingerprint] = f"{split} perplexity {value:,.1f} · {share:.0%}"
 
     def seconds_left(self, now: float) -> float | None:
         """Estimate from the arithmetic still to do and the speed so far; None before there is one."""
-        done = self._work_done + self._work_of_current
+        done = sum((share - self._shares_at_start[p]) * self._work(p) for p, share in self._shares.items())
         if self._began is None or done == 0:
             return None
-        waiting = sum(p.work for p in self.plan if self.states[p.fingerprint] in ("waiting", "running"))
-        return max(0.0, (waiting - self._work_of_current) * (now - self._began) / done)
+        open_ = ("waiting", "running", "busy")
+        left = sum(p.work for p in self.plan if self.states[p.fingerprint] in open_)
+        left -= sum(share * self._work(p) for p, share in self._shares.items() if self.states[p] in open_)
+        return max(0.0, left * (now - self._began) / done)
+
+    def _work(self, fingerprint: str) -> float:
+        return next(p.work for p in self.plan if p.fingerprint == fingerprint)
 
     def counts(self) -> str:
         """For example: 2 done, 1 running, 3 waiting."""
-        order = ("done", "skipped", "running", "failed", "diverged", "waiting")
+        order = ("done", "skipped", "running", "busy", "failed", "diverged", "waiting")
         values = list(self.states.values())
         return ", ".join(f"{values.count(state)} {state}" for state in order if state in values)
-
-
-def planned_tokens(planned: PlannedTrial) -> int:
-    """Tokens that a trial will have trained on at its end."""
-    knobs = planned.trial.knobs
-    return planned.windows * knobs.batch * knobs.window
 
 
 class View:
@@ -92,34 +94,44 @@ class View:
     ) -> None:
         pass
 
-    def started(self, planned: PlannedTrial) -> None:
-        """A trial starts."""
-        self.progress.set(planned, "running", time.monotonic())
-        self._print(f"{_title(planned)}: started, {planned.parameters:,} parameters")
-
     def skipped(self, planned: PlannedTrial) -> None:
-        """A trial was finished by an earlier launch."""
-        self.progress.set(planned, "skipped", time.monotonic())
-        self._print(f"{_title(planned)}: finished before, not trained again (force=true would)")
+        """A trial was finished by an earlier launch, or by another study."""
+        self.progress.set(planned, "skipped")
+        self._says(planned, "finished before, not trained again (force=true would)")
 
-    def measured(self, planned: PlannedTrial, event: str, values: Mapping[str, Any]) -> None:
-        """A point of a curve."""
-        self.progress.measured(planned, values)
-        if event == "valid":
-            left = self.progress.seconds_left(time.monotonic())
-            eta = "" if left is None else f" · {duration(left)} left"
-            self._print(f"{_title(planned)}: window {values['step']}, {self.progress.latest[planned.fingerprint]}{eta}")
+    def busy(self, planned: PlannedTrial) -> None:
+        """A trial is being trained by another study; it is told once."""
+        if self.progress.states[planned.fingerprint] != "busy":
+            self.progress.set(planned, "busy")
+            self._says(planned, "another study is training it; looked at again later")
 
-    def finished(self, planned: PlannedTrial, outcome: Outcome) -> None:
-        """A trial has a result, which may be that it diverged."""
-        self.progress.set(planned, "done" if outcome.status == "FINISHED" else "diverged", time.monotonic())
-        self._print(f"{_title(planned)}: {self._result(planned, outcome)}")
+    def event(self, planned: PlannedTrial, event: Event) -> None:
+        """Something that a trial's journal says."""
+        kind = event["event"]
+        if kind in ("started", "resumed"):
+            window = int(event.get("window", 0))
+            self.progress.starts(planned, window, time.monotonic())
+            self._says(planned, _how_it_starts(planned, kind, window))
+        elif kind in ("train", "valid"):
+            self.progress.measured(planned, event)
+            if kind == "valid":
+                left = self.progress.seconds_left(time.monotonic())
+                eta = "" if left is None else f" · {duration(left)} left"
+                self._says(planned, f"window {event['step']}, {self.progress.latest[planned.fingerprint]}{eta}")
+        elif kind == "finished":
+            self.progress.set(planned, "done" if event["status"] == "FINISHED" else "diverged")
+            self._ends(planned, result(event))
+        elif kind == "failed":
+            self.progress.set(planned, "failed")
+            self._ends(planned, f"failed, {event['reason']}")
 
-    def failed(self, planned: PlannedTrial, reason: str) -> None:
-        """A trial raised an error."""
-        self.progress.set(planned, "failed", time.monotonic())
-        self.progress.latest[planned.fingerprint] = reason
-        self._print(f"{_title(planned)}: failed, {reason}")
+    def _says(self, planned: PlannedTrial, text: str) -> None:
+        """One line about a trial."""
+        self._print(f"{_title(planned)}: {text}")
+
+    def _ends(self, planned: PlannedTrial, text: str) -> None:
+        self.progress.latest[planned.fingerprint] = text
+        self._print(f"{_title(planned)}: {text}")
 
     def note(self, message: str) -> None:
         """Something a user should know that stops nothing."""
@@ -140,15 +152,6 @@ class View:
         if browse is not None:
             self._print(f"curves: {browse}".replace("\n", "\n        "))
 
-    def _result(self, planned: PlannedTrial, outcome: Outcome) -> str:
-        if outcome.status != "FINISHED" or outcome.valid_nll is None or outcome.test_nll is None:
-            text = f"{outcome.status} at window {outcome.windows}: the loss is not a finite number"
-        else:
-            valid, test = perplexity(outcome.valid_nll), perplexity(outcome.test_nll)
-            text = f"valid {valid:,.1f} · test {test:,.1f} · {duration(outcome.seconds)}"
-        self.progress.latest[planned.fingerprint] = text
-        return text
-
     def _print(self, line: str) -> None:
         # No markup, no highlighting, no wrapping: a name may hold brackets, a path may be long.
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -168,17 +171,8 @@ class LiveView(View):
     ) -> None:
         self._live.stop()
 
-    def started(self, planned: PlannedTrial) -> None:
-        """A trial starts."""
-        self.progress.set(planned, "running", time.monotonic())
-
-    def skipped(self, planned: PlannedTrial) -> None:
-        """A trial was finished by an earlier launch."""
-        self.progress.set(planned, "skipped", time.monotonic())
-
-    def measured(self, planned: PlannedTrial, event: str, values: Mapping[str, Any]) -> None:
-        """A point of a curve."""
-        self.progress.measured(planned, values)
+    def _says(self, planned: PlannedTrial, text: str) -> None:
+        """The table shows it."""
 
     def _table(self) -> Table:
         left = self.progress.seconds_left(time.monotonic())
@@ -198,7 +192,7 @@ class LiveView(View):
         return table
 
 
-_STYLES = {"waiting": "dim", "skipped": "dim", "running": "bold", "failed": "red", "diverged": "red"}
+_STYLES = {"waiting": "dim", "skipped": "dim", "busy": "dim", "running": "bold", "failed": "red", "diverged": "red"}
 
 
 def make_view(name: str, plan: Sequence[PlannedTrial]) -> View:
@@ -214,6 +208,21 @@ def _around_current(progress: Progress) -> Sequence[PlannedTrial]:
     running = [i for i, p in enumerate(progress.plan) if progress.states[p.fingerprint] == "running"]
     first = max(0, min((running or [0])[0] - _ROWS_SHOWN // 2, len(progress.plan) - _ROWS_SHOWN))
     return progress.plan[first : first + _ROWS_SHOWN]
+
+
+def result(finished: Event) -> str:
+    """What a trial came to, in a line."""
+    if finished["status"] != "FINISHED":
+        return f"{finished['status']} at window {finished['diverged_at']}: the loss is not a finite number"
+    valid, test = perplexity(finished["valid_nll"]), perplexity(finished["test_nll"])
+    return f"valid {valid:,.1f} · test {test:,.1f} · {duration(finished['seconds'])}"
+
+
+def _how_it_starts(planned: PlannedTrial, kind: str, window: int) -> str:
+    if kind == "resumed":
+        return f"goes on at window {window} of {planned.windows}"
+    why = f"; trained again, {planned.why}" if planned.why else ""
+    return f"started, {planned.parameters:,} parameters{why}"
 
 
 def _title(planned: PlannedTrial) -> str:

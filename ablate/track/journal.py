@@ -12,6 +12,7 @@ from typing import Any
 Event = dict[str, Any]
 
 JOURNAL = "journal.jsonl"
+LOG = "trial.log"
 FINAL_EVENTS = ("finished", "failed", "interrupted")
 
 
@@ -22,8 +23,8 @@ class Journal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def append(self, event: str, **values: object) -> None:
-        """Write one event, with its time (UTC)."""
+    def append(self, event: str, /, **values: object) -> int:
+        """Write one event, with its time (UTC); returns the journal's length in bytes after it."""
         line = json.dumps({"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **values})
         with self.path.open("ab") as file:
             # A line torn by a crash must not swallow this one.
@@ -31,6 +32,11 @@ class Journal:
             file.write((b"\n" if torn else b"") + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+            return file.tell()
+
+    def size(self) -> int:
+        """Length in bytes; 0 where nothing was written."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
 
 def _ends_with_newline(path: Path) -> bool:
@@ -61,10 +67,34 @@ def _parsed(lines: bytes) -> Iterator[Event]:
             yield event
 
 
+class Tail:
+    """Reads a journal as it grows."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.path = path
+        self.offset = offset
+
+    def read(self) -> list[Event]:
+        """The whole events since the last reading."""
+        events, self.offset = read_events(self.path, self.offset)
+        return events
+
+
 def last_attempt(events: list[Event]) -> list[Event]:
-    """The events since a trial was last started; [] when it never was."""
-    starts = [i for i, event in enumerate(events) if event["event"] == "started"]
-    return events[starts[-1] :] if starts else []
+    """The events since a trial was last started anew, as if it had never stopped; [] when it never was.
+
+    Training that went on from a checkpoint measured again what came after it: the first measurement is dropped.
+    """
+    attempt: list[Event] = []
+    for event in events:
+        if event["event"] == "started":
+            attempt = [event]
+        elif event["event"] == "resumed":
+            attempt = [e for e in attempt if e.get("step", 0) <= event["window"] and e["event"] not in FINAL_EVENTS]
+            attempt.append(event)
+        elif attempt:
+            attempt.append(event)
+    return attempt
 
 
 def status(attempt: list[Event]) -> str:
@@ -75,6 +105,13 @@ def status(attempt: list[Event]) -> str:
     return str(last["status"]) if last["event"] == "finished" else str(last["event"]).upper()
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new one, never a part."""
+    new = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
+
+
 class Folder:
     """Where things lie in the runs folder."""
 
@@ -82,7 +119,7 @@ class Folder:
         self.root = Path(runs)
 
     def trial(self, fingerprint: str) -> Path:
-        """Journal, checkpoints and error log of one trial."""
+        """Journal, checkpoints, lock and log of one trial."""
         return self.root / "trials" / fingerprint[:16]
 
     def study(self, name: str) -> Path:
@@ -97,7 +134,18 @@ class Folder:
         """MLflow's artifacts, when the store is the SQLite file."""
         return self.root / "artifacts"
 
+    def latest(self) -> Path:
+        """Holds the name of the study launched last; times of files may lie, a clock can be set back."""
+        return self.root / "studies" / "latest"
+
+    def studies(self) -> list[str]:
+        """Names of all studies, sorted."""
+        return sorted(path.stem for path in (self.root / "studies").glob("*.jsonl"))
+
     def newest_study(self) -> str | None:
         """Name of the study launched last; None when there is none."""
-        journals = sorted((self.root / "studies").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
-        return journals[-1].stem if journals else None
+        try:
+            name = self.latest().read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        return name or None

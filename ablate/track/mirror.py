@@ -7,26 +7,32 @@ that finds every trial finished adds nothing, and one that finds the mirror behi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import math
 import os
+import shutil
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from ablate.config import show
-from ablate.track.journal import JOURNAL, Event, Folder, read_events, status
+from ablate.track.journal import FINAL_EVENTS, JOURNAL, Event, Folder, Tail, last_attempt, read_events, status
+from ablate.track.process import is_dead, this_process
 from ablate.track.units import perplexity
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 EXPERIMENT = "ablate"
 # A view of the table of runs that shows what tells two runs apart; MLflow's own shows neither knobs nor metrics.
@@ -36,8 +42,11 @@ _COLUMNS = (
     *(f"params.`{name}`" for name in ("data.name", "depth", "dropout", "hidden", "recipe", "rnn", "seed", "tie")),
     *(f"tags.`ablate.{name}`" for name in ("cell", "status")),
 )
+_SCRATCH = "creating-mlflow-db-"
 _POLL_SECONDS = 2.0
 _CLOSE_SECONDS = 60.0
+_BEAT_SECONDS = 30.0
+_SILENT_SECONDS = 600.0
 _MLFLOW_STATUS = {"FINISHED": "FINISHED", "DIVERGED": "FINISHED", "INTERRUPTED": "KILLED"}
 
 
@@ -48,51 +57,53 @@ def tracking_uri(folder: Folder, uri: str | None) -> str:
 
 @dataclass
 class Followed:
-    """One trial's journal, and how far it has been copied."""
+    """One trial, and how far its journal has been copied.
 
-    folder: Path
+    Attributes:
+        copied: (metric, step) of every point that the run holds already.
+    """
+
+    tail: Tail
     fingerprint: str
     label: str
-    offset: int = 0
     run_id: str | None = None
+    copied: set[tuple[str, int]] = field(default_factory=set)
     done: bool = False
 
 
-@dataclass
 class Mirror:
-    """Follows trials on behalf of one launch of a study.
+    """Copies the trials of one launch of a study.
 
     Args:
         folder: the runs folder.
         uri: MLflow tracking URI; None: SQLite in the runs folder.
-        study: the study's name.
-        digest: the same for every launch of the same study over the same trials.
-        tags: tags of the parent run.
+        launched: the launch, as its study's journal records it.
         warn: told once when the store cannot be reached.
     """
 
-    folder: Folder
-    uri: str | None
-    study: str
-    digest: str
-    tags: Mapping[str, str]
-    warn: Callable[[str], None]
-    _trials: list[Followed] = field(default_factory=list)
-    _reports: list[Path] = field(default_factory=list)
-    _closing: threading.Event = field(default_factory=threading.Event)
-    _warned: bool = False
-    _parent: str | None = None
-    _client: MlflowClient | None = None
-    _experiment: str = ""
+    def __init__(self, folder: Folder, uri: str | None, launched: Event, warn: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._uri = uri
+        self._launched = launched
+        self._warn = warn
+        self._trials = [
+            Followed(Tail(folder.trial(trial["fingerprint"]) / JOURNAL), trial["fingerprint"], cell["label"])
+            for cell in launched["cells"]
+            for trial in cell["trials"]
+        ]
+        self._reports: list[Path] = []
+        self._closing = threading.Event()
+        self._unreachable = False
+        self._client: MlflowClient | None = None
+        self._experiment = ""
+        self._parent = ""
+        self._children: list[Run] = []
+        self._last_beat = -math.inf
 
     def start(self) -> None:
-        """Start following in the background; MLflow is imported there."""
+        """Follow the journals in the background from now on; MLflow is imported there."""
         self._thread = threading.Thread(target=self._follow, name="mlflow-mirror", daemon=True)
         self._thread.start()
-
-    def follow(self, trial: Followed) -> None:
-        """Copy this trial's journal from now on."""
-        self._trials.append(trial)
 
     def attach(self, report: Path) -> None:
         """Attach a folder of report files to the parent run."""
@@ -102,7 +113,12 @@ class Mirror:
         """Copy what is left, end the parent run, and say whether the mirror is complete."""
         self._closing.set()
         self._thread.join(_CLOSE_SECONDS)
-        return not self._thread.is_alive() and not self._warned
+        return not self._thread.is_alive() and not self._unreachable
+
+    def sync(self) -> None:
+        """Copy what is left, here and now. Raises what MLflow raises."""
+        self._copy()
+        self._end()
 
     def page(self) -> str | None:
         """The address of the table of runs behind a server's own; None while no store was reached."""
@@ -111,57 +127,114 @@ class Mirror:
     def _follow(self) -> None:
         while not self._closing.wait(_POLL_SECONDS):
             self._try_to(self._copy)
-        self._try_to(self._copy)
-        self._try_to(self._end)
+        self._try_to(self.sync)
 
     def _try_to(self, step: Callable[[], None]) -> None:
         # Whatever MLflow, its server or its database raises: training goes on, and the journals hold everything.
         try:
             step()
-            self._warned = False
+            self._unreachable = False
         except Exception as error:
-            if not self._warned:
+            if not self._unreachable:
                 reason = str(error).splitlines()[0][:200] if str(error) else ""
-                self.warn(f"MLflow is not reachable, the journals go on ({type(error).__name__}: {reason})")
-            self._warned = True
+                self._warn(f"MLflow is not reachable, the journals go on ({type(error).__name__}: {reason})")
+            self._unreachable = True
+            # What of a failed call has arrived is not known: it is learnt anew from the store.
+            self._client = None
 
     def _copy(self) -> None:
         client = self._connected()
         for trial in self._trials:
             if not trial.done:
-                _copy_trial(client, self._experiment, str(self._parent), trial)
+                self._copy_trial(client, trial)
+        if time.monotonic() - self._last_beat > _BEAT_SECONDS:
+            for run_id in (self._parent, *(t.run_id for t in self._trials if t.run_id is not None and not t.done)):
+                client.set_tag(run_id, "ablate.heartbeat", datetime.now(UTC).isoformat(timespec="seconds"))
+            self._last_beat = time.monotonic()
 
     def _connected(self) -> MlflowClient:
-        if self._client is None:
-            client = connect(self.folder, self.uri)
-            self._experiment = _experiment(client, self.folder, self.uri)
-            self._parent = self._find_or_create_parent(client)
-            self._client = client
-        return self._client
+        if self._client is not None:
+            return self._client
+        client = connect(self._folder, self._uri)
+        self._experiment = _experiment(client, self._folder, self._uri)
+        _mark_killed(client, self._experiment)
+        self._parent = self._find_or_create_parent(client)
+        self._children = _search(client, self._experiment, f"tags.`mlflow.parentRunId` = '{self._parent}'")
+        for trial in self._trials:
+            trial.run_id, trial.copied, trial.tail.offset = None, set(), 0
+        self._client = client
+        return client
 
     def _find_or_create_parent(self, client: MlflowClient) -> str:
-        found = client.search_runs([self._experiment], f"tags.`ablate.study_digest` = '{self.digest}'", max_results=1)
+        study = self._launched["study"]
+        prints = sorted(trial.fingerprint for trial in self._trials)
+        # The same for every launch of the same study over the same trials.
+        digest = hashlib.sha256("|".join([study, *prints]).encode()).hexdigest()
+        found = client.search_runs([self._experiment], f"tags.`ablate.study_digest` = '{digest}'", max_results=1)
         if found:
-            client.update_run(found[0].info.run_id, status="RUNNING")
-            return str(found[0].info.run_id)
+            run_id = str(found[0].info.run_id)
+            _reopen(client, run_id)
+            return run_id
+        command = self._launched["command"]
         tags = {
-            **self.tags,
-            "ablate.study": self.study,
+            "mlflow.source.name": command,
+            "mlflow.source.type": "LOCAL",
+            "ablate.command": command,
+            "ablate.study": study,
             "ablate.kind": "study",
-            "ablate.study_digest": self.digest,
+            "ablate.study_digest": digest,
+            "ablate.process": this_process(),
         }
-        run = client.create_run(self._experiment, run_name=self.study, tags=tags)
-        return str(run.info.run_id)
+        return str(client.create_run(self._experiment, run_name=study, tags=tags).info.run_id)
+
+    def _copy_trial(self, client: MlflowClient, trial: Followed) -> None:
+        events = trial.tail.read()
+        starts = [i for i, event in enumerate(events) if event["event"] == "started"]
+        if starts:
+            events = events[starts[-1] :]
+            self._open_run(client, trial, events[0])
+        if trial.run_id is None or trial.done or not events:
+            return
+        _log_curves(client, trial, events)
+        ended = max((i for i, event in enumerate(events) if event["event"] in FINAL_EVENTS), default=-1)
+        resumed = max((i for i, event in enumerate(events) if event["event"] == "resumed"), default=-1)
+        if resumed > ended:
+            _reopen(client, trial.run_id)
+        elif ended >= 0:
+            _finish(client, trial, events)
+            trial.done = events[ended]["event"] == "finished"
+
+    def _open_run(self, client: MlflowClient, trial: Followed, started: Event) -> None:
+        """The child run of this attempt; an earlier attempt's that is still open is marked killed."""
+        for run in self._children:
+            if run.data.tags.get("ablate.fingerprint") != trial.fingerprint:
+                continue
+            run_id = str(run.info.run_id)
+            if run.data.tags.get("ablate.started") == started["time"]:
+                trial.run_id = run_id
+                trial.done = run.info.status == "FINISHED"
+                if not trial.done:
+                    trial.copied = _points(client, run)
+                    _reopen(client, run_id)
+                return
+            if run.info.status == "RUNNING":
+                client.set_terminated(run_id, status="KILLED")
+        trial.run_id, trial.copied = _create_run(client, self._experiment, self._parent, trial, started), set()
 
     def _end(self) -> None:
         client = self._connected()
-        parent = str(self._parent)
+        statuses = []
+        for trial in self._trials:
+            events = last_attempt(read_events(trial.tail.path)[0])
+            statuses.append(status(events))
+            process = next((e["process"] for e in reversed(events) if "process" in e), None)
+            if statuses[-1] == "UNFINISHED" and trial.run_id is not None and (process is None or is_dead(process)):
+                client.set_terminated(trial.run_id, status="KILLED")
         for report in self._reports:
-            client.log_artifacts(parent, str(report), artifact_path="report")
-        statuses = [_status_of(trial) for trial in self._trials]
+            client.log_artifacts(self._parent, str(report), artifact_path="report")
         finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
-        client.set_tag(parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
-        client.set_terminated(parent, status="FINISHED" if finished else "FAILED")
+        client.set_tag(self._parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
+        client.set_terminated(self._parent, status="FINISHED" if finished else "FAILED")
 
 
 def connect(folder: Folder, uri: str | None) -> MlflowClient:
@@ -170,7 +243,7 @@ def connect(folder: Folder, uri: str | None) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the journals are replayed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
@@ -190,12 +263,19 @@ def create_database(path: Path) -> None:
     """
     if path.exists():
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"), tempfile.TemporaryDirectory(dir=path.parent, prefix="mlflow-") as scratch:
+    with FileLock(f"{path}.lock"):
         if path.exists():
             return
+        for left in path.parent.glob(f"{_SCRATCH}*"):  # by a process that was killed here; the lock is ours
+            shutil.rmtree(left, ignore_errors=True)
+        _create_in_scratch(path)
+
+
+def _create_in_scratch(path: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_SCRATCH) as scratch:
         new = Path(scratch, "mlflow.db")
         store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
             f"sqlite:///{new}", str(path.parent / "artifacts")
@@ -217,31 +297,47 @@ def _experiment(client: MlflowClient, folder: Folder, uri: str | None) -> str:
     return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
 
 
-def _copy_trial(client: MlflowClient, experiment: str, parent: str, trial: Followed) -> None:
-    events, offset = read_events(trial.folder / JOURNAL, trial.offset)
-    starts = [i for i, event in enumerate(events) if event["event"] == "started"]
-    if starts:
-        events = events[starts[-1] :]
-        trial.run_id, trial.done = _run_for(client, experiment, parent, trial, events[0])
-    if events and trial.run_id is not None and not trial.done:
-        _log_curves(client, trial.run_id, events)
-        if status(events) != "UNFINISHED":
-            _finish(client, trial, events)
-            trial.done = True
-    trial.offset = offset
+def _search(client: MlflowClient, experiment: str, query: str) -> list[Run]:
+    """All runs that match; MLflow gives a thousand at a time."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=1000, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
 
 
-def _run_for(client: MlflowClient, experiment: str, parent: str, trial: Followed, started: Event) -> tuple[str, bool]:
-    """The child run of this attempt, and whether it is complete already; an earlier attempt's is marked killed."""
-    same = client.search_runs(
-        [experiment],
-        f"tags.`mlflow.parentRunId` = '{parent}' and tags.`ablate.fingerprint` = '{trial.fingerprint}'",
-    )
-    for run in same:
-        if run.data.tags.get("ablate.started") == started["time"] and run.info.status == "FINISHED":
-            return str(run.info.run_id), True
-        if run.info.status == "RUNNING":
+def _mark_killed(client: MlflowClient, experiment: str) -> None:
+    """Runs that a dead process left open end as KILLED; runs that ablate did not make are left alone."""
+    for run in _search(client, experiment, "attributes.status = 'RUNNING'"):
+        process = run.data.tags.get("ablate.process")
+        if process is None:
+            continue
+        dead = is_dead(process)
+        if dead or (dead is None and _is_silent(run)):
             client.set_terminated(run.info.run_id, status="KILLED")
+
+
+def _is_silent(run: Run) -> bool:
+    """Whether a run on another machine gives no sign of life; a sign from the future is none: a clock was set back."""
+    beat = run.data.tags.get("ablate.heartbeat")
+    when = datetime.fromisoformat(beat) if beat else datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+    return abs((datetime.now(UTC) - when).total_seconds()) > _SILENT_SECONDS
+
+
+def _reopen(client: MlflowClient, run_id: str) -> None:
+    client.update_run(run_id, status="RUNNING")
+    client.set_tag(run_id, "ablate.process", this_process())
+
+
+def _points(client: MlflowClient, run: Run) -> set[tuple[str, int]]:
+    """(metric, step) of every point that a run holds."""
+    return {(key, m.step) for key in run.data.metrics for m in client.get_metric_history(run.info.run_id, key)}
+
+
+def _create_run(client: MlflowClient, experiment: str, parent: str, trial: Followed, started: Event) -> str:
     seed = started["seed"]
     tags = {
         "mlflow.parentRunId": parent,
@@ -252,16 +348,16 @@ def _run_for(client: MlflowClient, experiment: str, parent: str, trial: Followed
         "ablate.seed": str(seed),
         "ablate.fingerprint": trial.fingerprint,
         "ablate.started": started["time"],
+        "ablate.process": this_process(),
         **{f"ablate.{name}": str(value) for name, value in started["facts"].items()},
     }
     if commit := started["facts"].get("git_commit"):
         tags["mlflow.source.git.commit"] = commit
-    run = client.create_run(
-        experiment, start_time=_milliseconds(started), run_name=f"{trial.label} · seed {seed}", tags=tags
-    )
+    name = f"{trial.label} · seed {seed}"
+    run = client.create_run(experiment, start_time=_milliseconds(started), run_name=name, tags=tags)
     run_id = str(run.info.run_id)
     _log_inputs(client, run_id, started)
-    return run_id, False
+    return run_id
 
 
 def _log_inputs(client: MlflowClient, run_id: str, started: Event) -> None:
@@ -282,17 +378,22 @@ def _log_inputs(client: MlflowClient, run_id: str, started: Event) -> None:
     client.log_dict(run_id, started["knobs"], "config.yaml")
 
 
-def _log_curves(client: MlflowClient, run_id: str, events: list[Event]) -> None:
+def _log_curves(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
     from mlflow.entities import Metric
 
-    metrics = [
-        Metric(key, value, _milliseconds(event), int(event["step"]))
-        for event in events
+    # A step measured again, after a resume, has the same value: the first stays.
+    metrics = {
+        (key, int(event["step"])): Metric(key, value, _milliseconds(event), int(event["step"]))
+        for event in reversed(events)
         if event["event"] in ("train", "valid")
         for key, value in _curve_values(event).items()
-    ]
-    for start in range(0, len(metrics), 1000):  # MLflow's limit for a batch
-        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+        if (key, int(event["step"])) not in trial.copied
+    }
+    points = list(reversed(metrics))
+    for start in range(0, len(points), 1000):  # MLflow's limit for a batch
+        some = points[start : start + 1000]
+        client.log_batch(str(trial.run_id), metrics=[metrics[point] for point in some])
+        trial.copied.update(some)
 
 
 def _curve_values(event: Event) -> dict[str, float]:
@@ -307,8 +408,8 @@ def _finish(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
     from mlflow.entities import Metric
 
     run_id = str(trial.run_id)
-    last = events[-1]
-    outcome = status(events)
+    last = next(event for event in reversed(events) if event["event"] in FINAL_EVENTS)
+    outcome = status([last])
     when = _milliseconds(last)
     step = max((int(e["step"]) for e in events if "step" in e), default=0)
     if last["event"] == "finished":
@@ -322,19 +423,14 @@ def _finish(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
         client.log_batch(run_id, metrics=metrics)
         if last["test_nll"] is not None:
             # The table of runs shows names and no metrics until a user picks some: the result is in the name.
-            name = f"{client.get_run(run_id).info.run_name} · test {perplexity(last['test_nll']):,.1f}"
-            client.update_run(run_id, name=name)
+            seed = client.get_run(run_id).data.tags["ablate.seed"]
+            client.update_run(run_id, name=f"{trial.label} · seed {seed} · test {perplexity(last['test_nll']):,.1f}")
         if last["sample"]:
             client.log_text(run_id, last["sample"], "sample.txt")
     client.set_tag(run_id, "ablate.status", outcome)
     if "reason" in last:
         client.set_tag(run_id, "ablate.reason", last["reason"])
     client.set_terminated(run_id, status=_MLFLOW_STATUS.get(outcome, "FAILED"), end_time=when)
-
-
-def _status_of(trial: Followed) -> str:
-    events, _ = read_events(trial.folder / JOURNAL)
-    return status(events)
 
 
 def _milliseconds(event: Event) -> int:

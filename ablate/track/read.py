@@ -41,7 +41,7 @@ def read_study(folder: Folder, name: str | None = None) -> Results:
     Raises:
         KnobError: when there is no such study.
     """
-    known = sorted(path.stem for path in (folder.root / "studies").glob("*.jsonl"))
+    known = folder.studies()
     chosen = folder.newest_study() if name is None else name
     if chosen is None or chosen not in known:
         asked = "no study" if chosen is None else f"no study {chosen!r}{suggest(chosen, known)}"

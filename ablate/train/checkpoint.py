@@ -1,30 +1,164 @@
-"""Weights on disk, written whole or not at all."""
+"""Checkpoints: whole on disk or not there, and believed only when their bytes are the ones that were written.
+
+Three kinds lie in a trial's folder, each named <kind>-<window>-<sha256>.pt: `state` holds all that training needs to
+go on as if it had never stopped, `best` the weights that validated best, `last` those at the end. While a trial is
+trained the last two states are kept: when the last is damaged, the one before it serves. Once it is finished they go.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+Payload = dict[str, Any]
 
-def save(path: Path, payload: dict[str, Any]) -> None:
-    """Write `payload` so that a reader sees the old file or the new one, never a part (tmp, fsync, replace, fsync)."""
-    new = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    with new.open("wb") as file:
-        torch.save(payload, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+_KINDS = ("state", "best", "last")
+_STATES_KEPT = 2
+_NAME = re.compile(r"(?P<kind>state|best|last)-(?P<window>\d{10})-(?P<sha256>[0-9a-f]{64})\.pt")
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save` wrote: tensors and plain values alone, no pickled code."""
-    payload: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    return payload
+class Damaged(Exception):
+    """A checkpoint cannot be used; the message says why."""
+
+
+class _Saved(NamedTuple):
+    kind: str
+    window: int
+    sha256: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one trial.
+
+    Args:
+        folder: the trial's own.
+        fingerprint: the trial's; a state that another configuration left is refused.
+    """
+
+    folder: Path
+    fingerprint: str
+
+    def save(self, window: int, state: Payload) -> None:
+        """Keep the state after `window` windows, and drop what is older than the last two."""
+        self._write("state", window, state | {"fingerprint": self.fingerprint})
+        self._prune()
+
+    def save_best(self, window: int, weights: Payload) -> None:
+        """Keep weights that validated better than all before them."""
+        self._write("best", window, weights)
+
+    def save_last(self, window: int, weights: Payload) -> None:
+        """Keep the weights at the end of training."""
+        self._write("last", window, weights)
+
+    def last(self) -> Payload:
+        """The weights at the end of training. Raises Damaged when they are not there, or not whole."""
+        for saved in self._all("last"):
+            return self._read(saved)
+        raise Damaged("training has not come to its end")
+
+    def newest(self, journal_bytes: int) -> tuple[Payload | None, list[str]]:
+        """The newest state that can be used (None: start anew), and why newer ones cannot.
+
+        `journal_bytes`: length of the trial's journal; a state that is ahead of it belongs to another one.
+        """
+        refused = []
+        for saved in reversed(self._all("state")):
+            try:
+                state = self._read(saved)
+                if state.get("fingerprint") != self.fingerprint:
+                    raise Damaged("it belongs to another configuration")
+                if state["journal_bytes"] > journal_bytes:
+                    raise Damaged("it is ahead of the journal")
+                if state["best_window"] is not None:
+                    self.best(state["best_window"])
+            except Damaged as error:
+                refused.append(f"{saved.path.name}: {error}")
+            else:
+                return state, refused
+        return None, refused
+
+    def best(self, window: int) -> Payload:
+        """The best weights, as saved after `window` windows. Raises Damaged when they are not there, or not whole."""
+        for saved in self._all("best"):
+            if saved.window == window:
+                return self._read(saved)
+        raise Damaged(f"the best weights, of window {window}, are missing")
+
+    def finish(self) -> None:
+        """The result is written down: the weights stay, the states go."""
+        for saved in self._all("state"):
+            saved.path.unlink(missing_ok=True)
+        self._drop_leftovers()
+
+    def clear(self) -> None:
+        """Drop everything: the trial starts anew."""
+        for saved in (saved for kind in _KINDS for saved in self._all(kind)):
+            saved.path.unlink(missing_ok=True)
+        self._drop_leftovers()
+
+    def _all(self, kind: str) -> list[_Saved]:
+        """Oldest first."""
+        matches = ((path, _NAME.fullmatch(path.name)) for path in self.folder.glob(f"{kind}-*.pt"))
+        return sorted(
+            _Saved(kind, int(match["window"]), match["sha256"], path) for path, match in matches if match is not None
+        )
+
+    def _write(self, kind: str, window: int, payload: Payload) -> None:
+        new = self.folder / f"{kind}.tmp{os.getpid()}"
+        try:
+            with new.open("wb") as file:
+                torch.save(payload, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, self.folder / f"{kind}-{window:010d}-{_sha256(new)}.pt")
+        except BaseException:
+            new.unlink(missing_ok=True)  # a full disk is not made fuller
+            raise
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _read(self, saved: _Saved) -> Payload:
+        try:
+            if _sha256(saved.path) != saved.sha256:
+                raise Damaged("its bytes are not the ones that were written (SHA-256)")
+            # weights_only: tensors and plain values; pickled code is refused.
+            payload = torch.load(saved.path, map_location="cpu", weights_only=True)
+        except Damaged:
+            raise
+        except Exception as error:
+            raise Damaged(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        if not isinstance(payload, dict):
+            raise Damaged("it holds no state")
+        return payload
+
+    def _prune(self) -> None:
+        """Keep the newest states, and the best weights that any of them refers to."""
+        states, bests = self._all("state"), self._all("best")
+        oldest_kept = states[-_STATES_KEPT:][0]
+        # What the oldest kept state refers to is the newest best that is not younger than it.
+        unused = [best for best in bests if best.window <= oldest_kept.window][:-1]
+        for saved in (*states[:-_STATES_KEPT], *unused):
+            saved.path.unlink(missing_ok=True)
+        self._drop_leftovers()
+
+    def _drop_leftovers(self) -> None:
+        """Half-written files of a process that was killed; the trial's lock is held, so nobody is writing them."""
+        for path in self.folder.glob("*.tmp*"):
+            path.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

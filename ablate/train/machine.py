@@ -10,7 +10,7 @@ import torch
 
 from ablate.config import KnobError, Knobs
 
-_DEFAULT_THREADS = torch.get_num_threads()
+_default_threads = torch.get_num_threads()
 
 
 def check_machine(knobs: Knobs) -> None:
@@ -30,9 +30,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def set_default_threads(threads: int | None) -> None:
+    """What `threads=null` means in this process; None: one a physical core."""
+    global _default_threads
+    if threads is not None:
+        _default_threads = threads
+
+
 def prepare(knobs: Knobs) -> torch.device:
     """Set the number of threads and return the device."""
-    torch.set_num_threads(_DEFAULT_THREADS if knobs.threads is None else knobs.threads)
+    torch.set_num_threads(_default_threads if knobs.threads is None else knobs.threads)
     return choose_device(knobs.device)
 
 
