@@ -264,14 +264,16 @@ class Knobs:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("decides")}
 
     def flat(self) -> dict[str, object]:
-        """Every knob by its name on the command line, `data.vocab_size` for one of a group.
+        """Every knob of a trial by its name on the command line, `data.vocab_size` for one of a group.
 
-        Without `tracking`: its URI may hold a password, and what this returns is recorded.
+        Without those of the launch: a trial is the same whichever study trains it, and a tracking URI may hold a
+        password.
         """
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("data", "tracking")}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("data", *_OF_THE_LAUNCH)}
         return own | {f"data.{f.name}": getattr(self.data, f.name) for f in fields(self.data)}
 
 
+_OF_THE_LAUNCH = ("seed", "seeds", "force", "name", "runs", "reports", "workers", "tracking")
 GROUPS = ("model", "recipe", "data", "tracking", "study")
 Parsed = TypeVar("Parsed")
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import ablate
 from ablate.config import Data, KnobError, Knobs, show
@@ -31,7 +32,7 @@ class PlannedTrial:
 
     Attributes:
         fingerprint: SHA-256 over what decides its result.
-        data_digest: of the corpus it was planned with.
+        data: what a record says of the corpus it was planned with: name, digest, tokens, vocabulary, floor_nll.
         status: of its journal: FINISHED and DIVERGED are not trained again.
         why: what changed since the study's last launch had a result for this cell and seed; "" where there was none.
         windows: its budget.
@@ -40,7 +41,7 @@ class PlannedTrial:
 
     cell: Cell
     trial: Trial
-    data_digest: str
+    data: Mapping[str, Any]
     fingerprint: str
     folder: Path
     status: str
@@ -96,6 +97,13 @@ def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[s
     parameters = count_parameters(knobs, len(corpus.words))
     code = code_digest(knobs)
     windows = budget(knobs, Windows(corpus.train, knobs.batch, knobs.window).per_epoch)
+    data = {
+        "name": corpus.name,
+        "digest": corpus.digest,
+        "tokens": corpus.counts(),
+        "vocabulary": len(corpus.words),
+        "floor_nll": corpus.floor_nll,
+    }
     trials = []
     for seed in cell.seeds:
         print_ = fingerprint(knobs, seed, corpus.digest, code)

@@ -52,9 +52,7 @@ def run_study(jobs: Sequence[Job]) -> int:
             mirror.attach(report.folder)
     finally:  # also when a user stops the study
         if mirror is not None and not mirror.close():
-            view.note(
-                "MLflow is behind; the same command, typed again, or python -m ablate.track sync brings it up to date"
-            )
+            view.note("MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up")
     view.summary(report, _how_to_browse(folder, knobs.tracking.uri, mirror.page()) if mirror is not None else None)
     return _exit_code(report)
 

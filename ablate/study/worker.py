@@ -6,11 +6,10 @@ import faulthandler
 import multiprocessing
 import multiprocessing.connection
 import os
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -64,9 +63,6 @@ def _train(planned: PlannedTrial, attempt: list[Event], command: str) -> None:
     journal = Journal(planned.folder / JOURNAL)
     checkpoints = Checkpoints(planned.folder, planned.fingerprint)
     try:
-        corpus = corpus_of(planned.trial.knobs)
-        if corpus.digest != planned.data_digest:
-            raise KnobError(f"data={corpus.name}: the text has changed since the study was planned; start it again")
         state = None
         if attempt and status(attempt) not in DONE:
             state, refused = checkpoints.newest(journal.size())
@@ -76,6 +72,9 @@ def _train(planned: PlannedTrial, attempt: list[Event], command: str) -> None:
             journal.append("resumed", window=window, process=this_process(), refused=refused)
         else:
             journal.append("started", **_description(planned, command))
+        corpus = corpus_of(planned.trial.knobs)
+        if corpus.digest != planned.data["digest"]:
+            raise KnobError(f"data={corpus.name}: the text has changed since the study was planned; start it again")
         outcome = fit(planned.trial, corpus, journal.append, checkpoints, state)
         journal.append("finished", **asdict(outcome))
         checkpoints.finish()
@@ -87,7 +86,7 @@ def _train(planned: PlannedTrial, attempt: list[Event], command: str) -> None:
 
 
 def _description(planned: PlannedTrial, command: str) -> Event:
-    knobs, corpus = planned.trial.knobs, corpus_of(planned.trial.knobs)
+    knobs = planned.trial.knobs
     return {
         "fingerprint": planned.fingerprint,
         "seed": planned.trial.seed,
@@ -95,21 +94,15 @@ def _description(planned: PlannedTrial, command: str) -> Event:
         "process": this_process(),
         "knobs": knobs.flat(),
         "facts": {
-            "data": corpus.name,
-            "data_digest": corpus.digest,
+            "data": planned.data["name"],
+            "data_digest": planned.data["digest"],
             "code": code_digest(knobs),
             **git_facts(),
             **machine_facts(knobs),
         },
         "sources": source_digests(knobs),
         "parameters": planned.parameters,
-        "data": {
-            "name": corpus.name,
-            "digest": corpus.digest,
-            "tokens": corpus.counts(),
-            "vocabulary": len(corpus.words),
-            "floor_nll": corpus.floor_nll,
-        },
+        "data": planned.data,
     }
 
 
@@ -122,10 +115,11 @@ def _output_to(log: Path) -> Iterator[None]:
         try:
             for fd in (1, 2):
                 os.dup2(file.fileno(), fd)
-            yield
+            with redirect_stdout(file), redirect_stderr(file):
+                yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with suppress(OSError):
+                file.flush()
             faulthandler.disable()
             for fd, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, fd)

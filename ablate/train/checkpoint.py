@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,8 +95,8 @@ class Checkpoints:
         raise Damaged(f"the best weights, of window {window}, are missing")
 
     def finish(self) -> None:
-        """The result is written down: the weights stay, the states go."""
-        for saved in self._all("state"):
+        """The result is written down: the best and the last weights stay, all else goes."""
+        for saved in (*self._all("state"), *self._all("best")[:-1]):
             saved.path.unlink(missing_ok=True)
         self._drop_leftovers()
 
@@ -133,8 +134,10 @@ class Checkpoints:
         try:
             if _sha256(saved.path) != saved.sha256:
                 raise Damaged("its bytes are not the ones that were written (SHA-256)")
-            # weights_only: tensors and plain values; pickled code is refused.
-            payload = torch.load(saved.path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is refused in the same breath
+                # weights_only: tensors and plain values; pickled code is refused.
+                payload = torch.load(saved.path, map_location="cpu", weights_only=True)
         except Damaged:
             raise
         except Exception as error:

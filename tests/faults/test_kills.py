@@ -1,0 +1,166 @@
+"""Whatever kills a study, the same command goes on, and ends with the results of one that was never disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+
+import pandas as pd
+import pytest
+from conftest import TINY
+from program import ablate, journals, kill_tree, start, wait_until
+
+from ablate.track.journal import last_attempt
+
+# Long enough to be killed in the middle: a second or two of training, four validations, dropout and Adam's state.
+KILLED = [*TINY, "model=better_lstm", "hidden=16", "windows=1200", "valid_every=300", "tracking=off", "name=study"]
+CLOCK = ["seconds", "train_seconds"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of the one-cell study that the tests below kill."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, _, err = ablate(*KILLED, folder=folder)
+    assert (code, err) == (0, "")
+    return folder
+
+
+def results(folder, study="study"):
+    """results.csv and curves.csv without what a clock decides."""
+    tables = [pd.read_csv(folder / "reports" / study / f"{name}.csv") for name in ("results", "curves")]
+    return [t.drop(columns=[c for c in CLOCK if c in t]).to_csv() for t in tables]
+
+
+def weights(folder):
+    """Trial → names of its weights, which hold the SHA-256 of their bytes."""
+    return {path.name: sorted(p.name for p in path.glob("*.pt")) for path in folder.glob("runs/trials/*")}
+
+
+def windows_trained(folder):
+    """Windows that were trained, those trained twice counted twice."""
+    total = 0
+    for events in journals(folder).values():
+        at = 0
+        for event in events:
+            if event["event"] in ("started", "resumed"):
+                at = event.get("window", 0)
+            elif event["event"] == "train":
+                total, at = total + event["step"] - at, event["step"]
+    return total
+
+
+def reached(folder, step):
+    return lambda: any(e.get("step", 0) >= step for events in journals(folder).values() for e in events)
+
+
+def group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ends_as_if_undisturbed(folder, undisturbed):
+    code, out, err = ablate(*KILLED, folder=folder)
+    assert (code, err) == (0, "")
+    assert results(folder) == results(undisturbed)
+    assert weights(folder).items() >= weights(undisturbed).items()
+    return out
+
+
+def test_kill_9_in_the_middle_of_an_epoch_goes_on_from_the_last_checkpoint_to_the_same_bits(tmp_path, undisturbed):
+    process = start(["ablate", *KILLED], tmp_path)
+    wait_until(reached(tmp_path, 400))
+    kill_tree(process)
+    out = ends_as_if_undisturbed(tmp_path, undisturbed)
+    (window,) = (e["window"] for events in journals(tmp_path).values() for e in events if e["event"] == "resumed")
+    assert window >= 300
+    assert f"goes on at window {window} of 1200" in out
+    assert windows_trained(tmp_path) < 1200 + 600
+
+
+def test_kill_9_of_the_parent_takes_its_workers_along_and_an_immediate_restart_goes_on(tmp_path, undisturbed):
+    process = start(["ablate", *KILLED], tmp_path)
+    wait_until(reached(tmp_path, 400))
+    os.kill(process.pid, signal.SIGKILL)
+    out = ends_as_if_undisturbed(tmp_path, undisturbed)  # at once: the worker may live for an instant
+    assert "goes on at window" in out
+    process.communicate(timeout=30)  # returns when no process of the killed study holds its output any more
+
+
+def test_a_worker_killed_as_by_the_oom_killer_fails_its_trial_and_no_other(tmp_path, undisturbed):
+    process = start(["ablate", "-m", *KILLED, "seed=0,1"], tmp_path)
+    wait_until(reached(tmp_path, 400))
+    (worker,) = {e["process"].split(":")[1] for events in journals(tmp_path).values() for e in events if "process" in e}
+    os.kill(int(worker), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (1, "")
+    assert "seed 0: failed, the worker process was killed (SIGKILL); the system may have run out of memory" in out
+    assert "better_lstm seed 0: FAILED the worker process was killed" in out
+    assert "seed 1: valid" in out
+    ends_as_if_undisturbed(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_sigterm_and_ctrl_c_end_in_a_line_and_leave_no_process(tmp_path, undisturbed, number, code):
+    process = start(["ablate", *KILLED], tmp_path)
+    wait_until(reached(tmp_path, 400))
+    # A terminal sends Ctrl-C to the whole group; a scheduler sends SIGTERM to the parent alone.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, "ablate: stopped; the same command goes on with what is not finished\n")
+    assert [events[-1]["event"] for events in journals(tmp_path).values()] == ["interrupted"]
+    wait_until(lambda: not group_lives(process.pid), seconds=20)
+    ends_as_if_undisturbed(tmp_path, undisturbed)
+
+
+def test_a_finished_trial_is_not_trained_twice_by_two_studies_at_once(tmp_path):
+    arguments = ["ablate", "-m", *TINY, "depth=1,2", "tie=true,false", "windows=600", "tracking=off"]
+    both = [start([*arguments, f"name={name}"], tmp_path) for name in ("one", "two")]
+    ended = [process.communicate(timeout=240) for process in both]
+    assert [(p.returncode, err) for p, (_, err) in zip(both, ended, strict=True)] == [(0, ""), (0, "")]
+    trials = journals(tmp_path)
+    assert len(trials) == 4
+    for events in trials.values():
+        assert [e["event"] for e in events if e["event"] not in ("train", "valid")] == ["started", "finished"]
+    assert results(tmp_path, "one") == results(tmp_path, "two")
+
+
+def test_a_trial_of_another_study_that_dies_is_taken_over(tmp_path, undisturbed):
+    other = start(["ablate", *KILLED, "name=other"], tmp_path)
+    wait_until(reached(tmp_path, 320))
+    os.killpg(other.pid, signal.SIGSTOP)  # it holds its lock and goes nowhere
+    process = start(["ablate", *KILLED], tmp_path)
+    seen = process.stdout.readline() + process.stdout.readline()
+    assert "another study is training it" in seen
+    kill_tree(other)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert results(tmp_path) == results(undisturbed)
+
+
+def test_killed_at_random_again_and_again_a_study_ends_with_the_same_table(tmp_path):
+    """The short form of benchmarks/kill_and_resume.py."""
+    grid = ["-m", *TINY, "depth=1,2", "tie=true,false", "dropout=0.3", "windows=400", "name=study"]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir()
+    killed.mkdir()
+    assert ablate(*grid, folder=undisturbed)[0] == 0
+    rng = random.Random(0)
+    for _ in range(4):
+        process = start(["ablate", *grid], killed)
+        time.sleep(rng.uniform(3, 9))
+        kill_tree(process)
+    assert ablate(*grid, folder=killed)[0] == 0
+    assert results(killed) == results(undisturbed)
+    assert weights(killed) == weights(undisturbed)
+    for events in journals(killed).values():
+        assert [e["event"] for e in events].count("finished") == 1
+        assert len(last_attempt(events)) >= 22
+    table = (killed / "reports" / "study" / "comparison.md").read_text()
+    assert json.dumps(table).count("depth=") == 4
