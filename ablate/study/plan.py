@@ -115,7 +115,7 @@ def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[s
             why = what_changed(_attempt(folder.trial(str(former))), knobs, corpus.digest)
         work = _work(knobs, len(corpus.words), windows)
         trials.append(
-            PlannedTrial(cell, Trial(knobs, seed), corpus.digest, print_, place, state, why, parameters, windows, work)
+            PlannedTrial(cell, Trial(knobs, seed), data, print_, place, state, why, parameters, windows, work)
         )
     return trials
 
