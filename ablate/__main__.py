@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,13 @@ from ablate.config import DATA, GROUPS, KnobError, Knobs, Tracking, describe_kno
 from ablate.registry import suggest
 
 _USER_ERROR = 2
+
+
+def _environment(config: DictConfig) -> dict[str, str]:
+    """The environment variables that a config refers to, which may hold secrets, and their values."""
+    knobs = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    names = re.findall(r"\$\{\s*oc\.env\s*:\s*(\w+)", OmegaConf.to_yaml(knobs))
+    return {name: os.environ.get(name, "") for name in names}
 
 
 class Stopped(KeyboardInterrupt):
@@ -56,7 +64,7 @@ def run_jobs(configs: Sequence[DictConfig]) -> int:
     # Heavy (torch): imported once something is really run.
     from ablate.study import Job, run_study
 
-    return run_study([Job(_overrides(config), _plain(config)) for config in configs])
+    return run_study([Job(_overrides(config), _plain(config), _environment(config)) for config in configs])
 
 
 def _overrides(config: DictConfig) -> tuple[str, ...]:

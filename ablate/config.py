@@ -272,6 +272,15 @@ class Knobs:
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("data", *_OF_THE_LAUNCH)}
         return own | {f"data.{f.name}": getattr(self.data, f.name) for f in fields(self.data)}
 
+    def free_text(self) -> list[str]:
+        """Knobs of `flat` that may hold any text: paths."""
+        return [f"data.{f.name}" for f in fields(self.data) if _is_free_text(f)]
+
+
+def _is_free_text(f: Field[Any]) -> bool:
+    rule = f.metadata.get("rule")
+    return isinstance(rule, Text) and rule.pattern == Text.pattern
+
 
 _OF_THE_LAUNCH = ("seed", "seeds", "force", "name", "runs", "reports", "workers", "tracking")
 GROUPS = ("model", "recipe", "data", "tracking", "study")
@@ -318,10 +327,15 @@ def _record(kind: type[Parsed], values: Mapping[str, Any], prefix: str, problems
     for f in fields(kind):  # type: ignore[arg-type]
         if f.name not in values:
             found.append(f"{prefix}{f.name}: missing; {f.metadata['doc']}")
-        elif (refusal := _refusal(f, values[f.name])) is not None:
+        elif (refusal := _refusal(f, values[f.name])) is not None and not _follows(f.name, values):
             found.append(f"{prefix}{f.name}={show(values[f.name])}: {refusal}")
     problems.extend(found)
     return None if found else kind(**values)
+
+
+def _follows(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether a value was not typed but taken over from a knob that is refused for it already."""
+    return name == "embedding" and values[name] == values.get("hidden")
 
 
 def _refusal(f: Field[Any], value: object) -> str | None:

@@ -55,10 +55,12 @@ def paired_difference(test_nll: NDArray[np.float64], base_nll: NDArray[np.float6
     if delta.size == 0:
         return (float("nan"),) * 3
     mean = float(delta.mean())
-    if delta.size == 1:
-        return float(np.expm1(mean)), float("nan"), float("nan")
-    half = float(stats.t.ppf((1 + LEVEL) / 2, delta.size - 1) * delta.std(ddof=1) / np.sqrt(delta.size))
-    return float(np.expm1(mean)), float(np.expm1(mean - half)), float(np.expm1(mean + half))
+    half = float("nan")
+    if delta.size > 1:
+        half = float(stats.t.ppf((1 + LEVEL) / 2, delta.size - 1) * delta.std(ddof=1) / np.sqrt(delta.size))
+    with np.errstate(over="ignore"):  # an absurd perplexity is infinite
+        difference, low, high = np.expm1([mean, mean - half, mean + half])
+    return float(difference), float(low), float(high)
 
 
 def confounds(trials: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ablate.config import KnobError, Knobs, parse, show
@@ -17,10 +17,15 @@ _NOT_FACTORS = ("seed", "seeds")
 
 @dataclass(frozen=True)
 class Job:
-    """One Hydra job: the overrides that made it, as typed, and the plain values they resolve to."""
+    """One Hydra job: the overrides that made it, as typed, and the plain values they resolve to.
+
+    Attributes:
+        environment: name → value of the environment variables that the values were made with; they may be secrets.
+    """
 
     overrides: tuple[str, ...]
     values: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,23 @@ class Cell:
     levels: Mapping[str, str]
     knobs: Knobs
     seeds: tuple[int, ...]
+    environment: Mapping[str, str]
+
+    def record(self) -> dict[str, object]:
+        """Every knob of its trials, as it may be written down."""
+        return _recorded(self.knobs, self.environment)
+
+
+def _recorded(knobs: Knobs, environment: Mapping[str, str]) -> dict[str, object]:
+    """The knobs, a value from the environment by the name of its variable: "${oc.env:HOME}/my.txt"."""
+    record = knobs.flat()
+    for name in knobs.free_text():
+        text = record[name]
+        for variable, value in environment.items():
+            if isinstance(text, str) and value:
+                text = text.replace(value, f"${{oc.env:{variable}}}")
+        record[name] = text
+    return record
 
 
 def make_cells(jobs: Sequence[Job]) -> list[Cell]:
@@ -57,7 +79,7 @@ def make_cells(jobs: Sequence[Job]) -> list[Cell]:
         if (same := merged.get(identity)) is not None:
             seeds = tuple(dict.fromkeys((*same.seeds, *seeds)))
             label, job_levels, knobs = same.label, dict(same.levels), same.knobs
-        merged[identity] = Cell(label, job_levels, knobs, seeds)
+        merged[identity] = Cell(label, job_levels, knobs, seeds, job.environment)
     return list(merged.values())
 
 
@@ -94,7 +116,7 @@ def _varied(jobs: Sequence[Job]) -> list[str]:
 
 def _levels(job: Job, knobs: Knobs, varied: Sequence[str]) -> dict[str, str]:
     """Factor → level of a job; a knob's level as it was understood, a preset's as it was typed."""
-    typed, understood = dict(_pairs(job.overrides)), knobs.flat()
+    typed, understood = dict(_pairs(job.overrides)), _recorded(knobs, job.environment)
     return {name: show(understood.get(name, typed[name])) for name in varied if name in typed}
 
 

@@ -92,7 +92,7 @@ def _description(planned: PlannedTrial, command: str) -> Event:
         "seed": planned.trial.seed,
         "command": command,
         "process": this_process(),
-        "knobs": knobs.flat(),
+        "knobs": planned.cell.record(),
         "facts": {
             "data": planned.data["name"],
             "data_digest": planned.data["digest"],

@@ -79,7 +79,7 @@ def _row(label: str, levels: dict[str, str], trial: dict[str, Any], events: list
         "cell": label,
         "seed": trial["seed"],
         "status": status(events),
-        "reason": final.get("reason", ""),
+        "reason": _reason(final),
         "log": final.get("log", ""),
         "fingerprint": trial["fingerprint"],
         "parameters": started.get("parameters"),
@@ -97,6 +97,12 @@ def _row(label: str, levels: dict[str, str], trial: dict[str, Any], events: list
     row.update({f"factor.{name}": value for name, value in levels.items()})
     row.update({f"knob.{name}": value for name, value in started.get("knobs", {}).items()})
     return row
+
+
+def _reason(final: Event) -> str:
+    if final.get("status") == "DIVERGED":
+        return f"the loss was no finite number at window {final['diverged_at']}"
+    return str(final.get("reason", ""))
 
 
 def _curves(attempts: list[tuple[str, int, list[Event]]]) -> pd.DataFrame:

@@ -1,0 +1,127 @@
+"""One cell that breaks leaves the others alone, and the study says which broke, how, and where its log is."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pandas as pd
+import pytest
+from conftest import TINY
+from program import ROOT, ablate, journals
+
+LAYERS = """
+import ctypes, os, sys, torch
+from ablate.model.layers import TanhLayer
+
+class Raises(TanhLayer):
+    def forward(self, x_TBD, state):
+        raise RuntimeError("no $ig_nal | <here>")
+
+class Exits(TanhLayer):
+    def forward(self, x_TBD, state):
+        print("about to leave")
+        sys.exit(0)
+
+class Crashes(TanhLayer):
+    def forward(self, x_TBD, state):
+        ctypes.string_at(0)
+
+class NotANumber(TanhLayer):
+    calls = 0
+    def forward(self, x_TBD, state):
+        h_TBH, state = super().forward(x_TBD, state)
+        if self.training:
+            self.calls += 1
+        return (h_TBH * float("nan") if self.calls == 33 else h_TBH), state
+
+class Infinite(TanhLayer):
+    def forward(self, x_TBD, state):
+        h_TBH, state = super().forward(x_TBD, state)
+        return h_TBH * float("inf"), state
+"""
+POINTS = {name.lower(): name for name in ("Raises", "Exits", "Crashes", "NotANumber", "Infinite")}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study of five cells that break, each in its own way, and one that does not."""
+    # Layers of the user's own, registered by the entry points of an installed distribution.
+    folder = tmp_path_factory.mktemp("cells")
+    (folder / "mylayers.py").write_text(LAYERS)
+    info = folder / "mylayers-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: mylayers\nVersion: 1\n")
+    lines = [f"{name} = mylayers:{kind}" for name, kind in POINTS.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[ablate.rnn]", *lines, ""]))
+    arguments = ["-m", f"rnn={','.join(POINTS)},tanh", *TINY, "tracking=off"]
+    return folder, ablate(*arguments, folder=folder, PYTHONPATH=f"{ROOT}{os.pathsep}{folder}")
+
+
+def last_event(folder, cell):
+    by_rnn = {events[0]["knobs"]["rnn"]: events for events in journals(folder).values()}
+    return by_rnn[cell][-1]
+
+
+def test_the_healthy_cell_has_its_result_and_the_code_is_1(study):
+    folder, (code, out, err) = study
+    assert (code, err) == (1, "")
+    assert "rnn=tanh · seed 0: valid" in out
+    table = pd.read_csv(folder / "reports" / "rnn" / "comparison.csv").set_index("cell")
+    assert dict(table["n"]) == {**{f"rnn={name}": 0 for name in POINTS}, "rnn=tanh": 1}
+
+
+def test_an_exception_is_listed_with_its_reason_and_its_log(study):
+    folder, (_, out, _) = study
+    assert "rnn=raises seed 0: FAILED RuntimeError: no $ig_nal | <here> · log: runs/trials/" in out
+    log = re.search(r"<here> · log: (runs/trials/\w+/trial\.log)", out).group(1)
+    assert "Traceback" in (folder / log).read_text()
+    page = (folder / "reports" / "rnn" / "index.html").read_text()
+    assert "&lt;here&gt;" in page
+    assert "<here>" not in page
+
+
+def test_sys_exit_ends_its_own_trial_and_not_the_study(study):
+    folder, (_, out, _) = study
+    assert "rnn=exits seed 0: FAILED SystemExit: 0" in out
+    assert "about to leave" not in out
+    log = re.search(r"SystemExit: 0 · log: (runs/trials/\w+/trial\.log)", out).group(1)
+    assert "about to leave" in (folder / log).read_text()
+
+
+def test_a_crash_in_c_code_is_listed_with_the_place_in_its_log(study):
+    folder, (_, out, _) = study
+    assert "rnn=crashes seed 0: FAILED the worker process was killed (SIGSEGV)" in out
+    log = re.search(r"SIGSEGV\) · log: (runs/trials/\w+/trial\.log)", out).group(1)
+    assert "Segmentation fault" in (folder / log).read_text()
+    assert "mylayers.py" in (folder / log).read_text()
+
+
+def test_a_loss_that_is_no_number_is_a_result_with_its_window_and_no_average(study):
+    folder, (_, out, _) = study
+    assert "rnn=notanumber · seed 0: DIVERGED at window 33" in out
+    assert "rnn=infinite · seed 0: DIVERGED at window 1:" in out
+    assert "rnn=notanumber seed 0: DIVERGED the loss was no finite number at window 33" in out
+    assert last_event(folder, "notanumber")["diverged_at"] == 33
+    table = pd.read_csv(folder / "reports" / "rnn" / "comparison.csv").set_index("cell")
+    assert table.loc[["rnn=infinite", "rnn=notanumber"], "test_mean"].isna().all()
+
+
+def test_what_diverged_stands_and_what_failed_is_tried_again(study):
+    folder, _ = study
+    before = {path: len(events) for path, events in journals(folder).items()}
+    arguments = ["-m", f"rnn={','.join(POINTS)},tanh", *TINY, "tracking=off"]
+    code, out, _ = ablate(*arguments, folder=folder, PYTHONPATH=f"{ROOT}{os.pathsep}{folder}")
+    assert code == 1
+    assert out.count("finished before, not trained again") == 3
+    again = {events[0]["knobs"]["rnn"] for path, events in journals(folder).items() if len(events) > before[path]}
+    assert again == {"raises", "exits", "crashes"}
+
+
+def test_absurd_learning_rates_diverge_or_are_infinite_and_the_others_stand(tmp_path):
+    arguments = ["-m", *TINY, "lr=0.01,1e9,1e38", "optimizer=sgd", "clip=null", "embedding_std=1e9", "tracking=off"]
+    code, out, err = ablate(*arguments, folder=tmp_path)
+    assert (code, err) == (1, "")
+    assert "lr=1e+38 · seed 0: DIVERGED at window" in out
+    assert "lr=1000000000.0 · seed 0: valid inf" in out
+    assert "lr=0.01 · seed 0: valid" in out
