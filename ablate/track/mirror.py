@@ -241,6 +241,7 @@ def connect(folder: Folder, uri: str | None) -> MlflowClient:
     """A client of the store, which is created first where it is the SQLite file and does not exist."""
     # Asked for by nobody and slow where there is no network.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the journals are replayed

@@ -1,0 +1,88 @@
+"""Disks that are full or read-only cost a trial or a study its life, and nothing that was measured."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import TINY
+from program import ROOT, ablate, journals, start
+
+STUDY = [*TINY, "windows=80", "tracking=off"]
+_PRIVATE_MOUNTS = ["unshare", "--user", "--map-root-user", "--mount"]
+_CAN_MOUNT = subprocess.run([*_PRIVATE_MOUNTS, "true"], capture_output=True, check=False).returncode == 0
+needs_mounts = pytest.mark.skipif(
+    not _CAN_MOUNT,
+    reason="this system lets a user mount nothing (unshare --user --mount); no expiry: it is the kernel's",
+)
+
+
+def in_mounts(script, folder):
+    """Run a shell script that may mount file systems, which vanish with it; `ablate` in it is the program."""
+    program = shlex.join([sys.executable, "-m", "ablate", *STUDY])
+    done = subprocess.run(
+        [*_PRIVATE_MOUNTS, "bash", "-c", f'ablate() {{ {program} "$@"; }}\n{script}'],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return done.stdout, done.stderr
+
+
+@needs_mounts
+def test_a_full_disk_fails_the_trial_with_its_reason_and_once_there_is_room_it_goes_on(tmp_path):
+    script = """
+    mkdir runs && mount -t tmpfs -o size=2m tmpfs runs
+    head -c 2010000 /dev/zero > runs/ballast
+    ablate hidden=64; echo "code $?"
+    rm runs/ballast
+    ablate hidden=64; echo "code $?"
+    grep -c started runs/trials/*/journal.jsonl
+    """
+    out, err = in_mounts(script, tmp_path)
+    assert err == ""
+    assert "failed, OSError: [Errno 28] No space left on device" in out or "RuntimeError" in out
+    assert out.index("code 1") < out.index("code 0")
+    assert "lstm · seed 0: valid" in out
+    assert out.endswith("\n1\n"), "it went on in the attempt that the full disk broke off"
+
+
+@needs_mounts
+def test_a_disk_that_is_full_before_anything_is_written_is_one_line(tmp_path):
+    out, err = in_mounts("mkdir runs && mount -t tmpfs -o size=4k tmpfs runs; ablate; echo code $?", tmp_path)
+    assert "code 2" in out
+    assert err.startswith("ablate: [Errno 28] No space left on device")
+    assert len(err.splitlines()) == 1
+
+
+@needs_mounts
+def test_a_read_only_runs_folder_is_one_line_before_anything_trains(tmp_path):
+    script = "mkdir runs && mount --bind runs runs && mount -o remount,ro,bind runs; ablate; echo code $?"
+    out, err = in_mounts(script, tmp_path)
+    assert out == "code 2\n"
+    assert err.startswith("ablate: [Errno 30] Read-only file system: '")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_log_that_cannot_be_written_costs_the_log_alone(tmp_path):
+    assert ablate(*STUDY, folder=tmp_path)[0] == 0
+    (trial,) = journals(tmp_path)
+    log = trial / "trial.log"
+    log.unlink()
+    log.symlink_to("/dev/full")
+    code, out, err = ablate(*STUDY, "force=true", folder=tmp_path)
+    assert (code, err) == (0, "")
+    assert "lstm · seed 0: valid" in out
+
+
+def test_output_that_cannot_be_written_is_one_line_and_no_trace(tmp_path):
+    process = start(["ablate", *STUDY], tmp_path, prefix=["bash", "-c", 'exec "$@" > /dev/full', "bash"])
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.startswith("ablate: [Errno 28] No space left on device")
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,364 @@
+"""MLflow may be down, slow, broken or full of other people's runs: training goes on, and nothing is there twice."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import TINY
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from program import ROOT, ablate, journals, kill_tree, start, wait_until
+
+from ablate.track import journal as journal_module
+from ablate.track import mirror as mirror_module
+from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.track.mirror import Mirror, create_database
+from ablate.track.process import is_dead, this_process
+from ablate.track.read import read_study
+
+PRINT = "f" * 64
+LAUNCH = {
+    "event": "launched", "study": "s", "command": "c", "reports": "reports",
+    "cells": [{"label": "a", "levels": {}, "trials": [{"seed": 0, "fingerprint": PRINT}]}],
+}  # fmt: skip
+STARTED = {
+    "fingerprint": PRINT, "seed": 0, "command": "c", "process": this_process(), "knobs": {"depth": 2},
+    "facts": {"data": "synthetic"}, "parameters": 10,
+    "data": {"name": "synthetic", "digest": "d" * 64, "tokens": {}, "vocabulary": 7, "floor_nll": None},
+}  # fmt: skip
+FINISHED = {
+    "status": "FINISHED", "diverged_at": None, "windows": 60, "tokens": 600, "seconds": 2.0, "train_seconds": 1.5,
+    "best_valid_nll": 1.0, "best_window": 60, "valid_nll": 1.0, "test_nll": 1.0, "sample": "a b",
+}  # fmt: skip
+
+
+def point(journal, step):
+    journal.append("train", step=step, tokens=step * 10, seconds=step / 10, train_nll=2.0 + 1 / step, lr=0.1)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real MLflow server on this machine; its port."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *arguments, f"sqlite:///{folder}/db", "--default-artifact-root",
+             "mlflow-artifacts:/", "--artifacts-destination", str(folder / "artifacts")],
+            cwd=folder, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        )  # fmt: skip
+    wait_until(lambda: answers(port))
+    yield port
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def answers(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+class Proxy(http.server.ThreadingHTTPServer):
+    """Stands before the real server and misbehaves: good, broken (500), hung, or deceitful (done, but answered 500)."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.upstream, self.behaviour, self.seen = upstream, "good", 0
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.seen += 1
+        if self.server.behaviour == "hung":
+            time.sleep(60)
+            return
+        status, data = 500, b"{}"
+        if self.server.behaviour != "broken":
+            status, data = self.forward(body)
+        self.send_response(500 if self.server.behaviour == "deceitful" else status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def forward(self, body):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.server.upstream}{self.path}", data=body or None, method=self.command
+        )
+        request.add_header("Content-Type", self.headers.get("Content-Type") or "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def proxy(server, monkeypatch):
+    # What MLflow's client waits for an answer; a test has less time than a week-end.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    made = Proxy(server)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def uri(proxy):
+    return f"http://127.0.0.1:{proxy.server_port}"
+
+
+def runs_of(tracking_uri, study="s"):
+    """The study's children, and how often each point of their curves is stored."""
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name("ablate").experiment_id
+    parents = client.search_runs([experiment], f"tags.`ablate.study` = '{study}'")
+    children = [
+        run
+        for parent in parents
+        for run in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    ]
+    points = Counter(
+        (run.info.run_id, key, m.step)
+        for run in children
+        for key in run.data.metrics
+        for m in client.get_metric_history(run.info.run_id, key)
+    )
+    return parents, children, points
+
+
+@pytest.mark.parametrize("behaviour", ["broken", "hung", "deceitful"])
+def test_a_server_that_misbehaves_and_comes_back_is_told_everything_once(behaviour, proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror_module, "_POLL_SECONDS", 0.2)
+    folder, study, notes = Folder(tmp_path), f"back-{behaviour}", []
+    journal = Journal(folder.trial(PRINT) / JOURNAL)
+    journal.append("started", **STARTED)
+    mirror = Mirror(folder, uri(proxy), {**LAUNCH, "study": study}, notes.append)
+    mirror.start()
+    point(journal, 20)
+    wait_until(lambda: proxy.seen > 8)
+    proxy.behaviour = behaviour
+    point(journal, 40)
+    wait_until(lambda: notes)
+    proxy.behaviour = "good"
+    point(journal, 60)
+    journal.append("finished", **FINISHED)
+    assert mirror.close()
+    assert len(notes) == 1
+    assert notes[0].startswith("MLflow is not reachable, the journals go on (")
+    parents, (child,), points = runs_of(uri(proxy), study)
+    assert len(parents) == 1
+    assert {step for _, key, step in points if key == "train_nll"} == {20, 40, 60}
+    assert set(points.values()) == {1}
+    assert child.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("behaviour", ["broken", "hung"])
+def test_training_goes_on_while_the_server_does_not_and_sync_replays_it_once(behaviour, proxy, tmp_path):
+    proxy.behaviour = behaviour
+    arguments = [*TINY, f"name=sync-{behaviour}", "tracking=server", f"tracking.uri={uri(proxy)}"]
+    code, out, err = ablate(*arguments, folder=tmp_path, MLFLOW_HTTP_REQUEST_TIMEOUT="2")
+    assert (code, err) == (0, "")
+    assert "note: MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up" in out
+    (events,) = journals(tmp_path).values()
+    assert events[-1]["event"] == "finished"
+    proxy.behaviour = "good"
+    for _ in range(2):
+        process = start(["ablate.track", "sync", "--uri", uri(proxy)], tmp_path)
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out, err) == (0, f"sync-{behaviour}: up to date\n", "")
+        parents, children, points = runs_of(uri(proxy), f"sync-{behaviour}")
+        assert (len(parents), len(children)) == (1, 1)
+        assert set(points.values()) == {1}
+        assert {step for _, key, step in points if key == "train_nll"} == {20, 40}
+        assert children[0].data.metrics["test_perplexity"] > 1
+    proxy.behaviour = "broken"
+    process = start(["ablate.track", "sync", "--uri", uri(proxy)], tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert err.startswith("ablate.track: MLflow is not reachable (")
+    assert len(err.splitlines()) == 1
+
+
+CREATE = (
+    "import sys; from pathlib import Path; from ablate.track.mirror import create_database as c; c(Path(sys.argv[1]))"
+)
+
+
+def creating(path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen([sys.executable, "-c", CREATE, str(path)], env=environment, start_new_session=True)
+
+
+def test_eight_processes_may_create_the_store_at_once(tmp_path):
+    path = tmp_path / "mlflow.db"
+    processes = [creating(path) for _ in range(8)]
+    assert [process.wait(timeout=240) for process in processes] == [0] * 8
+    assert MlflowClient(f"sqlite:///{path}").search_experiments()
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
+
+
+def test_kill_9_while_the_store_is_created_leaves_none_and_the_next_start_makes_it(tmp_path):
+    path = tmp_path / "mlflow.db"
+    process = creating(path)
+    wait_until(lambda: any(p.is_dir() and any(p.iterdir()) for p in tmp_path.iterdir()))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not path.exists()
+    create_database(path)
+    assert MlflowClient(f"sqlite:///{path}").search_experiments()
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [], "what the killed one left is swept"
+
+
+def test_runs_of_a_study_that_was_killed_end_as_killed_at_the_next_start(tmp_path):
+    process = start(["ablate", *TINY, "windows=100000", "name=dies"], tmp_path)
+    store = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    wait_until(lambda: (tmp_path / "runs" / "mlflow.db").exists())
+    wait_until(lambda: MlflowClient(store).get_experiment_by_name("ablate") and runs_of(store, "dies")[1])
+    kill_tree(process)
+    parents, children, _ = runs_of(store, "dies")
+    assert [run.info.status for run in (*parents, *children)] == ["RUNNING", "RUNNING"]
+    assert ablate(*TINY, "name=lives", folder=tmp_path)[0] == 0
+    parents, children, _ = runs_of(store, "dies")
+    assert [run.info.status for run in (*parents, *children)] == ["KILLED", "KILLED"]
+
+
+def finished_trial(folder):
+    journal = Journal(folder.trial(PRINT) / JOURNAL)
+    journal.append("started", **STARTED)
+    for step in (20, 40, 60):
+        point(journal, step)
+    journal.append("finished", **FINISHED)
+    Journal(folder.study("s")).append("launched", **{k: v for k, v in LAUNCH.items() if k != "event"})
+
+
+def synced(folder):
+    mirror = Mirror(folder, None, LAUNCH, print)
+    mirror.sync()
+    return f"sqlite:///{folder.database()}"
+
+
+def test_foreign_runs_in_the_store_are_left_alone(tmp_path):
+    folder = Folder(tmp_path)
+    finished_trial(folder)
+    client = MlflowClient(synced(folder))
+    experiment = client.get_experiment_by_name("ablate").experiment_id
+    foreign = client.create_run(experiment, run_name="someone else's").info.run_id
+    elsewhere = client.create_run(experiment, tags={"ablate.process": "another-host:1:2"}).info.run_id
+    store = synced(folder)
+    assert client.get_run(foreign).info.status == "RUNNING"
+    assert client.get_run(foreign).data.tags.keys() == {"mlflow.runName"}
+    assert client.get_run(elsewhere).info.status == "RUNNING", "a sign of life minutes ago, from another machine"
+    assert len(runs_of(store)[1]) == 1
+
+
+def test_missing_and_duplicated_metrics_in_the_store_change_no_result(tmp_path):
+    folder = Folder(tmp_path)
+    finished_trial(folder)
+    store = synced(folder)
+    before = read_study(folder, "s").trials
+    client = MlflowClient(store)
+    (_, (child,), _) = runs_of(store)
+    client.log_batch(
+        child.info.run_id, metrics=[Metric("train_nll", 99.0, 0, 20), Metric("test_perplexity", 99.0, 0, 60)]
+    )
+    assert read_study(folder, "s").trials.equals(before)
+    # Half of a run is there: the rest is filled in, and what is there stays once.
+    client.delete_run(child.info.run_id)
+    half = client.create_run(
+        child.info.experiment_id,
+        tags={**{k: v for k, v in child.data.tags.items() if not k.startswith("mlflow.user")}},
+    )
+    client.log_batch(half.info.run_id, metrics=[Metric("train_nll", 2.05, 0, 20)])
+    _, (child,), points = runs_of(synced(folder))
+    assert {step for _, key, step in points if key == "train_nll"} == {20, 40, 60}
+    assert set(points.values()) == {1}
+    assert child.info.status == "FINISHED"
+
+
+def test_a_clock_set_back_one_hour_moves_nothing(tmp_path, monkeypatch):
+    folder = Folder(tmp_path)
+
+    class Back(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) - timedelta(hours=1)
+
+    journal = Journal(folder.trial(PRINT) / JOURNAL)
+    journal.append("started", **STARTED)
+    point(journal, 20)
+    monkeypatch.setattr(journal_module, "datetime", Back)
+    monkeypatch.setattr(mirror_module, "datetime", type("Both", (Back,), {"fromisoformat": datetime.fromisoformat}))
+    point(journal, 40)
+    point(journal, 60)
+    journal.append("finished", **FINISHED)
+    Journal(folder.study("s")).append("launched", **{k: v for k, v in LAUNCH.items() if k != "event"})
+    results = read_study(folder, "s")
+    assert list(results.curves["step"]) == [20, 40, 60]
+    assert results.trials.loc[0, "status"] == "FINISHED"
+    _, (child,), points = runs_of(synced(folder))
+    assert child.info.status == "FINISHED"
+    assert {step for _, key, step in points if key == "train_nll"} == {20, 40, 60}
+
+
+@pytest.mark.parametrize(("minutes", "silent"), [(-5, False), (-60, True), (60, True)])
+def test_a_run_on_another_machine_is_killed_when_it_is_silent_or_its_clock_was_set_back(minutes, silent, tmp_path):
+    folder = Folder(tmp_path)
+    finished_trial(folder)
+    store = synced(folder)
+    client = MlflowClient(store)
+    beat = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+    tags = {"ablate.process": "another-host:1:2", "ablate.heartbeat": beat}
+    run = client.create_run(client.get_experiment_by_name("ablate").experiment_id, tags=tags).info.run_id
+    synced(folder)
+    assert client.get_run(run).info.status == ("KILLED" if silent else "RUNNING")
+
+
+def test_a_process_is_known_by_its_start_not_by_its_number_alone():
+    assert is_dead(this_process()) is False
+    host, pid, start_ = this_process().rsplit(":", 2)
+    assert is_dead(f"{host}:{pid}:1@{start_.rpartition('@')[2]}") is True, "the number was given out again"
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    assert is_dead(f"{host}:{done.pid}:1") is True
+    assert is_dead("another-host:1:1") is None
+    assert is_dead("nonsense") is None
+
+
+def test_the_command_to_browse_serves_this_machine_alone(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "mlflow", "ui", "--help"], capture_output=True, text=True, check=True)
+    assert "127.0.0.1" in done.stdout
+    _, out, _ = ablate(*TINY, folder=tmp_path)
+    assert "then open http://127.0.0.1:5000/" in out
+    assert "--host" not in out
