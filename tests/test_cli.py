@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 from conftest import TINY
-from program import ROOT, ablate, journals, start, wait_until
+from program import ROOT, ablate, start
 
 
 @pytest.fixture(scope="module")
@@ -139,54 +138,12 @@ def test_a_users_mistake_is_one_line_and_a_code_before_anything_is_trained(argum
     assert not list(tmp_path.glob("runs/trials/*"))
 
 
-def test_a_cell_that_fails_leaves_the_others_alone_and_is_listed_at_the_end(tmp_path):
-    # A layer of the user's own that breaks, registered by an installed distribution's entry point.
-    (tmp_path / "broken.py").write_text(
-        "from ablate.model.layers import TanhLayer\n"
-        "class Broken(TanhLayer):\n"
-        "    def forward(self, x_TBD, state):\n"
-        "        raise RuntimeError('no $ig_nal | <here>')\n"
-    )
-    info = tmp_path / "broken-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Name: broken\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[ablate.rnn]\nbroken = broken:Broken\n")
-    code, out, err = ablate("-m", "rnn=broken,tanh", *TINY, folder=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
-    assert (code, err) == (1, "")
-    assert "rnn=tanh · seed 0: valid" in out
-    assert "rnn=broken seed 0: FAILED RuntimeError: no $ig_nal | <here> · log: runs/trials/" in out
-    log = re.search(r"log: (runs/trials/\w+/trial.log)", out).group(1)
-    assert "RuntimeError" in (tmp_path / log).read_text()
-    page = (tmp_path / "reports" / "rnn" / "index.html").read_text()
-    assert "&lt;here&gt;" in page
-    assert "<here>" not in page
-
-
-def test_an_interrupted_study_says_how_to_go_on_and_leaves_what_was_finished(tmp_path):
-    arguments = ["-m", "depth=1,2", *TINY, "data.tokens=4000", "windows=40,1000000"]
-    process = start(["ablate", *arguments], tmp_path)
-    wait_until(lambda: any(e.get("step") == 200 for events in journals(tmp_path).values() for e in events))
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip() == "ablate: stopped; the same command goes on with what is not finished"
-    assert sorted(events[-1]["event"] for events in journals(tmp_path).values()) == ["finished", "interrupted"]
-
-
 def test_one_configuration_needs_no_multirun_flag_and_may_track_nothing(tmp_path):
     code, out, _ = ablate("model=rnn", "tracking=off", "seeds=2", *TINY, folder=tmp_path)
     assert code == 0
     assert "study rnn: 1 cells, 2 trials" in out
     assert "mlflow" not in out
     assert not (tmp_path / "runs" / "mlflow.db").exists()
-
-
-def test_a_tracking_server_that_refuses_costs_a_note_and_nothing_else(tmp_path):
-    code, out, _ = ablate("tracking=server", *TINY, folder=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert code == 0
-    assert "note: MLflow is not reachable, the journals go on" in out
-    assert "note: MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up" in out
-    assert (tmp_path / "reports" / "lstm" / "index.html").exists()
 
 
 @pytest.mark.parametrize("arguments", [["ablate", "--help"], ["ablate", "--cfg", "job"], ["ablate.report", "--help"]])
