@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 import ablate
 from ablate.config import DATA, GROUPS, KnobError, Knobs, Tracking, describe_knobs, knob_names
 from ablate.registry import suggest
+from ablate.study.cells import Job, make_cells
+from ablate.study.server import warm_up
 
 _USER_ERROR = 2
 
@@ -61,10 +63,12 @@ def _compose_and_run(config: DictConfig) -> None:
 
 def run_jobs(configs: Sequence[DictConfig]) -> int:
     """Run composed jobs as one study and return its exit code."""
-    # Heavy (torch): imported once something is really run.
-    from ablate.study import Job, run_study
+    cells = make_cells([Job(_overrides(config), _plain(config), _environment(config)) for config in configs])
+    warm_up()
+    # Heavy (torch): imported once the knobs are right and something is really run.
+    from ablate.study.run import run_study
 
-    return run_study([Job(_overrides(config), _plain(config), _environment(config)) for config in configs])
+    return run_study(cells)
 
 
 def _overrides(config: DictConfig) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from conftest import TINY, knobs_of, values_of
 import ablate
 from ablate.config import KnobError
 from ablate.registry import RECURRENT_LAYERS, Registry
-from ablate.study import Job, plan
-from ablate.study.cells import make_cells, study_name
+from ablate.study import plan
+from ablate.study.cells import Job, make_cells, study_name
 from ablate.study.plan import code_digest, fingerprint, make_plan
 from ablate.study.view import Progress
 from ablate.track.journal import JOURNAL, Folder, Journal

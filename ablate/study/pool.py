@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from multiprocessing import forkserver
 from types import TracebackType
 from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
 from ablate.study.plan import PlannedTrial
+from ablate.study.server import CONTEXT
 from ablate.study.view import View
 from ablate.study.worker import BUSY, STANDS, start_worker, train
 from ablate.track.journal import JOURNAL, LOG, Journal, Tail
 
 _POLL_SECONDS = 0.2
 _BUSY_SECONDS = 2.0  # between two looks at a trial that another study is training
-
-# Workers are forked from a server that has imported torch and nothing else of a study: they start in milliseconds
-# and share no thread, lock or open file with it.
-_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_CONTEXT = multiprocessing.get_context(_METHOD)
-
-
-def warm_up() -> None:
-    """Start the server that workers are forked from; it imports torch while the study is planned."""
-    if _METHOD == "forkserver":
-        _CONTEXT.set_forkserver_preload(["ablate.study.worker", "ablate.train.engine"])
-        forkserver.ensure_running()
 
 
 class Pool:
@@ -53,7 +40,7 @@ class Pool:
         self._workers = workers
         self._command = command
         self._view = view
-        self._pool = ProcessPool(workers, context=_CONTEXT, initializer=start_worker, initargs=(threads,))
+        self._pool = ProcessPool(workers, context=CONTEXT, initializer=start_worker, initargs=(threads,))
         self._running: dict[Future[str], tuple[PlannedTrial, Tail]] = {}
 
     def __enter__(self) -> Self:

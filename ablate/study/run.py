@@ -1,4 +1,4 @@
-"""A study from its jobs to its report: check, plan, train, mirror, report."""
+"""A study from its cells to its report: plan, train, mirror, report."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablate.config import KnobError
 from ablate.report import Report, write_report
-from ablate.study.cells import Cell, Job, make_cells, study_name
+from ablate.study.cells import Cell, study_name
 from ablate.study.plan import PlannedTrial, make_plan
-from ablate.study.pool import Pool, warm_up
+from ablate.study.pool import Pool
 from ablate.study.view import make_view
 from ablate.track.journal import Event, Folder, Journal, replace_text
 from ablate.track.mirror import Mirror, tracking_uri
 from ablate.track.read import read_study
 
 
-def run_study(jobs: Sequence[Job]) -> int:
+def run_study(cells: Sequence[Cell]) -> int:
     """Train what is not finished yet, write the report, and return the exit code.
 
     Returns:
@@ -28,8 +27,6 @@ def run_study(jobs: Sequence[Job]) -> int:
     Raises:
         KnobError: before anything is trained, with everything that is wrong.
     """
-    cells = make_cells(jobs)
-    warm_up()
     knobs = cells[0].knobs
     folder = Folder(knobs.runs)
     name = study_name(cells)
@@ -94,6 +91,3 @@ def _how_to_browse(folder: Folder, uri: str | None, page: str | None) -> str:
 
 def _exit_code(report: Report) -> int:
     return 0 if report.all_finished else 1
-
-
-__all__ = ["KnobError", "run_study"]

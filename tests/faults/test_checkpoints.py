@@ -17,8 +17,8 @@ import torch
 from conftest import TINY, values_of
 from program import ROOT
 
-from ablate.study import Job, worker
-from ablate.study.cells import make_cells
+from ablate.study import worker
+from ablate.study.cells import Job, make_cells
 from ablate.study.plan import make_plan
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 from ablate.train import Checkpoints

@@ -17,8 +17,8 @@ from program import ablate, wait_until
 
 from ablate.config import KnobError
 from ablate.data import load_corpus, ptb
-from ablate.study import Job, worker
-from ablate.study.cells import make_cells
+from ablate.study import worker
+from ablate.study.cells import Job, make_cells
 from ablate.study.plan import make_plan
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 

@@ -1,0 +1,20 @@
+"""The server that worker processes are forked from.
+
+It has imported torch and nothing else of a study: workers start in milliseconds, and share no thread, lock or open
+file with the study. Where a system cannot fork, each worker imports torch by itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing import forkserver
+
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+CONTEXT = multiprocessing.get_context(_METHOD)
+
+
+def warm_up() -> None:
+    """Start the server now: it imports torch while the study does, and plans."""
+    if _METHOD == "forkserver":
+        CONTEXT.set_forkserver_preload(["ablate.study.worker"])
+        forkserver.ensure_running()
