@@ -25,7 +25,7 @@ import pandas as pd
 STUDY = [
     "-m", "depth=1,2,4", "tie=true,false", "seeds=2", "dropout=0.2", "name=study", "data=synthetic",
     "data.tokens=20000", "data.eval_tokens=2000", "data.vocab_size=200", "hidden=24", "batch=8", "window=10",
-    "windows=1200", "valid_every=150", "eval_batch=4", "eval_window=10", "threads=1",
+    "windows=600", "valid_every=100", "eval_batch=4", "eval_window=10", "threads=1",
 ]  # fmt: skip
 CLOCK = ["seconds", "train_seconds"]
 
@@ -82,7 +82,7 @@ def main() -> None:
     """Run it, and print a line a round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--longest", type=float, default=25.0, help="seconds before a kill, at most (default: 25)")
+    parser.add_argument("--longest", type=float, default=15.0, help="seconds before a kill, at most (default: 15)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from itertools import product
 from pathlib import Path
@@ -12,9 +13,9 @@ from conftest import TINY, knobs_of, values_of
 import ablate
 from ablate.config import KnobError
 from ablate.registry import RECURRENT_LAYERS, Registry
-from ablate.study import plan
+from ablate.study import plan, worker
 from ablate.study.cells import Job, make_cells, study_name
-from ablate.study.plan import code_digest, fingerprint, make_plan
+from ablate.study.plan import code_digest, fingerprint, make_plan, source_digests
 from ablate.study.view import Progress
 from ablate.track.journal import JOURNAL, Folder, Journal
 
@@ -118,6 +119,30 @@ def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path,
     (copy / "train" / "optim.py").write_text("# edited")
     assert digest() != before
     plan._source_digests.cache_clear()
+
+
+def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path):
+    def planned(*overrides, study="s"):
+        return make_plan(make_cells([Job((), values_of(*TINY, *overrides))]), Folder(tmp_path), study)[0]
+
+    first = planned("windows=3")
+    assert first.why == ""
+    launched = [{"label": "lstm", "levels": {}, "trials": [{"seed": 0, "fingerprint": first.fingerprint}]}]
+    Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
+    assert planned("windows=3", "lr=0.5").why == "", "it had no result"
+    worker.train(first, "c")
+    assert planned("windows=3").why == "", "it stands"
+    assert planned("windows=3", "lr=0.5", "tie=true").why == "tie changed (false → true); lr changed (0.003 → 0.5)"
+    assert planned("windows=3", "precision=bf16").why == "precision changed (fp32 → bf16)"
+    assert re.fullmatch(r"data changed \(\w{12} → \w{12}\)", planned("windows=3", "data.seed=5").why)
+    assert planned("windows=3", "lr=0.5", study="another").why == ""
+    journal = first.folder / JOURNAL
+    sha = source_digests(first.trial.knobs)["train/optim.py"]
+    journal.write_text(journal.read_text().replace(sha, "0" * 64))
+    shutil.move(first.folder, first.folder.with_name("0123456789abcdef"))
+    launched[0]["trials"][0]["fingerprint"] = "0123456789abcdef"
+    Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
+    assert planned("windows=3").why == "code changed (train/optim.py)"
 
 
 def test_the_time_left_is_judged_by_the_work_not_by_the_number_of_trials():
