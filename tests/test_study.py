@@ -111,7 +111,7 @@ def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path,
 
     def digest():
         plan._source_digests.cache_clear()
-        return code_digest(knobs)
+        return code_digest(source_digests(knobs))
 
     before = digest()
     (copy / "report" / "tables.py").write_text("# edited")

@@ -31,6 +31,7 @@ class PlannedTrial:
     """One trial of a study.
 
     Attributes:
+        sources: file → SHA-256 of the code that decides its result, as it is when the study starts.
         fingerprint: SHA-256 over what decides its result.
         data: what a record says of the corpus it was planned with: name, digest, tokens, vocabulary, floor_nll.
         status: of its journal: FINISHED and DIVERGED are not trained again.
@@ -42,6 +43,7 @@ class PlannedTrial:
     cell: Cell
     trial: Trial
     data: Mapping[str, Any]
+    sources: Mapping[str, str]
     fingerprint: str
     folder: Path
     status: str
@@ -95,7 +97,7 @@ _load = cache(load_corpus)
 def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[str, int], str]) -> list[PlannedTrial]:
     knobs = cell.knobs
     parameters = count_parameters(knobs, len(corpus.words))
-    code = code_digest(knobs)
+    sources = source_digests(knobs)
     windows = budget(knobs, Windows(corpus.train, knobs.batch, knobs.window).per_epoch)
     data = {
         "name": corpus.name,
@@ -106,16 +108,16 @@ def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[s
     }
     trials = []
     for seed in cell.seeds:
-        print_ = fingerprint(knobs, seed, corpus.digest, code)
+        print_ = fingerprint(knobs, seed, corpus.digest, code_digest(sources))
         place = folder.trial(print_)
         state = status(_attempt(place))
         former = earlier.get((cell.label, seed))
         why = ""
         if state not in DONE and former not in (None, print_):
-            why = what_changed(_attempt(folder.trial(str(former))), knobs, corpus.digest)
+            why = what_changed(_attempt(folder.trial(str(former))), knobs, sources, corpus.digest)
         work = _work(knobs, len(corpus.words), windows)
         trials.append(
-            PlannedTrial(cell, Trial(knobs, seed), data, print_, place, state, why, parameters, windows, work)
+            PlannedTrial(cell, Trial(knobs, seed), data, sources, print_, place, state, why, parameters, windows, work)
         )
     return trials
 
@@ -132,7 +134,7 @@ def _last_launch(folder: Folder, study: str) -> dict[tuple[str, int], str]:
     return {(c["label"], t["seed"]): t["fingerprint"] for c in launches[-1]["cells"] for t in c["trials"]}
 
 
-def what_changed(former: list[Event], knobs: Knobs, data_digest: str) -> str:
+def what_changed(former: list[Event], knobs: Knobs, sources: Mapping[str, str], data_digest: str) -> str:
     """What differs between a finished trial and one of the same name: code, data, or knobs; "" when it had no result.
 
     For example: "code changed (train/optim.py)".
@@ -141,7 +143,7 @@ def what_changed(former: list[Event], knobs: Knobs, data_digest: str) -> str:
         return ""
     started = former[0]
     changes = []
-    files = {name: (started["sources"].get(name), sha) for name, sha in source_digests(knobs).items()}
+    files = {name: (started["sources"].get(name), sha) for name, sha in sources.items()}
     if changed := sorted(name for name, (before, now) in files.items() if before != now):
         changes.append(f"code changed ({', '.join(changed)})")
     if started["data"]["digest"] != data_digest:
@@ -159,9 +161,9 @@ def fingerprint(knobs: Knobs, seed: int, data_digest: str, code: str) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def code_digest(knobs: Knobs) -> str:
-    """SHA-256 of the sources that decide a result."""
-    return hashlib.sha256(json.dumps(source_digests(knobs), sort_keys=True).encode()).hexdigest()
+def code_digest(sources: Mapping[str, str]) -> str:
+    """One SHA-256 for all of `source_digests`."""
+    return hashlib.sha256(json.dumps(dict(sources), sort_keys=True).encode()).hexdigest()
 
 
 def source_digests(knobs: Knobs) -> dict[str, str]:

@@ -89,7 +89,7 @@ class Pool:
         except ProcessExpired as error:
             self._failed(planned, tail, _how_it_died(error.exitcode))
             return STANDS
-        except OSError as error:  # the trial's folder cannot be written, so its own journal may not say so
+        except Exception as error:  # before or after training: the trial's folder cannot be written, or locked
             self._failed(planned, tail, f"{type(error).__name__}: {error}")
             return STANDS
         self._show(planned, tail)

@@ -16,6 +16,7 @@ from ablate.study.view import make_view
 from ablate.track.journal import Event, Folder, Journal, replace_text
 from ablate.track.mirror import Mirror, tracking_uri
 from ablate.track.read import read_study
+from ablate.train import Checkpoints
 
 
 def run_study(cells: Sequence[Cell]) -> int:
@@ -42,6 +43,7 @@ def run_study(cells: Sequence[Cell]) -> int:
             for planned in plan:
                 if planned.is_done:
                     view.skipped(planned)
+                    Checkpoints(planned.folder, planned.fingerprint).finish()  # where a kill came just before it
             with Pool(knobs.workers, command, view) as pool:
                 pool.run([planned for planned in plan if not planned.is_done])
         report = write_report(read_study(folder, name), Path(knobs.reports))

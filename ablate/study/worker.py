@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ablate.config import KnobError
-from ablate.study.plan import DONE, PlannedTrial, code_digest, corpus_of, git_facts, source_digests
+from ablate.study.plan import DONE, PlannedTrial, code_digest, corpus_of, git_facts
 from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, read_events, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints, fit
@@ -69,7 +69,8 @@ def _train(planned: PlannedTrial, attempt: list[Event], command: str) -> None:
             for reason in refused:
                 print(f"checkpoint not used: {reason}", flush=True)
             window = 0 if state is None else state["window"]
-            journal.append("resumed", window=window, process=this_process(), refused=refused)
+            facts = machine_facts(planned.trial.knobs)
+            journal.append("resumed", window=window, process=this_process(), refused=refused, facts=facts)
         else:
             journal.append("started", **_description(planned, command))
         corpus = corpus_of(planned.trial.knobs)
@@ -96,11 +97,11 @@ def _description(planned: PlannedTrial, command: str) -> Event:
         "facts": {
             "data": planned.data["name"],
             "data_digest": planned.data["digest"],
-            "code": code_digest(knobs),
+            "code": code_digest(planned.sources),
             **git_facts(),
             **machine_facts(knobs),
         },
-        "sources": source_digests(knobs),
+        "sources": planned.sources,
         "parameters": planned.parameters,
         "data": planned.data,
     }

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from filelock import Timeout
+
 from ablate.track.journal import Folder, read_events
 from ablate.track.mirror import Mirror
 
@@ -29,9 +31,12 @@ def main(arguments: list[str] | None = None) -> None:
                 mirror.attach(report)
             try:
                 mirror.sync()
+            except Timeout:
+                print(f"{study}: left to a study that is running and does it")
+                continue
             except Exception as error:
                 sys.exit(f"ablate.track: MLflow is not reachable ({type(error).__name__}: {error})".splitlines()[0])
-        print(f"{study}: up to date")
+        print(f"{study}: done")
 
 
 if __name__ == "__main__":

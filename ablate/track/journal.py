@@ -134,6 +134,10 @@ class Folder:
         """MLflow's artifacts, when the store is the SQLite file."""
         return self.root / "artifacts"
 
+    def mirror_lock(self, digest: str) -> Path:
+        """Held by the one process that mirrors a study."""
+        return self.root / "studies" / f"{digest[:16]}.lock"
+
     def latest(self) -> Path:
         """Holds the name of the study launched last; times of files may lie, a clock can be set back."""
         return self.root / "studies" / "latest"

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ablate.config import show
 from ablate.track.journal import FINAL_EVENTS, JOURNAL, Event, Folder, Tail, last_attempt, read_events, status
@@ -45,6 +45,7 @@ _COLUMNS = (
 _SCRATCH = "creating-mlflow-db-"
 _POLL_SECONDS = 2.0
 _CLOSE_SECONDS = 60.0
+_TAKE_OVER_SECONDS = 5.0
 _BEAT_SECONDS = 30.0
 _SILENT_SECONDS = 600.0
 _MLFLOW_STATUS = {"FINISHED": "FINISHED", "DIVERGED": "FINISHED", "INTERRUPTED": "KILLED"}
@@ -94,6 +95,11 @@ class Mirror:
         self._reports: list[Path] = []
         self._closing = threading.Event()
         self._unreachable = False
+        # The same for every launch of the same study over the same trials.
+        prints = sorted(trial.fingerprint for trial in self._trials)
+        self._digest = hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
+        # Launched twice at once, a study has one mirror at a time; the other takes over when it ends.
+        self._lock = FileLock(folder.mirror_lock(self._digest), timeout=0)
         self._client: MlflowClient | None = None
         self._experiment = ""
         self._parent = ""
@@ -116,9 +122,10 @@ class Mirror:
         return not self._thread.is_alive() and not self._unreachable
 
     def sync(self) -> None:
-        """Copy what is left, here and now. Raises what MLflow raises."""
-        self._copy()
-        self._end()
+        """Copy what is left, here and now. Raises what MLflow raises, Timeout while another launch does it."""
+        with self._lock.acquire(timeout=_TAKE_OVER_SECONDS):
+            self._copy()
+            self._end()
 
     def page(self) -> str | None:
         """The address of the table of runs behind a server's own; None while no store was reached."""
@@ -126,14 +133,21 @@ class Mirror:
 
     def _follow(self) -> None:
         while not self._closing.wait(_POLL_SECONDS):
-            self._try_to(self._copy)
+            self._try_to(self._copy_if_ours)
         self._try_to(self.sync)
+        self._lock.release(force=True)
+
+    def _copy_if_ours(self) -> None:
+        self._lock.acquire()
+        self._copy()
 
     def _try_to(self, step: Callable[[], None]) -> None:
         # Whatever MLflow, its server or its database raises: training goes on, and the journals hold everything.
         try:
             step()
             self._unreachable = False
+        except Timeout:
+            self._client = None
         except Exception as error:
             if not self._unreachable:
                 reason = str(error).splitlines()[0][:200] if str(error) else ""
@@ -166,23 +180,20 @@ class Mirror:
         return client
 
     def _find_or_create_parent(self, client: MlflowClient) -> str:
-        study = self._launched["study"]
-        prints = sorted(trial.fingerprint for trial in self._trials)
-        # The same for every launch of the same study over the same trials.
-        digest = hashlib.sha256("|".join([study, *prints]).encode()).hexdigest()
-        found = client.search_runs([self._experiment], f"tags.`ablate.study_digest` = '{digest}'", max_results=1)
+        query = f"tags.`ablate.study_digest` = '{self._digest}'"
+        found = client.search_runs([self._experiment], query, max_results=1)
         if found:
             run_id = str(found[0].info.run_id)
             _reopen(client, run_id)
             return run_id
-        command = self._launched["command"]
+        study, command = self._launched["study"], self._launched["command"]
         tags = {
             "mlflow.source.name": command,
             "mlflow.source.type": "LOCAL",
             "ablate.command": command,
             "ablate.study": study,
             "ablate.kind": "study",
-            "ablate.study_digest": digest,
+            "ablate.study_digest": self._digest,
             "ablate.process": this_process(),
         }
         return str(client.create_run(self._experiment, run_name=study, tags=tags).info.run_id)

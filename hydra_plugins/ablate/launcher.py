@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -35,6 +36,8 @@ class StudyLauncher(Launcher):
         """Run the study; leaves with its exit code when something has no result."""
         from ablate.__main__ import run_jobs
 
+        # Hydra has written the overrides down there, a tracking URI's password too; journals record a launch without.
+        Path(self._config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
         configs = [
             self._context.config_loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides
         ]

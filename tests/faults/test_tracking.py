@@ -184,6 +184,17 @@ def test_a_server_that_misbehaves_and_comes_back_is_told_everything_once(behavio
     assert child.info.status == "FINISHED"
 
 
+def test_the_same_study_launched_twice_at_once_is_in_mlflow_once(tmp_path):
+    arguments = ["ablate", "-m", *TINY, "depth=1,2", "windows=400", "name=twice"]
+    both = [start(arguments, tmp_path) for _ in range(2)]
+    ended = [process.communicate(timeout=240) for process in both]
+    assert [(p.returncode, err) for p, (_, err) in zip(both, ended, strict=True)] == [(0, ""), (0, "")]
+    parents, children, points = runs_of(f"sqlite:///{tmp_path}/runs/mlflow.db", "twice")
+    assert (len(parents), len(children)) == (1, 2)
+    assert set(points.values()) == {1}
+    assert {run.info.status for run in (*parents, *children)} == {"FINISHED"}
+
+
 @pytest.mark.parametrize("behaviour", ["broken", "hung"])
 def test_training_goes_on_while_the_server_does_not_and_sync_replays_it_once(behaviour, proxy, tmp_path):
     proxy.behaviour = behaviour
@@ -197,7 +208,7 @@ def test_training_goes_on_while_the_server_does_not_and_sync_replays_it_once(beh
     for _ in range(2):
         process = start(["ablate.track", "sync", "--uri", uri(proxy)], tmp_path)
         out, err = process.communicate(timeout=120)
-        assert (process.returncode, out, err) == (0, f"sync-{behaviour}: up to date\n", "")
+        assert (process.returncode, out, err) == (0, f"sync-{behaviour}: done\n", "")
         parents, children, points = runs_of(uri(proxy), f"sync-{behaviour}")
         assert (len(parents), len(children)) == (1, 1)
         assert set(points.values()) == {1}
