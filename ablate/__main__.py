@@ -95,6 +95,7 @@ def main() -> None:
     OmegaConf.register_new_resolver("describe_knobs", describe_knobs, replace=True)
     try:
         _check_names(sys.argv[1:])
+        sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra's parser wants the flags first
         _compose_and_run()
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -115,9 +116,13 @@ def main() -> None:
         sys.exit(128 + (error.number if isinstance(error, Stopped) else signal.SIGINT))
 
 
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not argument.startswith("-")
+
+
 def _check_names(arguments: Sequence[str]) -> None:
     """Refuse an override of a knob that does not exist, with the nearest one that does."""
-    texts = [text for text in arguments if "=" in text and not text.startswith("-")]
+    texts = [text for text in arguments if _is_override(text)]
     problems = []
     known = [*knob_names(Knobs), *GROUPS, "hydra"]
     groups: dict[str, list[str]] = {
@@ -146,6 +151,9 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name}: no such preset{suggest(name, error.options)}; choose from {', '.join(error.options)}"
+    if of_data := re.match(r"Could not override 'data\.(\w+)'", str(error)):
+        having = [f"data={name}" for name, record in DATA.items() if of_data[1] in knob_names(record)]
+        return f"data.{of_data[1]}: a knob of {', '.join(having)}, not of the data chosen here; add {having[0]}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and str(cause).splitlines()[0] not in lines:

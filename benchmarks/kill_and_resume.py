@@ -3,12 +3,13 @@
 A study of 6 cells × 2 seeds is started, its whole process tree is killed with SIGKILL after a random time, and the
 same command is typed again, until it ends by itself; all of it `--rounds` times over. Each round's tables must be
 byte-equal to those of a study that was never disturbed, but for the columns that a clock fills, its weights the same
-bytes, and no finished trial trained again.
+bytes, and no finished trial trained again. What differs is printed, and the folder of such a round is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import random
@@ -38,14 +39,13 @@ def launch(folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def results(folder: Path) -> dict[str, object]:
+def results(folder: Path) -> list[str]:
     """Everything that a clock does not decide: tables, and the names of the weights, which hold their SHA-256."""
-    tables = {}
+    lines = []
     for name in ("results", "curves"):
         table = pd.read_csv(folder / "reports" / "study" / f"{name}.csv")
-        tables[name] = table.drop(columns=[column for column in CLOCK if column in table]).to_csv()
-    weights = sorted(str(path.relative_to(folder)) for path in folder.glob("runs/trials/*/*.pt"))
-    return {**tables, "weights": weights}
+        lines += table.drop(columns=[column for column in CLOCK if column in table]).to_csv().splitlines()
+    return lines + sorted(str(path.relative_to(folder)) for path in folder.glob("runs/trials/*/*.pt"))
 
 
 def finished_twice(folder: Path) -> int:
@@ -86,27 +86,34 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        reference = Path(scratch, "undisturbed")
-        reference.mkdir()
-        started = time.perf_counter()
-        assert launch(reference).wait() == 0, (reference / "log").read_text()[-2000:]
-        print(f"undisturbed: {time.perf_counter() - started:.0f} s", flush=True)
-        expected = results(reference)
-        totals = [0, 0, 0, 0]
-        for number in range(options.rounds):
-            folder = Path(scratch, f"round-{number}")
-            folder.mkdir()
-            kills, resumed = disturbed(folder, rng, options.longest)
-            same, twice = results(folder) == expected, finished_twice(folder)
-            print(
-                f"round {number}: {kills} kills, {resumed} resumes, equal: {same}, trained twice: {twice}", flush=True
-            )
-            totals = [a + b for a, b in zip(totals, (kills, resumed, same, twice), strict=True)]
+    scratch = Path(tempfile.mkdtemp(prefix="kill_and_resume-"))
+    reference = scratch / "undisturbed"
+    reference.mkdir()
+    started = time.perf_counter()
+    assert launch(reference).wait() == 0, (reference / "log").read_text()[-2000:]
+    print(f"undisturbed: {time.perf_counter() - started:.0f} s", flush=True)
+    expected = results(reference)
+    totals = [0, 0, 0, 0]
+    for number in range(options.rounds):
+        folder = scratch / f"round-{number}"
+        folder.mkdir()
+        kills, resumed = disturbed(folder, rng, options.longest)
+        found, twice = results(folder), finished_twice(folder)
+        same = int(found == expected)
+        print(
+            f"round {number}: {kills} kills, {resumed} resumes, equal: {found == expected}, trained twice: {twice}",
+            flush=True,
+        )
+        totals = [a + b for a, b in zip(totals, (kills, resumed, same, twice), strict=True)]
+        if same and not twice:
             shutil.rmtree(folder)
+        else:
+            print("\n".join(difflib.unified_diff(expected, found, "undisturbed", str(folder), lineterm="", n=0)))
     kills, resumed, same, twice = totals
     print(f"{options.rounds} rounds: {kills} kills, {resumed} resumes, {same} equal, {twice} trials trained twice")
-    sys.exit(0 if (same, twice) == (options.rounds, 0) else 1)
+    if (same, twice) != (options.rounds, 0):
+        sys.exit(1)
+    shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,8 @@ def test_a_report_of_an_unknown_study_names_the_known_ones(study, tmp_path):
          "tie=true embedding=100 hidden=200: tying needs embedding = hidden; use embedding=200, or tie=false"),
         (["data=text", "data.path=no.txt"], "data.path=no.txt: No such file or directory; name a UTF-8 text file"),
         (["depth=[1"], "depth=[1"),
+        (["data.path=my.txt"], "data.path: a knob of data=text, not of the data chosen here; add data=text"),
+        (["depth=1", "-m", "dropout=0,2"], "dropout=2: must be a finite number at least 0 and below 1"),
     ],
 )  # fmt: skip
 def test_a_users_mistake_is_one_line_and_a_code_before_anything_is_trained(arguments, message, tmp_path):

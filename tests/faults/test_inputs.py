@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import math
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from hashlib import sha256
@@ -13,7 +15,7 @@ import pytest
 from conftest import TINY, knobs_of, values_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from program import ablate, wait_until
+from program import ROOT, ablate, wait_until
 
 from ablate.config import KnobError
 from ablate.data import load_corpus, ptb
@@ -90,6 +92,29 @@ def test_a_text_file_is_refused_in_a_line_or_trained(content, message, tmp_path)
             plan_of(arguments, tmp_path)
         assert all(line.startswith(("data.path=", "batch=", "eval_batch=")) for line in refused.value.problems)
         assert message in str(refused.value)
+
+
+PEAK_OF_LOADING = """
+import resource, sys
+from ablate.config import TextFiles
+from ablate.data import load_corpus
+corpus = load_corpus(TextFiles("text", sys.argv[1], None, None, vocab_size=100, lower=False))
+unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+print(len(corpus.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20)
+"""
+
+
+def test_a_hundred_megabytes_on_one_line_load_in_bounded_memory(tmp_path):
+    file = tmp_path / "big.txt"
+    with file.open("wb") as out:
+        for _ in range(100):
+            out.write(b"abcdefg hijklmn opqrstu vwxyzab " * (1 << 15))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ABLATE_CACHE_DIR": str(tmp_path / "cache")}
+    loading = [sys.executable, "-c", PEAK_OF_LOADING, str(file)]
+    ended = subprocess.run(loading, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    tokens, peak_mib = map(int, ended.stdout.split())
+    assert tokens == (100 * 4 * (1 << 15) + 1) * 90 // 100
+    assert peak_mib < 400
 
 
 def plan_of(overrides, folder):
