@@ -240,7 +240,9 @@ class Knobs:
     vocabulary: str = knob(
         Choice(("full", "slice")), "words the model knows: the corpus', or those in the train_tokens slice alone"
     )
-    precision: str = knob(Choice(("fp32", "bf16")), "arithmetic of the products; weights and loss stay fp32")
+    precision: str = knob(
+        Choice(("auto", "fp32", "bf16")), "arithmetic of the products; auto: bf16 where the processor has it, else fp32"
+    )
     sample_words: int = knob(Number(int, 60, low=0, high=10_000), "words of the sample text; 0: none", decides=False)
     # The study.
     data: Data = group("the text")

@@ -16,7 +16,7 @@ from ablate.train import Checkpoints, Trial, fit
 from ablate.train import engine as engine_module
 from ablate.train.engine import make_model
 from ablate.train.evaluate import evaluate, sample
-from ablate.train.machine import check_machine, machine_facts
+from ablate.train.machine import machine_facts, settle
 
 
 def run(tmp_path, *overrides, seed=0, corpus=None):
@@ -191,12 +191,18 @@ def test_a_sample_is_text_without_unk_and_the_same_for_the_same_seed():
 def test_what_the_machine_cannot_do_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device=cuda: torch sees no CUDA device"):
-        check_machine(knobs_of("device=cuda"))
+        settle(knobs_of("device=cuda"))
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: False)
     with pytest.raises(ValueError, match="precision=bf16: this processor has no bf16"):
-        check_machine(knobs_of("precision=bf16", "device=cpu"))
-    check_machine(knobs_of("device=auto"))
+        settle(knobs_of("precision=bf16", "device=cpu"))
+    assert settle(knobs_of("device=auto", "precision=auto")).precision == "fp32"
+
+
+def test_auto_is_bf16_where_the_processor_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert settle(knobs_of("device=cpu", "precision=auto")).precision == "bf16"
+    assert settle(knobs_of("device=cpu", "precision=fp32")).precision == "fp32"
 
 
 def test_bf16_products_stay_close_to_fp32(tmp_path):

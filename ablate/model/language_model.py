@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ablate.model.kernels import cross_entropy
 from ablate.model.layers import Dropout, State, detach
 from ablate.registry import RECURRENT_LAYERS
 
@@ -52,19 +53,28 @@ class RecurrentLM(nn.Module):
         Returns:
             logits_TBV, states.
         """
+        x_TBH, after = self._features(inputs_TB, states)
+        return self.output(x_TBH), after
+
+    def _features(self, inputs_TB: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
+        """What the output layer reads, and every layer's state, detached."""
         x_TBH = self.dropouts[0](self.embedding(inputs_TB))
         after = []
         for i, layer in enumerate(self.layers):
             x_TBH, state = layer(x_TBH, None if states is None else states[i])
             x_TBH = self.dropouts[i + 1](x_TBH)
             after.append(detach(state))
-        return self.output(x_TBH), after
+        return x_TBH, after
 
     def loss(self, inputs_TB: Tensor, targets_TB: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
         """Mean cross-entropy over the window's T·B tokens, in nats, in fp32 at least; and the states after it."""
-        logits_TBV, after = self(inputs_TB, states)
-        exact = torch.promote_types(logits_TBV.dtype, torch.float32)
-        return F.cross_entropy(logits_TBV.flatten(0, 1).to(exact), targets_TB.flatten()), after
+        x_TBH, after = self._features(inputs_TB, states)
+        x_NH, targets_N = x_TBH.flatten(0, 1), targets_TB.flatten()
+        if x_NH.device.type == "cpu":
+            return cross_entropy(x_NH, self.output.weight, self.output.bias, targets_N), after
+        logits_NV = self.output(x_NH)
+        exact = torch.promote_types(logits_NV.dtype, torch.float32)
+        return F.cross_entropy(logits_NV.to(exact), targets_N), after
 
     def initialize(self, seed: int, embedding_std: float) -> None:
         """Draw the initial values: embedding N(0, embedding_std²), weights N(0, 1/inputs), biases 0.

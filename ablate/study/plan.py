@@ -7,7 +7,7 @@ import inspect
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ablate.study.cells import Cell
 from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
 from ablate.train import Trial
 from ablate.train.engine import budget
-from ablate.train.machine import check_machine
+from ablate.train.machine import settle
 
 _DECIDING_PACKAGES = ("data", "model", "train")
 DONE = ("FINISHED", "DIVERGED")
@@ -69,7 +69,7 @@ def make_plan(cells: Sequence[Cell], folder: Folder, study: str) -> list[Planned
     earlier = _last_launch(folder, study)
     for cell in cells:
         try:
-            check_machine(cell.knobs)
+            cell = replace(cell, knobs=settle(cell.knobs))
             corpus = corpus_of(cell.knobs)
             check_fits(cell.knobs, corpus)
         except KnobError as error:

@@ -20,7 +20,7 @@ from ablate.study.plan import DONE, PlannedTrial, code_digest, corpus_of, git_fa
 from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, read_events, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints, fit
-from ablate.train.machine import machine_facts, set_default_threads
+from ablate.train.machine import keep_memory, machine_facts, set_default_threads
 
 TRAINED, STANDS, BUSY = "trained", "stands", "busy"
 
@@ -31,6 +31,7 @@ def start_worker(threads: int | None) -> None:
     assert parent is not None, "runs in a worker"
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     set_default_threads(threads)
+    keep_memory()
 
 
 def _end_with(parent: int) -> None:

@@ -110,7 +110,7 @@ def fit(
     """Train one trial, validate as it goes, and read the test text once at the end.
 
     Args:
-        trial: what to train; its knobs are checked (`parse`, `check_fits`, `check_machine`).
+        trial: what to train; its knobs are checked (`parse`, `check_fits`, `settle`).
         corpus: already cut to `train_tokens`.
         sink: takes `train` events every 20 windows, `valid` events at every validation.
         checkpoints: take the state at every validation and once a minute, and the best weights.

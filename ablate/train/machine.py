@@ -1,9 +1,11 @@
-"""The machine a trial runs on: its device, threads and precision, checked before a study starts."""
+"""The machine a trial runs on: its device, threads, precision and memory, checked before a study starts."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,14 +15,20 @@ from ablate.config import KnobError, Knobs
 _default_threads = torch.get_num_threads()
 
 
-def check_machine(knobs: Knobs) -> None:
-    """Raise KnobError when this machine cannot run what the knobs ask for."""
+def settle(knobs: Knobs) -> Knobs:
+    """The knobs with what `precision=auto` is on this machine: bf16 where the processor multiplies it, else fp32.
+
+    Raises:
+        KnobError: when this machine cannot run what the knobs ask for.
+    """
     if knobs.device == "cuda" and not torch.cuda.is_available():
         raise KnobError("device=cuda: torch sees no CUDA device on this machine; use device=cpu, or device=auto")
-    if knobs.precision == "bf16" and not _has_bf16(choose_device(knobs.device)):
+    bf16 = _has_bf16(choose_device(knobs.device))
+    if knobs.precision == "bf16" and not bf16:
         raise KnobError(
             "precision=bf16: this processor has no bf16 arithmetic and would be many times slower; use precision=fp32"
         )
+    return replace(knobs, precision="bf16" if bf16 else "fp32") if knobs.precision == "auto" else knobs
 
 
 def choose_device(name: str) -> torch.device:
@@ -35,6 +43,19 @@ def set_default_threads(threads: int | None) -> None:
     global _default_threads
     if threads is not None:
         _default_threads = threads
+
+
+def keep_memory() -> None:
+    """Keep freed memory in this process (glibc).
+
+    Arrays as large as the logits would otherwise go back to the kernel after every window, and come back page by page.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mmap_threshold, trim_threshold = -3, -1
+    libc = ctypes.CDLL(None)
+    libc.mallopt(mmap_threshold, 1 << 30)
+    libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def prepare(knobs: Knobs) -> torch.device:

@@ -11,12 +11,12 @@ from torch.optim import Optimizer
 
 def sgd(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
     """Plain stochastic gradient descent: no momentum, no weight decay."""
-    return torch.optim.SGD(parameters, lr=lr, foreach=True)
+    return torch.optim.SGD(parameters, lr=lr, fused=True)
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
     """Adam (Kingma & Ba 2015) with β = (0.9, 0.999) and ε = 1e-8."""
-    return torch.optim.Adam(parameters, lr=lr, foreach=True)
+    return torch.optim.Adam(parameters, lr=lr, fused=True)
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None) -> Tensor:

@@ -1,0 +1,112 @@
+"""The hand-made gradients against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ablate.model import kernels
+from ablate.model.layers import LSTMLayer
+
+N, H, V, T, B = 12, 5, 9, 7, 4
+
+
+def layer_inputs(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(2)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator, dtype=dtype, requires_grad=True) for shape in ((N, H), (V, H), (V,))
+    )
+    return (x, weight, bias), torch.randint(V, (N,), generator=generator)
+
+
+def test_the_gradient_of_the_output_layer_is_the_one_of_finite_differences():
+    inputs, targets = layer_inputs()
+    assert torch.autograd.gradcheck(lambda *a: 3 * kernels.cross_entropy(*a, targets), inputs)
+
+
+def test_the_loss_of_the_output_layer_is_torchs():
+    inputs, targets = layer_inputs()
+    x, weight, bias = inputs
+    expected = F.cross_entropy(F.linear(x, weight, bias), targets)
+    torch.testing.assert_close(kernels.cross_entropy(*inputs, targets), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_target_of_no_measurable_probability_has_a_loss_and_not_infinity():
+    x, weight = torch.tensor([[1.0], [0.1]], requires_grad=True), torch.tensor([[0.0], [300.0]], requires_grad=True)
+    bias, targets = torch.zeros(2, requires_grad=True), torch.tensor([0, 1])
+    loss = kernels.cross_entropy(x, weight, bias, targets)
+    assert loss.item() == pytest.approx(150.0)
+    loss.backward()
+    assert weight.grad.tolist() == [[-0.5], [0.5]]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stays_one(bad):
+    (x, weight, bias), targets = layer_inputs()
+    loss = kernels.cross_entropy(x, weight.detach().mul(bad), bias, targets)
+    assert not torch.isfinite(loss)
+
+
+def test_bf16_products_change_loss_and_gradients_by_their_rounding_alone():
+    inputs, targets = layer_inputs(torch.float32)
+    exact = kernels.cross_entropy(*inputs, targets)
+    expected = torch.autograd.grad(exact, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = kernels.cross_entropy(*inputs, targets)
+    assert (loss.dtype, loss.item()) == (torch.float32, pytest.approx(exact.item(), rel=0.01))
+    for gradient, other in zip(torch.autograd.grad(loss, inputs), expected, strict=True):
+        assert gradient.dtype == torch.float32
+        assert (gradient - other).norm() < 0.02 * other.norm()
+
+
+def make_layer(inputs, hidden, generator):
+    layer = LSTMLayer(inputs, hidden)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) if p.requires_grad else torch.zeros(p.shape))
+    return layer, [layer.kernel.weight_ih_l0, layer.kernel.weight_hh_l0, layer.kernel.bias_ih_l0]
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_the_lstm_is_torchs_up_to_the_rounding_of_bf16(monkeypatch, pack):
+    monkeypatch.setattr(kernels, "_PACKING", pack and kernels._PACKING)
+    generator = torch.Generator().manual_seed(4)
+    layer, weights = make_layer(H, 6, generator)
+    x = torch.randn(T, B, H, generator=generator, requires_grad=True)
+    h, c = torch.randn(2, 1, B, 6, generator=generator)
+    out, (h_last, c_last) = layer(x, (h, c))
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, h_ours, c_ours = kernels.lstm(x, h, c, *weights)
+    for a, b in ((ours, out), (h_ours, h_last), (c_ours, c_last)):
+        torch.testing.assert_close(a.float(), b, rtol=0.05, atol=0.05)
+    along = torch.randn(out.shape, generator=generator)
+    expected = torch.autograd.grad((out * along).sum(), [x, *weights])
+    for a, b in zip(torch.autograd.grad((ours * along).sum(), [x, *weights]), expected, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert (a - b).norm() < 0.03 * b.norm()
+
+
+def test_the_gradient_of_the_lstm_is_the_one_of_finite_differences():
+    generator = torch.Generator().manual_seed(4)
+    layer, _ = make_layer(3, 2, generator)
+    layer.double()
+    weights = [layer.kernel.weight_ih_l0, layer.kernel.weight_hh_l0, layer.kernel.bias_ih_l0]
+    x = torch.randn(4, 2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    h, c = torch.randn(2, 1, 2, 2, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(kernels.lstm(x, h, c, *weights)[0], layer(x, (h, c))[0], rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x, *weights: kernels.lstm(x, h, c, *weights)[0], (x, *weights))
+
+
+def test_a_wide_layer_in_bf16_takes_ours_in_training_alone(monkeypatch):
+    seen = []
+    monkeypatch.setattr(kernels, "lstm", lambda x, *_: (seen.append(x.shape), x, x[-1:], x[-1:])[1:])
+    narrow, wide = LSTMLayer(4, 4), LSTMLayer(4, 400)
+    x = torch.zeros(T, B, 4)
+    wide(x, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow(x, None)
+        wide(x, None)
+        with torch.no_grad():
+            wide(x, None)
+    assert len(seen) == 1
