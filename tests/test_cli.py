@@ -61,6 +61,7 @@ def test_mlflow_holds_a_parent_and_a_child_for_every_trial_once(study):
     assert all(r.info.status == "FINISHED" for r in runs)
     assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parents[0].info.run_id}
     one = next(r for r in children if r.info.run_name.startswith("depth=2 tie=true · seed 1 · test "))
+    assert {r.data.tags["ablate.threads"] for r in children} == {"1"}, "the first trial of a worker too"
     assert one.data.params["depth"] == "2"
     assert one.data.params["data.branching"] == "3"
     for tag in ("cell", "seed", "fingerprint", "data_digest", "code", "torch", "device", "threads", "precision"):

@@ -20,7 +20,7 @@ from ablate.study.plan import DONE, PlannedTrial, code_digest, corpus_of, git_fa
 from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, read_events, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints, fit
-from ablate.train.machine import keep_memory, machine_facts, set_default_threads
+from ablate.train.machine import keep_memory, machine_facts, prepare, set_default_threads
 
 TRAINED, STANDS, BUSY = "trained", "stands", "busy"
 
@@ -64,6 +64,7 @@ def _train(planned: PlannedTrial, attempt: list[Event], command: str) -> None:
     journal = Journal(planned.folder / JOURNAL)
     checkpoints = Checkpoints(planned.folder, planned.fingerprint)
     try:
+        prepare(planned.trial.knobs)  # before the machine's facts are written down: threads are one of them
         state = None
         if attempt and status(attempt) not in DONE:
             state, refused = checkpoints.newest(journal.size())

@@ -135,10 +135,7 @@ def fit(
         if not knobs.carry and t.window % train.per_epoch == 0:
             t.states = None
         place = t.window if knobs.carry else t.window % train.per_epoch
-        inputs_TB, targets_TB = (torch.from_numpy(x).long().to(device) for x in train.at(place))
-        with autocast(knobs, device):
-            loss, t.states = t.model.loss(inputs_TB, targets_TB, t.states)
-        meter.add(loss, _update(t.model, t.optimizer, loss, knobs.clip))
+        meter.add(*train_window(t, train, place, device))
         t.window += 1
 
         validates = t.window in validations
@@ -202,7 +199,7 @@ class Training:
     """Everything that changes while a trial trains, so that a checkpoint of it can go on to the same bits."""
 
     def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
-        knobs = trial.knobs
+        knobs = self.knobs = trial.knobs
         # For what a user's own layer draws; our own layers have streams of their own.
         torch.manual_seed(stream(trial.seed, "torch").initial_seed())
         self.model = make_model(knobs, vocabulary)
@@ -274,13 +271,16 @@ _PLAIN = (
 )
 
 
-def _update(model: RecurrentLM, optimizer: Optimizer, loss: Tensor, clip: float | None) -> Tensor:
-    """One step down the gradient; its norm before clipping, shape []."""
-    optimizer.zero_grad()
+def train_window(t: Training, text: Windows, place: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """One update; the window's mean loss and the gradient's norm before clipping, both of shape []."""
+    inputs_TB, targets_TB = (torch.from_numpy(x).long().to(device) for x in text.at(place))
+    with autocast(t.knobs, device):
+        loss, t.states = t.model.loss(inputs_TB, targets_TB, t.states)
+    t.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = clip_gradients(list(model.parameters()), clip)
-    optimizer.step()
-    return norm
+    norm = clip_gradients(list(t.model.parameters()), t.knobs.clip)
+    t.optimizer.step()
+    return loss, norm
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Speed and robustness, side by side with peers: python -m benchmarks."""

@@ -1,0 +1,52 @@
+"""python -m benchmarks: run them, print their tables, and append these to RESULTS.md with --write."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.common import RESULTS, Table
+from benchmarks.scaling import scaling
+from benchmarks.study import overhead, study, tracking
+from benchmarks.throughput import one_epoch, throughput
+
+NEEDS_PEER = ("throughput", "one_epoch", "study")
+
+
+def main() -> None:
+    """Run the benchmarks that are named; without a name, all that can be run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = ["throughput", "one_epoch", "study", "overhead", "tracking", "scaling"]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
+    parser.add_argument("--peer", type=Path, help="folder word_language_model of a checkout of pytorch/examples")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each contestant has its turn (default: 3)")
+    parser.add_argument("--cells", type=int, default=1000, help="cells of the overhead's study (default: 1000)")
+    parser.add_argument("--write", action="store_true", help="append the tables to RESULTS.md")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.names) - set(names)):
+        parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(names)}")
+    peer = None if options.peer is None else options.peer.resolve()
+    if peer is not None and not (peer / "main.py").exists():
+        parser.error(f"--peer {peer}: holds no main.py; name the folder word_language_model")
+    chosen = options.names or [name for name in names if peer is not None or name not in NEEDS_PEER]
+    if peer is None and set(chosen) & set(NEEDS_PEER):
+        parser.error(f"{', '.join(n for n in chosen if n in NEEDS_PEER)}: needs --peer PATH")
+    runs: dict[str, Callable[[], Table]] = {
+        "throughput": lambda: throughput(peer, options.rounds),
+        "one_epoch": lambda: one_epoch(peer),
+        "study": lambda: study(peer, options.rounds),
+        "overhead": lambda: overhead(1, options.cells),
+        "tracking": lambda: tracking(options.rounds),
+        "scaling": scaling,
+    }
+    for name in chosen:
+        table = runs[name]().markdown()
+        print(table, flush=True)
+        if options.write:
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write("\n" + table)
+
+
+if __name__ == "__main__":
+    main()

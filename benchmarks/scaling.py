@@ -1,0 +1,75 @@
+"""Tokens a second of the engine by size of the text, vocabulary and depth, in one process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ablate.config import Knobs
+from ablate.data import Windows
+from ablate.train import Trial
+from ablate.train.engine import Training, train_window
+from benchmarks.common import Table
+
+
+def compose(*overrides: str) -> Knobs:
+    """The knobs that overrides of conf/config.yaml resolve to."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from ablate.__main__ import conf_folder
+    from ablate.config import parse
+    from ablate.train.machine import settle
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = hydra_compose("config", overrides=list(overrides))
+    return settle(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+
+
+def speed(knobs: Knobs, vocabulary: int, tokens: int, windows: int = 12) -> float:
+    """Median tokens a second over windows of random words."""
+    device = torch.device("cpu")
+    ids = np.random.default_rng(0).integers(vocabulary, size=tokens).astype(np.int32)
+    training, text = Training(Trial(knobs, 0), vocabulary, device), Windows(ids, knobs.batch, knobs.window)
+    seconds = []
+    for number in range(windows):
+        started = time.perf_counter()
+        train_window(training, text, number, device)
+        seconds.append(time.perf_counter() - started)
+    return knobs.batch * knobs.window / statistics.median(seconds[2:])
+
+
+def scaling() -> Table:
+    """One factor at a time from README's LSTM: 100 units, one layer, 10,000 words, a million tokens."""
+    base = {"vocabulary": 10_000, "tokens": 1_000_000, "depth": 1, "hidden": 100}
+    varied: dict[str, Sequence[int]] = {
+        "vocabulary": (1_000, 10_000, 30_000, 100_000),
+        "tokens": (100_000, 1_000_000, 100_000_000),
+        "depth": (1, 2, 4, 8),
+        "hidden": (100, 200, 400, 650, 1500),
+    }
+    rows = []
+    for factor, levels in varied.items():
+        for level in levels:
+            at = {**base, factor: level}
+            speeds = [
+                speed(
+                    compose(f"depth={at['depth']}", f"hidden={at['hidden']}", f"precision={precision}"),
+                    at["vocabulary"],
+                    at["tokens"],
+                )
+                for precision in ("fp32", "bf16")
+            ]
+            rows.append([f"{factor}={level:,}", *(f"{s:,.0f}" for s in speeds), f"{speeds[1] / speeds[0]:.2f}"])
+    return Table(
+        title="How the speed scales",
+        command="python -m benchmarks scaling",
+        headings=["", "tokens/s, fp32", "tokens/s, bf16", "ratio"],
+        rows=rows,
+        note="Updates alone, on random words; what is not named is as in the second row: an untied LSTM of 100 units.",
+    )

@@ -1,0 +1,129 @@
+"""Wall time of a whole study, from the command to the report, beside other ways to get the same cells trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+from ablate.config import KJV
+from ablate.data import load_corpus
+from benchmarks.common import Table, alternate, run, spread
+from benchmarks.throughput import commit
+
+_GRID = ["-m", "depth=1,2,4", "tie=true,false"]  # README's first command
+_WINDOWS, _TOKENS = 900, 20 * 35  # the quick recipe's budget
+
+
+def study(peer: Path, rounds: int) -> Table:
+    """README's first command beside a shell loop over the peer, and beside Hydra's own launchers."""
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(scratch)
+        _write_text(text)
+        contestants: dict[str, Callable[[], float]] = {
+            "ablate": lambda: _ours(),
+            "ablate, fp32": lambda: _ours("precision=fp32"),
+            "shell loop over word_language_model": lambda: _shell_loop(peer, text),
+            "ablate, hydra/launcher=basic": lambda: _ours("hydra/launcher=basic"),
+        }
+        if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is not None:
+            contestants["ablate, hydra/launcher=joblib"] = lambda: _ours("hydra/launcher=joblib")
+        times = alternate(contestants, rounds)
+    ours = times["ablate"]
+    rows = [
+        [name, spread(seconds, 0), spread([theirs / mine for theirs, mine in zip(seconds, ours, strict=True)])]
+        for name, seconds in times.items()
+    ]
+    return Table(
+        title="The study of README's first command",
+        command="python -m benchmarks study --peer PATH",
+        headings=["program", "seconds (range)", "times ours (range)"],
+        rows=rows,
+        note=f"{' '.join(_GRID)} on the King James Bible: six cells, 900 windows of 700 tokens each, Adam, V = 10,000, "
+        f"100 units; ours validates three times, tests, and writes MLflow's store and the report; word_language_model "
+        f"({commit(peer)}, --use-optimizer) reads the same 630,000 tokens in one epoch, validates and tests once. "
+        f"{rounds} rounds in turn, medians.",
+    )
+
+
+def _ours(*more: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return run(["-m", "ablate", *_GRID, *more], Path(folder))[0]
+
+
+def _shell_loop(peer: Path, text: Path) -> float:
+    """What a user types who has the peer alone."""
+    lines = []
+    for depth, tie in product((1, 2, 4), (True, False)):
+        sizes = f"--emsize 100 --nhid 100 --nlayers {depth} --dropout 0 {'--tied' if tie else ''}"
+        recipe = "--use-optimizer --lr 0.003 --clip 0.25 --batch_size 20 --bptt 35 --epochs 1"
+        program = shlex.join([sys.executable, str(peer / "main.py")])
+        lines.append(f"{program} --data {shlex.quote(str(text))} --save model.pt {sizes} {recipe}")
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder, "loop.py")
+        script.write_text(f"import subprocess\nsubprocess.run({' && '.join(lines)!r}, shell=True, check=True)\n")
+        return run([str(script)], Path(folder))[0]
+
+
+def _write_text(folder: Path) -> None:
+    """The King James Bible as ours reads it, cut to the budget, in the files that the peer reads."""
+    corpus = load_corpus(KJV("kjv", vocab_size=10_000))
+    splits = {"train": corpus.train[: _WINDOWS * _TOKENS + 1], "valid": corpus.valid, "test": corpus.test}
+    for name, ids in splits.items():
+        words = " ".join(corpus.words[i] for i in ids)
+        (folder / f"{name}.txt").write_text(words.replace(" <eos>", "\n").replace("\n ", "\n"), encoding="utf-8")
+
+
+_TINY = [
+    "data=synthetic", "data.vocab_size=50", "data.tokens=2000", "data.eval_tokens=500", "hidden=8", "batch=4",
+    "window=5", "windows=2", "valid_every=2", "eval_batch=2", "eval_window=5", "sample_words=0",
+]  # fmt: skip
+
+
+def overhead(rounds: int, cells: int) -> Table:
+    """What the framework itself costs: a cell of a study in which next to nothing is trained."""
+    few, many = max(2, cells // 10), cells
+    rows = []
+    for name, more in (("journals alone", ["tracking=off"]), ("journals and MLflow", [])):
+        per_cell = []
+        for _ in range(rounds):
+            fixed, whole = (_tiny_study(n, more) for n in (few, many))
+            per_cell.append(1000 * (whole - fixed) / (many - few))
+        rows.append([name, f"{many:,}", f"{whole:.0f}", spread(per_cell, 0)])
+    return Table(
+        title="What the framework costs a cell",
+        command=f"python -m benchmarks overhead --cells {cells}",
+        headings=["tracking", "cells", "seconds", "ms a further cell (range)"],
+        rows=rows,
+        note="Two windows of a model of 8 units: composing, starting, training, tracking and reporting; the difference "
+        f"between a study of {many:,} cells and one of {few:,}.",
+    )
+
+
+def _tiny_study(cells: int, more: list[str]) -> float:
+    rates = ",".join(f"{0.001 * (1 + i):.4f}" for i in range(cells))
+    with tempfile.TemporaryDirectory() as folder:
+        return run(["-m", "ablate", "-m", f"lr={rates}", "name=overhead", *_TINY, *more], Path(folder))[0]
+
+
+def tracking(rounds: int) -> Table:
+    """The same training with and without MLflow."""
+    knobs = ["-m", "ablate", "windows=300", "valid_every=100"]
+
+    def one(*more: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return run([*knobs, *more], Path(folder))[0]
+
+    times = alternate({"off": lambda: one("tracking=off"), "on": lambda: one()}, rounds)
+    ratios = [on / off for on, off in zip(times["on"], times["off"], strict=True)]
+    return Table(
+        title="What tracking costs",
+        command="python -m benchmarks tracking",
+        headings=["tracking", "seconds (range)", "times without (range)"],
+        rows=[["off", spread(times["off"], 1), "1"], ["MLflow in SQLite", spread(times["on"], 1), spread(ratios)]],
+        note=f"One LSTM of 100 units, 300 windows of the King James Bible; {rounds} rounds in turn, medians.",
+    )
