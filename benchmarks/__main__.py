@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.common import RESULTS, Table
@@ -33,13 +34,14 @@ def main() -> None:
     if peer is None and set(chosen) & set(NEEDS_PEER):
         parser.error(f"{', '.join(n for n in chosen if n in NEEDS_PEER)}: needs --peer PATH")
     runs: dict[str, Callable[[], Table]] = {
-        "throughput": lambda: throughput(peer, options.rounds),
-        "one_epoch": lambda: one_epoch(peer),
-        "study": lambda: study(peer, options.rounds),
         "overhead": lambda: overhead(1, options.cells),
         "tracking": lambda: tracking(options.rounds),
         "scaling": scaling,
     }
+    if peer is not None:
+        runs["throughput"] = partial(throughput, peer, options.rounds)
+        runs["one_epoch"] = partial(one_epoch, peer)
+        runs["study"] = partial(study, peer, options.rounds)
     for name in chosen:
         table = runs[name]().markdown()
         print(table, flush=True)

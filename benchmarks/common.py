@@ -8,10 +8,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -59,32 +60,32 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 @contextmanager
-def program(arguments: Sequence[str], folder: Path, **environment: str):  # type: ignore[no-untyped-def]
-    """A program in a session of its own, its lines readable as they come; stopped at the end, with all its children."""
+def program(arguments: Sequence[str], folder: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A program in a session of its own, and what it prints, as it comes; stopped at the end, with all its children."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
+    assert process.stdout is not None
     try:
-        yield process
+        yield process, process.stdout
     finally:
         if process.poll() is None:
             os.killpg(process.pid, 9)
-        assert process.stdout is not None
         process.stdout.close()
         process.wait()
 
 
-def run(arguments: Sequence[str], folder: Path, **environment: str) -> tuple[float, str]:
+def run(arguments: Sequence[str], folder: Path) -> tuple[float, str]:
     """A program to its end: seconds of wall time, and what it printed. Raises RuntimeError when it fails."""
     started = time.perf_counter()
-    with program(arguments, folder, **environment) as process:
-        output = process.stdout.read()
+    with program(arguments, folder) as (process, printed):
+        output = printed.read()
         code = process.wait()
     if code != 0:
         raise RuntimeError(f"{' '.join(arguments)} ended with {code}:\n{output[-2000:]}")

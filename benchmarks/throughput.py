@@ -15,7 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -75,9 +77,9 @@ def peer_speed(peer: Path, size: Size, text: Path, memory: list[float]) -> float
     """Median tokens a second of its own readings, the first left out."""
     with tempfile.TemporaryDirectory() as scratch:
         arguments = ["-u", *peer_arguments(peer, size, text, Path(scratch, "model.pt"))]
-        with program(arguments, Path(scratch)) as process:
+        with program(arguments, Path(scratch)) as (process, printed):
             readings: list[float] = []
-            for line in process.stdout:
+            for line in printed:
                 if found := re.search(r"ms/batch\s+([\d.]+)", line):
                     readings.append(_TOKENS / float(found[1]) * 1000)
                 if len(readings) > size.windows // _INTERVAL:
@@ -94,19 +96,19 @@ def our_speed(size: Size, precision: str, memory: list[float]) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         budget = ["epochs=null", f"windows={windows}", f"valid_every={windows}", f"precision={precision}"]
-        with program(our_arguments(size, *budget), folder) as process:
+        with program(our_arguments(size, *budget), folder) as (process, printed):
             while process.poll() is None:
                 events = _events(folder)
                 if any(event["event"] == "train" and event["step"] == windows for event in events):
                     break
                 time.sleep(0.2)
             else:
-                raise RuntimeError(process.stdout.read())
+                raise RuntimeError(printed.read())
             memory.append(peak_memory(process.pid))
-    return statistics.median([event["tokens_per_s"] for event in events if event["event"] == "train"][1:])
+    return statistics.median([float(event["tokens_per_s"]) for event in events if event["event"] == "train"][1:])
 
 
-def _events(folder: Path) -> list[dict[str, float]]:
+def _events(folder: Path) -> list[dict[str, Any]]:
     lines = [line for path in folder.glob("runs/trials/*/journal.jsonl") for line in path.read_text().split("\n")]
     return [json.loads(line) for line in lines if line.endswith("}")]
 
@@ -121,9 +123,9 @@ def throughput(peer: Path, rounds: int) -> Table:
         for size in SIZES:
             memory: dict[str, list[float]] = {"peer": [], "bf16": [], "fp32": []}
             contestants: dict[str, Callable[[], float]] = {
-                "peer": lambda size=size, memory=memory: peer_speed(peer, size, text, memory["peer"]),
-                "bf16": lambda size=size, memory=memory: our_speed(size, "bf16", memory["bf16"]),
-                "fp32": lambda size=size, memory=memory: our_speed(size, "fp32", memory["fp32"]),
+                "peer": partial(peer_speed, peer, size, text, memory["peer"]),
+                "bf16": partial(our_speed, size, "bf16", memory["bf16"]),
+                "fp32": partial(our_speed, size, "fp32", memory["fp32"]),
             }
             speeds = alternate(contestants, rounds)
             for name, dtype in (("peer", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)):
