@@ -18,6 +18,7 @@ from ablate.study.cells import Job, make_cells, study_name
 from ablate.study.plan import code_digest, fingerprint, make_plan, source_digests
 from ablate.study.view import Progress
 from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.train import machine
 
 
 def jobs(**levels):
@@ -55,8 +56,10 @@ def test_a_value_given_twice_is_one_cell():
     assert len(make_cells(jobs(depth=[1, 1, 1]))) == 1
 
 
-@pytest.mark.parametrize("override", ["depth=3", "lr=0.5", "data.seed=1", "precision=bf16", "carry=false"])
-def test_whatever_decides_a_result_changes_the_fingerprint(override):
+@pytest.mark.parametrize("override", ["depth=3", "lr=0.5", "data.seed=1", "precision=fp32", "carry=false"])
+def test_whatever_decides_a_result_changes_the_fingerprint(override, monkeypatch):
+    monkeypatch.setattr(machine, "_has_bf16", lambda device: True)  # what `auto` then is, on any processor
+
     def prints(*overrides):
         return [
             p.fingerprint for p in make_plan(make_cells([Job((), values_of(*TINY, *overrides))]), Folder("none"), "s")
@@ -121,7 +124,9 @@ def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path,
     plan._source_digests.cache_clear()
 
 
-def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path):
+def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_has_bf16", lambda device: True)
+
     def planned(*overrides, study="s"):
         return make_plan(make_cells([Job((), values_of(*TINY, *overrides))]), Folder(tmp_path), study)[0]
 
@@ -133,7 +138,7 @@ def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path):
     worker.train(first, "c")
     assert planned("windows=3").why == "", "it stands"
     assert planned("windows=3", "lr=0.5", "tie=true").why == "tie changed (false → true); lr changed (0.003 → 0.5)"
-    assert planned("windows=3", "precision=bf16").why == "precision changed (fp32 → bf16)"
+    assert planned("windows=3", "precision=fp32").why == "precision changed (bf16 → fp32)"
     assert re.fullmatch(r"data changed \(\w{12} → \w{12}\)", planned("windows=3", "data.seed=5").why)
     assert planned("windows=3", "lr=0.5", study="another").why == ""
     journal = first.folder / JOURNAL
