@@ -204,6 +204,9 @@ class Knobs:
         Number(float, 0.5, low=0, high=1, high_open=True), "share of elements dropped between layers; off: 0"
     )
     tie: bool = knob(Flag(), "output weights are the embedding's; needs embedding = hidden; off: false")
+    residual: bool = knob(
+        Flag(), "from the second layer on, what a layer reads is added to what it gives (GNMT); off: false"
+    )
     hidden: int = knob(Number(int, 200, low=1, high=32_768), "units of a recurrent layer")
     embedding: int = knob(Number(int, 200, low=1, high=32_768), "size of a word vector")
     embedding_std: float = knob(

@@ -15,9 +15,9 @@ def sigmoid(x):
 
 
 class ReferenceLM:
-    def __init__(self, parameters, *, rnn, depth, tie):
+    def __init__(self, parameters, *, rnn, depth, tie, residual=False):
         self.p = {name: value.astype(np.float64) for name, value in parameters.items()}
-        self.rnn, self.depth, self.tie = rnn, depth, tie
+        self.rnn, self.depth, self.tie, self.residual = rnn, depth, tie, residual
         self.state = None
 
     def output_matrix(self):
@@ -40,7 +40,7 @@ class ReferenceLM:
                 h, c, memo = self.step(layer, x, h_before, c_before)
                 state[layer] = (h, c)
                 record["layers"].append((x, h_before, c_before, memo))
-                x = h
+                x = h + x if self.residual and layer > 0 else h
             logits = x @ self.output_matrix().T + self.p["bias"]
             shifted = logits - logits.max(axis=1, keepdims=True)
             probability = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
@@ -77,12 +77,13 @@ class ReferenceLM:
             for layer in reversed(range(self.depth)):
                 x, h_before, c_before, memo = record["layers"][layer]
                 dh = dx + dh_next[layer]
+                skipped = dx if self.residual and layer > 0 else 0.0
                 da, dc_next[layer] = self.step_backward(dh, dc_next[layer], c_before, memo)
                 grad[f"Wx.{layer}"] += da.T @ x
                 grad[f"Wh.{layer}"] += da.T @ h_before
                 grad[f"b.{layer}"] += da.sum(axis=0)
                 dh_next[layer] = da @ self.p[f"Wh.{layer}"]
-                dx = da @ self.p[f"Wx.{layer}"]
+                dx = da @ self.p[f"Wx.{layer}"] + skipped
             np.add.at(grad["embedding"], inputs[t], dx)
         return grad
 

@@ -14,16 +14,17 @@ from ablate.train.optim import clip_gradients, sgd
 V, H, T, B = 13, 6, 5, 3
 
 
-def make(rnn="lstm", depth=2, tie=False, dropout=0.0, embedding=H, hidden=H, seed=1, vocabulary=V):
+def make(rnn="lstm", depth=2, tie=False, dropout=0.0, embedding=H, hidden=H, seed=1, vocabulary=V, residual=False):
     model = RecurrentLM(
-        vocabulary=vocabulary, rnn=rnn, depth=depth, hidden=hidden, embedding=embedding, dropout=dropout, tie=tie
-    )
+        vocabulary=vocabulary, rnn=rnn, depth=depth, hidden=hidden, embedding=embedding, dropout=dropout, tie=tie,
+        residual=residual,
+    )  # fmt: skip
     model.initialize(seed, 0.01)
     model.seed_dropout(seed)
     return model
 
 
-def reference_of(model, rnn, depth, tie):
+def reference_of(model, rnn, depth, tie, residual):
     """Biases get random values first: at zero, a gate in the wrong place would not show."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -40,17 +41,17 @@ def reference_of(model, rnn, depth, tie):
     if tie:
         del parameters["output"]
     tensors = parameters
-    return ReferenceLM(
-        {n: t.detach().numpy().copy() for n, t in tensors.items()}, rnn=rnn, depth=depth, tie=tie
-    ), tensors
+    values = {n: t.detach().numpy().copy() for n, t in tensors.items()}
+    return ReferenceLM(values, rnn=rnn, depth=depth, tie=tie, residual=residual), tensors
 
 
 @pytest.mark.parametrize("rnn", ["tanh", "lstm"])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("tie", [False, True])
-def test_three_windows_of_training_equal_the_reference_to_1e_9(rnn, depth, tie):
-    model = make(rnn, depth, tie).double()
-    reference, tensors = reference_of(model, rnn, depth, tie)
+@pytest.mark.parametrize("residual", [False, True])
+def test_three_windows_of_training_equal_the_reference_to_1e_9(rnn, depth, tie, residual):
+    model = make(rnn, depth, tie, residual=residual).double()
+    reference, tensors = reference_of(model, rnn, depth, tie, residual)
     optimizer = sgd(model.parameters(), lr=0.7)
     states = None
     rng = np.random.default_rng(3)

@@ -28,10 +28,21 @@ class RecurrentLM(nn.Module):
         embedding: size D of a word vector.
         dropout: share of elements dropped after the embedding and after every layer.
         tie: the output matrix is the embedding (Press & Wolf 2017; Inan et al. 2017); needs D = H.
+        residual: from the second layer on, what a layer reads is added to what it gives (Wu et al. 2016, "Google's
+            Neural Machine Translation System", section 3.1). The first layer, whose sizes may differ, has none.
     """
 
     def __init__(
-        self, *, vocabulary: int, rnn: str, depth: int, hidden: int, embedding: int, dropout: float, tie: bool
+        self,
+        *,
+        vocabulary: int,
+        rnn: str,
+        depth: int,
+        hidden: int,
+        embedding: int,
+        dropout: float,
+        tie: bool,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         layer = RECURRENT_LAYERS.load(rnn)
@@ -39,6 +50,7 @@ class RecurrentLM(nn.Module):
         self.layers = nn.ModuleList(layer(embedding if i == 0 else hidden, hidden) for i in range(depth))
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(depth + 1))
         self.output = nn.Linear(hidden, vocabulary)
+        self.residual = residual
         if tie:
             assert embedding == hidden, "config refuses tie with embedding != hidden"
             self.output.weight = self.embedding.weight
@@ -61,8 +73,9 @@ class RecurrentLM(nn.Module):
         x_TBH = self.dropouts[0](self.embedding(inputs_TB))
         after = []
         for i, layer in enumerate(self.layers):
-            x_TBH, state = layer(x_TBH, None if states is None else states[i])
-            x_TBH = self.dropouts[i + 1](x_TBH)
+            h_TBH, state = layer(x_TBH, None if states is None else states[i])
+            h_TBH = self.dropouts[i + 1](h_TBH)
+            x_TBH = h_TBH + x_TBH if self.residual and i > 0 else h_TBH
             after.append(detach(state))
         return x_TBH, after
 

@@ -84,6 +84,7 @@ def make_model(knobs: Knobs, vocabulary: int) -> RecurrentLM:
         embedding=knobs.embedding,
         dropout=knobs.dropout,
         tie=knobs.tie,
+        residual=knobs.residual,
     )
 
 
