@@ -101,6 +101,8 @@ def test_the_gradient_of_the_lstm_is_the_one_of_finite_differences():
 def test_a_wide_layer_in_bf16_takes_ours_in_training_alone(monkeypatch):
     seen = []
     monkeypatch.setattr(kernels, "lstm", lambda x, *_: (seen.append(x.shape), x, x[-1:], x[-1:])[1:])
+    # Torch's own layer, which a processor without bf16 refuses to run in it, is not what is tested.
+    monkeypatch.setattr(torch.nn.LSTM, "forward", lambda self, x, state: (x, state))
     narrow, wide = LSTMLayer(4, 4), LSTMLayer(4, 400)
     x = torch.zeros(T, B, 4)
     wide(x, None)

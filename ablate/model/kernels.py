@@ -192,7 +192,14 @@ class _Packed:
         return product
 
 
-_PACKING = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _packs() -> bool:
+    """Whether torch has these products, and the processor bf16: without it oneDNN refuses them."""
+    ops = torch.ops.mkldnn
+    needed = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    return all(hasattr(ops, name) for name in needed) and bool(ops._is_mkldnn_bf16_supported())
+
+
+_PACKING = _packs()
 _linear: Any = torch.ops.mkldnn._linear_pointwise if _PACKING else None
 
 
