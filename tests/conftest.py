@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,6 +31,20 @@ def values_of(*overrides: str) -> dict:
 
 def knobs_of(*overrides: str):
     return parse(values_of(*overrides))
+
+
+def program_or_skip(*names: str, package: str) -> str:
+    """The path of a program that a test needs; where it is not installed the test is skipped, with what to install.
+
+    Where nothing may be skipped (ABLATE_TESTS_SKIP_NOTHING, as in .ci/run) the test fails instead.
+    """
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    reason = f"no {names[0]} on this machine; on Debian: apt-get install {package}"
+    if os.environ.get("ABLATE_TESTS_SKIP_NOTHING"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)

@@ -1,57 +1,82 @@
-"""The comparison table as HTML, Markdown, LaTeX and CSV, and as plain text for a terminal."""
+"""Tables as a reader sees them: HTML, Markdown, LaTeX (booktabs) and CSV from one frame of text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from great_tables import GT
 
+from ablate.report.figures.style import percent
 from ablate.track.units import duration
 
 NOT_AVAILABLE = "n/a"
 
 
-def display(comparison: pd.DataFrame) -> pd.DataFrame:
-    """The comparison as a reader sees it: text, with units in the headings. One row a cell."""
-    rows = [
-        {
-            "cell": row["cell"],
-            "parameters": _whole(row["parameters"]),
-            "tokens seen": _whole(row["tokens"]),
-            "time": duration(row["train_seconds"]),
-            "n": str(row["n"]),
-            "valid perplexity": _spread(row["valid_mean"], row["valid_sd"], row["n"]),
-            "test perplexity": _spread(row["test_mean"], row["test_sd"], row["n"]),
-            "difference to the first row": "–" if i == 0 else _difference(row),
-            "missing": row["missing"],
-        }
-        for i, row in enumerate(comparison.to_dict("records"))
-    ]
-    shown = pd.DataFrame(rows)
-    return shown if shown["missing"].any() else shown.drop(columns="missing")
+@dataclass(frozen=True)
+class Shown:
+    """A table made for reading.
+
+    Attributes:
+        name: of its files, without suffix.
+        text: what is printed, every value a string.
+        numbers: what it was made from, for the CSV file.
+        note: how to read it.
+        words: columns that hold words; the others are set flush right.
+    """
+
+    name: str
+    text: pd.DataFrame
+    numbers: pd.DataFrame
+    note: str
+    words: Sequence[str] = ()
 
 
-def write_tables(comparison: pd.DataFrame, note: str, folder: Path) -> str:
-    """Write comparison.html, .md, .tex and .csv into `folder`; return the HTML of the table alone."""
-    shown = display(comparison)
-    table = (
-        GT(shown, id="comparison")
-        .tab_source_note(note)
-        .cols_align("right", columns=[name for name in shown.columns if name not in ("cell", "missing")])
-    )
-    html = table.as_raw_html(inline_css=False)
-    (folder / "comparison.html").write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>{html}</html>\n',
+def write_table(shown: Shown, folder: Path) -> str:
+    """Write <name>.html, .md, .tex and .csv; return the HTML of the table alone."""
+    html = str(_table(shown, shown.text, shown.note).as_raw_html(inline_css=False))
+    path = folder / shown.name
+    path.with_suffix(".html").write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{shown.name}</title>{html}</html>\n',
         encoding="utf-8",
     )
-    (folder / "comparison.md").write_text(markdown(shown) + f"\n{note}\n", encoding="utf-8")
-    (folder / "comparison.tex").write_text(table.as_latex() + "\n", encoding="utf-8")
-    comparison.to_csv(folder / "comparison.csv", index=False)
-    return str(html)
+    path.with_suffix(".md").write_text(markdown(shown.text) + f"\n{shown.note}\n", encoding="utf-8")
+    plain = shown.text.rename(columns=plain_latin).map(plain_latin)
+    latex = _table(shown, plain, plain_latin(shown.note)).as_latex()
+    path.with_suffix(".tex").write_text("% needs \\usepackage{booktabs}\n" + latex + "\n", encoding="utf-8")
+    shown.numbers.to_csv(path.with_suffix(".csv"), index=False)
+    return html
+
+
+def _table(shown: Shown, text: pd.DataFrame, note: str) -> GT:
+    right = [name for name, original in zip(text.columns, shown.text.columns, strict=True) if original not in shown.words]
+    return GT(text, id=shown.name).tab_source_note(note).cols_align("right", columns=right)
+
+
+# What pdflatex has no letter for, in words that it has.
+_LATIN = {"−": "-", "→": "to", "≤": "at most", "≥": "at least", "≠": "is not", "×": "x", "\N{NO-BREAK SPACE}": " "}
+
+
+def plain_latin(text: str) -> str:
+    """Text that pdflatex can print: letters it has no glyph for are written as their code, for example [U+65E5]."""
+    for symbol, words in _LATIN.items():
+        text = text.replace(symbol, words)
+    return "".join(_in_latin(character) for character in text)
+
+
+def _in_latin(character: str) -> str:
+    if character in "–—‘’“”…±·":
+        return character
+    if character.isascii():
+        return character if character.isprintable() else " "
+    if unicodedata.category(character).startswith("L") and ord(character) < 0x180:
+        return character
+    return f"[U+{ord(character):04X}]"
 
 
 def markdown(shown: pd.DataFrame) -> str:
@@ -64,11 +89,85 @@ def markdown(shown: pd.DataFrame) -> str:
 def _escape_markdown(text: str) -> str:
     for character in "\\|`*_{}[]<>$#":
         text = text.replace(character, "\\" + character)
-    return text
+    return " ".join(text.split("\n"))
 
 
-def _whole(value: float | None) -> str:
-    return NOT_AVAILABLE if value is None or math.isnan(value) else f"{round(value):,}"
+def comparison_table(comparison: pd.DataFrame, note: str) -> Shown:
+    """One row a cell, each beside the baseline."""
+    return Shown("comparison", display(comparison), comparison, note, words=("cell", "verdict", "missing"))
+
+
+def display(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The comparison as text, with units in the headings. One row a cell."""
+    baseline = comparison["verdict"] == "baseline"
+    to = "to the first row" if baseline.iloc[0] or not baseline.any() else f"to {comparison.loc[baseline, 'cell'].iloc[0]}"
+    rows = [
+        {
+            "cell": row["cell"],
+            "parameters": whole(row["parameters"]),
+            "tokens seen": whole(row["tokens"]),
+            "time": duration(row["train_seconds"]),
+            "n": str(row["n"]),
+            "valid perplexity": _spread(row["valid_mean"], row["valid_sd"], row["n"]),
+            "test perplexity": _spread(row["test_mean"], row["test_sd"], row["n"]),
+            f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(row),
+            "P(better)": _probability(row["better"], row["better_low"], row["better_high"]),
+            "p": p_value(row["p_holm"]),
+            "verdict": str(row["verdict"]),
+            "missing": row["missing"],
+        }
+        for row in comparison.to_dict("records")
+    ]
+    shown = pd.DataFrame(rows)
+    if not (comparison["pairs"] > 1).any():
+        shown = shown.drop(columns=["P(better)", "p", "verdict"])  # one seed says nothing of the kind
+    return shown if shown["missing"].any() else shown.drop(columns="missing")
+
+
+def effects_table(effects: pd.DataFrame, name: str, note: str, costs: Mapping[str, str]) -> Shown:
+    """Effects of components or factors: `name` and what is known of each. `costs`: name → parameters it adds."""
+    rows = [
+        {
+            "part": row["name"],
+            "change of perplexity": percent(row["ratio"]) if _known(row["ratio"]) else NOT_AVAILABLE,
+            "95 % interval": interval(row["low"], row["high"]),
+            "p (Holm)": p_value(row["p_holm"]),
+            "n": str(row["n"]),
+            "parameters": costs.get(row["name"], "–"),
+            "verdict": row["verdict"],
+        }
+        for row in effects.to_dict("records")
+    ]
+    columns = ["part", "change of perplexity", "95 % interval", "p (Holm)", "n", "parameters", "verdict"]
+    text = pd.DataFrame(rows, columns=columns)
+    if (text["parameters"] == "–").all():
+        text = text.drop(columns="parameters")
+    return Shown(name, text, effects.drop(columns="deltas", errors="ignore"), note, words=("part", "verdict"))
+
+
+def whole(value: float | None) -> str:
+    """A count, with separators."""
+    return f"{round(value):,}" if _known(value) else NOT_AVAILABLE  # type: ignore[arg-type]
+
+
+def interval(low: float, high: float) -> str:
+    """An interval of ratios minus 1."""
+    return f"{percent(low)} to {percent(high)}" if _known(low) else NOT_AVAILABLE
+
+
+def p_value(p: float) -> str:
+    """A p-value in three digits, never 0."""
+    if not _known(p):
+        return NOT_AVAILABLE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _probability(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if _known(low) else "–"
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and not pd.isna(value) and math.isfinite(value)
 
 
 def _spread(mean: float, sd: float, n: int) -> str:
@@ -79,8 +178,8 @@ def _spread(mean: float, sd: float, n: int) -> str:
 
 
 def _difference(row: Mapping[Any, Any]) -> str:
-    if row["pairs"] == 0:
+    if not _known(row["difference"]):
         return NOT_AVAILABLE
-    if row["pairs"] == 1:
+    if not _known(row["difference_low"]):
         return f"{row['difference']:+.1%} (n = 1)"
     return f"{row['difference']:+.1%} [{row['difference_low']:+.1%}, {row['difference_high']:+.1%}]"

@@ -1,0 +1,121 @@
+"""Everything that is said of one study, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ablate.analyze.comparison import compare, confounds, warnings_for
+from ablate.analyze.effects import component_effects, disagreements, factor_effects, interactions, variance_shares
+from ablate.analyze.noise import Noise, noise
+from ablate.analyze.published import on_the_same_text, published
+from ablate.track.read import Results
+
+KINDS = {
+    "removal": "taken from the full model",
+    "addition": "added to the plainest",
+    "cumulative": "added in turn",
+    "shapley": "averaged over all orders",
+}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the trials of one study say; every table is empty where they say nothing of the kind.
+
+    Attributes:
+        comparison: one row a cell, beside the baseline.
+        components: what having each component changes, by kind of effect.
+        disagreements: where kinds of effect contradict each other, a sentence each.
+        factors: what each level of a factor changes against its first.
+        interactions: how much the effect of one factor depends on another.
+        shares: of the variation between trials, by factor; shares_method: how they were computed.
+        noise: how far seeds alone move a result, and what could have been shown.
+        confounds: what differs between cells.
+        published: figures of others by the same recipe; same_text: by other recipes on the same text.
+        warnings: what to know before believing any of it, a sentence each.
+    """
+
+    comparison: pd.DataFrame
+    components: pd.DataFrame
+    disagreements: Sequence[str]
+    factors: pd.DataFrame
+    interactions: pd.DataFrame
+    shares: pd.DataFrame
+    shares_method: str
+    noise: Noise
+    confounds: pd.DataFrame
+    published: pd.DataFrame
+    same_text: pd.DataFrame
+    warnings: list[str]
+
+    def named_components(self) -> pd.DataFrame:
+        """`components` with a `name` for each row that says how it was measured where there are several ways."""
+        ways = self.components["kind"].nunique()
+        names = [
+            f"{row['component']}, {KINDS[row['kind']]}" if ways > 1 else str(row["component"])
+            for row in self.components.to_dict("records")
+        ]
+        return self.components.assign(name=names)
+
+    def named_factors(self) -> pd.DataFrame:
+        """The marginal effects of `factors` with a `name` each."""
+        marginal = self.factors[self.factors["at"] == ""]
+        names = [f"{row['factor']}: {row['reference']} → {row['level']}" for row in marginal.to_dict("records")]
+        return marginal.assign(name=names)
+
+    def named_interactions(self) -> pd.DataFrame:
+        """`interactions` with a `name` each."""
+        names = [
+            f"{row['factor']}: {row['reference']} → {row['level']}, "
+            f"at {row['other']}={row['other_level']} against {row['other_reference']}"
+            for row in self.interactions.to_dict("records")
+        ]
+        return self.interactions.assign(name=names)
+
+    def effects_to_draw(self) -> tuple[pd.DataFrame, str]:
+        """What a forest plot shows, and what has the effect: components, else factors, else cells beside the baseline."""
+        if len(self.components):
+            return self.named_components(), "having the part"
+        if len(self.factors):
+            return self.named_factors(), "taking the second level"
+        rows = self.comparison[self.comparison["verdict"] != "baseline"]
+        verdicts = {"better": "helps", "worse": "hurts"}
+        effects = rows.rename(
+            columns={"cell": "name", "difference": "ratio", "difference_low": "low", "difference_high": "high"}
+        ).assign(verdict=rows["verdict"].map(lambda verdict: verdicts.get(verdict, verdict)))
+        return effects, "taking the cell instead of the baseline"
+
+    def costs(self) -> dict[str, str]:
+        """Name of a component's row → parameters that having it adds, signed; averages over orders have none."""
+        parameters = self.comparison.set_index("cell")["parameters"]
+        costs = {}
+        for row in self.named_components().to_dict("records"):
+            if row["without"] in parameters and row["with_"] in parameters:
+                added = parameters[row["with_"]] - parameters[row["without"]]
+                costs[str(row["name"])] = "" if pd.isna(added) else f"{added:+,.0f}".replace("-", "−")
+        return costs
+
+
+def analyse(results: Results, baseline: str | None = None) -> Analysis:
+    """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
+    trials = results.trials
+    comparison = compare(trials, baseline)
+    components = component_effects(trials, results.design.get("components") or None)
+    shares, method = variance_shares(trials)
+    return Analysis(
+        comparison=comparison,
+        components=components,
+        disagreements=disagreements(components),
+        factors=factor_effects(trials),
+        interactions=interactions(trials),
+        shares=shares,
+        shares_method=method,
+        noise=noise(trials, baseline),
+        confounds=confounds(trials),
+        published=published(trials, comparison),
+        same_text=on_the_same_text(trials),
+        warnings=warnings_for(trials),
+    )

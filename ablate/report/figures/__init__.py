@@ -1,0 +1,36 @@
+"""The figures of a report, each in a module of its kind; files are PNG, SVG and PDF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablate.analyze.study import Analysis
+from ablate.report.figures.comparison import draw_comparison, draw_cost
+from ablate.report.figures.curves import draw_curves
+from ablate.report.figures.effects import draw_effects, draw_steps
+from ablate.report.figures.grid import draw_heatmap, draw_interactions
+from ablate.report.figures.style import Drawn, make_look
+from ablate.track.read import Results
+
+FIGURES = ("comparison", "cost", "curves", "effects", "steps", "grid", "interactions")
+
+
+def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Drawn | None]:
+    """Every figure that this study has something for, by name; those of an earlier report that it has not are removed."""
+    look = make_look(list(analysis.comparison["cell"]))
+    trials, comparison = results.trials, analysis.comparison
+    finished = trials[trials["status"] == "FINISHED"]
+    drawn = {
+        "comparison": draw_comparison(trials, comparison, look, folder),
+        "cost": draw_cost(trials, comparison, look, folder),
+        "curves": draw_curves(results.curves, look, folder),
+        "effects": draw_effects(*analysis.effects_to_draw(), folder),
+        "steps": draw_steps(analysis.components, finished, folder),
+        "grid": draw_heatmap(trials, folder),
+        "interactions": draw_interactions(trials, folder),
+    }
+    for name, figure in drawn.items():
+        if figure is None:
+            for suffix in (".png", ".svg", ".pdf"):
+                (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    return drawn

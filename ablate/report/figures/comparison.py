@@ -1,0 +1,105 @@
+"""Every trial as a point: the comparison, and what a lower perplexity costs in parameters and time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ablate.analyze.pareto import front
+from ablate.report.figures.style import SOFT, TEXT, Drawn, Look, counted, log_perplexity_axis, number, save, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ROWS_SHOWN = 40
+_NAMED = 12  # more names than that lie on top of each other
+
+
+def draw_comparison(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
+    """Test perplexity of every finished trial, one row a cell: a dot a seed, a bar at the mean."""
+    import matplotlib.pyplot as plt
+
+    finished = trials[trials["status"] == "FINISHED"]
+    if finished.empty:
+        return None
+    rows = _best(comparison, _ROWS_SHOWN)
+    wide = finished["test_perplexity"].max() / finished["test_perplexity"].min() > 3
+    with styled():
+        figure, axis = plt.subplots(figsize=(8, 1.2 + 0.42 * len(rows)))
+        for place, row in enumerate(rows.to_dict("records")):
+            seeds = finished.loc[finished["cell"] == row["cell"], "test_perplexity"]
+            # Where the largest is many times the smallest, equal factors are equal lengths.
+            axis.plot(seeds, [place] * len(seeds), "o", ms=7, alpha=0.75, color=look.colours[row["cell"]], mew=0)
+            text = "no result"
+            if len(seeds):
+                axis.plot([row["test_mean"]] * 2, [place - 0.32, place + 0.32], color=TEXT, lw=1.6)
+                text = f"{row['test_mean']:,.1f}"
+            axis.text(1.02, place, text, va="center", transform=axis.get_yaxis_transform())
+        base = rows.loc[rows["verdict"] == "baseline", "test_mean"]
+        if base.notna().any():
+            axis.axvline(base.iloc[0], color=SOFT, lw=1, ls=":", zorder=0)
+        if wide:
+            log_perplexity_axis(axis, "x", finished["test_perplexity"])
+        else:
+            axis.xaxis.set_major_formatter(number)
+        axis.text(1.02, 1.0, "mean", transform=axis.transAxes, va="bottom", color=SOFT)
+        axis.set(xlabel="test perplexity (lower is better)" + (", logarithmic" if wide else ""), ylim=(len(rows) - 0.5, -0.5))
+        axis.set_yticks(range(len(rows)), [f"{r['cell']}  (n = {r['n']})" for r in rows.to_dict("records")])
+        axis.grid(visible=False, axis="y")
+        caption = "Test perplexity: a dot is one seed, the bar the mean of a cell, the dotted line that of the baseline." + counted(
+            len(rows), len(comparison), "cells", "with the lowest mean"
+        )
+        return save(figure, folder, "comparison", "Every result", caption.strip())
+
+
+def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
+    """Perplexity against parameters and against time, with the cells that none beats in both."""
+    import matplotlib.pyplot as plt
+
+    done = comparison[comparison["n"] > 0]
+    if len(done) < 2:
+        return None
+    finished = trials[trials["status"] == "FINISHED"]
+    with styled():
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+        best = []
+        for axis, cost, label in zip(
+            axes, ("parameters", "train_seconds"), ("trained parameters", "seconds of training a seed"), strict=True
+        ):
+            unbeaten = _draw_front(axis, done, finished, cost, look)
+            axis.set_xlabel(f"{label} (fewer is better)")
+            axis.xaxis.set_major_formatter(number)
+            best.append(", ".join(unbeaten["cell"].head(4)) + (", …" if len(unbeaten) > 4 else ""))
+        axes[0].set_ylabel("test perplexity (lower is better)")
+        log_perplexity_axis(axes[0], "y", finished["test_perplexity"])
+        handles, labels = axes[0].get_legend_handles_labels()
+        if len(labels) <= _NAMED:
+            figure.legend(handles, labels, loc="outside right center")
+        caption = (
+            "What a lower perplexity costs: small dots are seeds, large marks means; ringed are the cells "
+            f"that no other beats in both. By parameters: {best[0]}. By time: {best[1]}."
+        )
+        return save(figure, folder, "cost", "What it costs", caption)
+
+
+def _draw_front(axis: Axes, done: pd.DataFrame, finished: pd.DataFrame, cost: str, look: Look) -> pd.DataFrame:
+    for row in done.to_dict("records"):
+        cell = row["cell"]
+        seeds = finished[finished["cell"] == cell]
+        colour = look.colours[cell]
+        axis.plot(seeds[cost].astype(float), seeds["test_perplexity"], ".", ms=4, alpha=0.6, color=colour)
+        axis.plot(row[cost], row["test_mean"], look.markers[cell], ms=9, color=colour, label=cell, ls="none")
+    unbeaten = done[front(done[cost].to_numpy(float), done["test_mean"].to_numpy(float))].sort_values(cost)
+    x, y = unbeaten[cost].astype(float), unbeaten["test_mean"]
+    axis.plot(x, y, drawstyle="steps-post", color=TEXT, lw=1, alpha=0.7, zorder=0)
+    axis.plot(x, y, "o", ms=15, mfc="none", mec=TEXT, mew=1)
+    return unbeaten
+
+
+def _best(comparison: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """The rows to show, in the order of the study."""
+    kept = comparison["test_mean"].fillna(np.inf).nsmallest(rows, keep="first").index
+    return comparison.loc[sorted(kept)]

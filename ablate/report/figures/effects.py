@@ -1,0 +1,150 @@
+"""What each part buys: effects with their intervals, and the steps from one model to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ablate.report.figures.style import (
+    HELPS,
+    HURTS,
+    SOFT,
+    TEXT,
+    UNSURE,
+    Drawn,
+    counted,
+    log_perplexity_axis,
+    percent,
+    percent_tick,
+    save,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ROWS_SHOWN = 30
+_COLOURS = {"helps": HELPS, "hurts": HURTS}
+
+
+def draw_effects(effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None:
+    """A forest plot.
+
+    Args:
+        effects: `name`, `ratio`, `low`, `high`, `deltas`, `verdict`, in the order to show.
+        what: whose effect it is, for example "having the part".
+    """
+    import matplotlib.pyplot as plt
+
+    known = effects[effects["ratio"].notna()].reset_index(drop=True)
+    if known.empty:
+        return None
+    rows = known.head(_ROWS_SHOWN)
+    with styled():
+        figure, axis = plt.subplots(figsize=(8.5, 1.4 + 0.44 * len(rows)))
+        for place, row in enumerate(rows.to_dict("records")):
+            _draw_effect(axis, place, row)
+        axis.axvline(0, color=TEXT, lw=1)
+        axis.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"change of test perplexity by {what}   (left: helps · right: hurts)")
+        axis.set_yticks(range(len(rows)), list(rows["name"]))
+        axis.grid(visible=False, axis="y")
+        axis.xaxis.set_major_formatter(percent_tick)
+        caption = (
+            f"What {what} changes: the mark is the mean over seeds, the line its 95 % interval, a dot one seed. "
+            "A line that crosses zero is no finding. Green helps, orange hurts, grey cannot be told at this number of "
+            "seeds." + counted(len(rows), len(known), "effects", "first in order")
+        )
+        return save(figure, folder, "effects", "What each part buys", caption)
+
+
+def _draw_effect(axis: Axes, place: int, row: dict[Any, Any]) -> None:
+    colour = _COLOURS.get(row["verdict"], UNSURE)
+    seeds = np.expm1(np.asarray(row["deltas"], float))
+    axis.plot(seeds, np.full(len(seeds), place), "o", ms=4, color=colour, alpha=0.45, mew=0)
+    if np.isfinite(row["low"]):
+        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=2.4, solid_capstyle="butt")
+    axis.plot(row["ratio"], place, "D", ms=7, color=colour, mec="white", mew=0.8)
+    certain = f" [{percent(row['low'])}, {percent(row['high'])}]" if np.isfinite(row["low"]) else " (one seed)"
+    axis.text(1.02, place, percent(row["ratio"]) + certain, va="center", transform=axis.get_yaxis_transform())
+
+
+def draw_steps(steps: pd.DataFrame, levels: pd.DataFrame, folder: Path) -> Drawn | None:
+    """Waterfalls: the ladder from the plainest model to the full one, and the full model without each part.
+
+    Args:
+        steps: rows of `component_effects` of the kinds `cumulative` and `removal`.
+        levels: `cell`, `test_perplexity` of every finished trial.
+    """
+    import matplotlib.pyplot as plt
+
+    panels = [(kind, steps[steps["kind"] == kind]) for kind in ("cumulative", "removal")]
+    panels = [(kind, part) for kind, part in panels if len(part)]
+    if not panels:
+        return None
+    means = levels.groupby("cell")["test_perplexity"].mean()
+    with styled():
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(6 * len(panels), 4.6), sharey=True, squeeze=False, layout="constrained"
+        )
+        for axis, (kind, part) in zip(axes[0], panels, strict=True):
+            (_draw_ladder if kind == "cumulative" else _draw_removals)(axis, part, levels, means)
+        log_perplexity_axis(axes[0][0], "y", levels["test_perplexity"])
+        axes[0][0].set_ylabel("test perplexity (lower is better)")
+        caption = (
+            "Bars are the mean changes, dots single seeds; green lowers perplexity, orange raises it, grey cannot be "
+            "told at this number of seeds. A ladder depends on the order of its steps."
+        )
+        return save(figure, folder, "steps", "Step by step", caption)
+
+
+def _draw_ladder(axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: pd.Series[float]) -> None:
+    rows = part.to_dict("records")
+    names = [str(rows[0]["without"]), *(f"+ {row['component']}" for row in rows)]
+    cells = [rows[0]["without"], *(row["with_"] for row in rows)]
+    _seeds(axis, cells, levels)
+    axis.plot([-0.3, 0.3], [means[cells[0]]] * 2, color=TEXT, lw=2)
+    for place, row in enumerate(rows, 1):
+        # Having the part is the step itself.
+        _bar(axis, place, means[row["without"]], means[row["with_"]], _COLOURS.get(row["verdict"], UNSURE))
+        axis.plot([place - 1 - 0.3, place + 0.3], [means[row["without"]]] * 2, color=SOFT, lw=0.8, ls=":")
+    axis.set_title("Added one after another")
+    _name(axis, names)
+
+
+def _draw_removals(axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: pd.Series[float]) -> None:
+    rows = part.to_dict("records")
+    full = rows[0]["with_"]
+    _seeds(axis, [full, *(row["without"] for row in rows)], levels)
+    axis.axhline(means[full], color=TEXT, lw=1.2)
+    for place, row in enumerate(rows, 1):
+        # Taking it away is shown; where that raises perplexity, the part helps.
+        _bar(axis, place, means[full], means[row["without"]], _COLOURS.get(row["verdict"], UNSURE))
+    axis.set_title("Taken away one at a time")
+    _name(axis, ["full model", *(f"− {row['component']}" for row in rows)])
+
+
+def _bar(axis: Axes, place: int, before: float, after: float, colour: str) -> None:
+    axis.bar(place, after - before, bottom=before, width=0.6, color=colour, alpha=0.8, zorder=2)
+    up = after >= before
+    axis.annotate(
+        percent(after / before - 1), (place, after), (0, 6 if up else -6), textcoords="offset points", ha="center",
+        va="bottom" if up else "top", zorder=4,
+    )  # fmt: skip
+
+
+def _seeds(axis: Axes, cells: Sequence[str], levels: pd.DataFrame) -> None:
+    for place, cell in enumerate(cells):
+        seeds = levels.loc[levels["cell"] == cell, "test_perplexity"]
+        # Beside the bar: on it they would be hidden.
+        axis.plot(np.full(len(seeds), place + 0.38), seeds, "o", ms=3.5, color=TEXT, alpha=0.6, mew=0, zorder=3)
+
+
+def _name(axis: Axes, names: Sequence[str]) -> None:
+    slanted = sum(map(len, names)) > 60
+    axis.set_xticks(range(len(names)), names, rotation=20 if slanted else 0, ha="right" if slanted else "center")
+    axis.set_xlim(-0.6, len(names) - 0.4)
+    axis.grid(visible=False, axis="x")

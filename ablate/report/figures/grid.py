@@ -1,0 +1,145 @@
+"""A grid of factors: the heatmap of its cells, and how the effect of one factor depends on another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ablate.report.figures.style import Drawn, log_perplexity_axis, save, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PANELS = 6
+_LEVELS = 12
+
+
+def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
+    """Mean test perplexity of two factors' levels, a panel for every combination of the others."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    finished = trials[trials["status"] == "FINISHED"]
+    chosen = _axes_of(finished)
+    if chosen is None:
+        return None
+    down, across, others = chosen
+    panels = list(finished.groupby(others, sort=False)) if others else [((), finished)]
+    if len(panels) > _PANELS:
+        return None
+    limits = finished.groupby("cell")["test_perplexity"].mean()
+    rows, columns = finished[down].nunique(), finished[across].nunique()
+    with styled():
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(1.2 + len(panels) * (0.8 + 0.85 * columns), 1.4 + 0.6 * rows),
+            sharey=True, squeeze=False, layout="constrained",
+        )  # fmt: skip
+        for axis, (levels, part) in zip(axes[0], panels, strict=True):
+            table = _table(part, finished, down, across, "mean")
+            counts = _table(part, finished, down, across, "size")
+            words = [
+                [f"{m:,.1f}\nn = {n:.0f}" if n > 0 else "no\nresult" for m, n in zip(ms, ns, strict=True)]
+                for ms, ns in zip(table.to_numpy(float), counts.fillna(0).to_numpy(float), strict=True)
+            ]
+            sns.heatmap(
+                table.astype(float), annot=np.array(words, dtype=object), fmt="", ax=axis, cmap="viridis_r",
+                vmin=limits.min(), vmax=limits.max(), norm=_norm(limits), cbar=False, linewidths=1.5, square=False,
+                annot_kws={"fontsize": 9},
+            )  # fmt: skip
+            axis.set(title=_where(others, levels), xlabel=_short(across), ylabel=_short(down) if axis is axes[0][0] else "")
+            axis.tick_params(length=0, labelrotation=0)
+            axis.grid(visible=False)
+        caption = (
+            f"Mean test perplexity by {_short(down)} and {_short(across)}"
+            + (f", a panel for each {' and '.join(map(_short, others))}" if others else "")
+            + ". Darker is higher, which is worse; the scale of colours is logarithmic."
+        )
+        return save(figure, folder, "grid", "The grid", caption)
+
+
+def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
+    """Every pair of factors: parallel lines mean that each acts as if the other were not there."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    finished = trials[trials["status"] == "FINISHED"]
+    chosen = _axes_of(finished)
+    if chosen is None:
+        return None
+    factors = _factors(finished)
+    pairs = [(a, b) for i, a in enumerate(factors) for b in factors[i + 1 :]]
+    # The factor of more levels lies along the axis.
+    pairs = [(a, b) if finished[a].nunique() >= finished[b].nunique() else (b, a) for a, b in pairs]
+    pairs = [(a, b) for a, b in pairs if finished[b].nunique() <= 6 and finished[a].nunique() <= _LEVELS][:_PANELS]
+    pairs = [(a, b) for a, b in pairs if finished.groupby([a, b]).ngroups > max(finished[a].nunique(), finished[b].nunique()) + 1]
+    if not pairs:
+        return None
+    with styled():
+        figure, axes = plt.subplots(
+            1, len(pairs), figsize=(1 + 3.9 * len(pairs), 4.2), sharey=True, squeeze=False, layout="constrained"
+        )
+        for axis, (x, hue) in zip(axes[0], pairs, strict=True):
+            order, hues = list(dict.fromkeys(finished[x])), list(dict.fromkeys(finished[hue]))
+            palette = sns.color_palette("colorblind", len(hues))
+            for colour, level, marker in zip(palette, hues, "os^DvP", strict=False):
+                _draw_line(axis, finished[finished[hue] == level], x, order, f"{_short(hue)}={level}", colour, marker)
+            axis.set_xticks(range(len(order)), order)
+            axis.set_xlabel(_short(x))
+            axis.legend(fontsize=9)
+        axes[0][0].set_ylabel("test perplexity (lower is better)")
+        log_perplexity_axis(axes[0][0], "y", finished["test_perplexity"])
+        caption = (
+            "Does the effect of one factor depend on another? Dots are trials, lines join the means over seeds and "
+            "all other factors, on a logarithmic scale: parallel lines mean no interaction."
+        )
+        return save(figure, folder, "interactions", "Which parts depend on each other", caption)
+
+
+def _draw_line(
+    axis: Axes, part: pd.DataFrame, x: str, order: Sequence[str], label: str, colour: object, marker: str
+) -> None:
+    places = part[x].map({level: i for i, level in enumerate(order)}).astype(float)
+    axis.plot(places, part["test_perplexity"], ".", ms=5, alpha=0.45, color=colour)  # type: ignore[arg-type]
+    means = np.exp(part["test_nll"].astype(float).groupby(places).mean())
+    axis.plot(means.index, means, marker=marker, ms=6, lw=1.6, color=colour, label=label)  # type: ignore[arg-type]
+
+
+def _axes_of(finished: pd.DataFrame) -> tuple[str, str, list[str]] | None:
+    """Two factors with the most levels, and the others; None where there is no grid of at least 2 × 2 to show."""
+    factors = _factors(finished)
+    if len(factors) < 2 or finished.groupby(factors).ngroups < 4:
+        return None
+    ranked = sorted(factors, key=lambda f: (-finished[f].nunique(), factors.index(f)))
+    across, down = ranked[0], ranked[1]
+    if finished[across].nunique() > _LEVELS or finished[down].nunique() > _LEVELS:
+        return None
+    return down, across, [f for f in factors if f not in (down, across)]
+
+
+def _factors(finished: pd.DataFrame) -> list[str]:
+    return [str(c) for c in finished if str(c).startswith("factor.") and finished[c].nunique() > 1]
+
+
+def _table(part: pd.DataFrame, whole: pd.DataFrame, down: str, across: str, what: str) -> pd.DataFrame:
+    table = part.pivot_table(index=down, columns=across, values="test_perplexity", aggfunc=what, observed=True)  # type: ignore[arg-type]
+    return table.reindex(index=list(dict.fromkeys(whole[down])), columns=list(dict.fromkeys(whole[across])))
+
+
+def _norm(limits: pd.Series[float]) -> object:
+    from matplotlib.colors import LogNorm, Normalize
+
+    low, high = float(limits.min()), float(limits.max())
+    return LogNorm(low, high) if low < high < float("inf") else Normalize(low, low + 1)
+
+
+def _where(others: Sequence[str], levels: object) -> str:
+    values = levels if isinstance(levels, tuple) else (levels,)
+    return ", ".join(f"{_short(name)}={value}" for name, value in zip(others, values, strict=True))
+
+
+def _short(factor: str) -> str:
+    return factor.removeprefix("factor.")

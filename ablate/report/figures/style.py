@@ -1,0 +1,163 @@
+"""What all figures share: colours, axes, files. Drawing is deterministic: the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Colour = tuple[float, float, float]
+
+TEXT = "#1c1c1e"  # in a page that is read in the dark it becomes the page's own colour
+SOFT = "#767680"  # readable on white and on black
+HELPS, HURTS, UNSURE = "#0b7a5c", "#c2410c", "#767680"
+SERIES_SHOWN = 10  # as many as colours and markers can tell apart
+_MARKERS = "osD^vPX<>*"
+
+# `$` in a name is a dollar sign, not mathematics.
+_STYLE: dict[str, Any] = {
+    "axes.edgecolor": TEXT,
+    "axes.grid": True,
+    "axes.labelcolor": TEXT,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": TEXT,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "grid.color": SOFT,
+    "legend.frameon": False,
+    "legend.labelcolor": TEXT,
+    "path.simplify": True,
+    "savefig.bbox": "tight",
+    "svg.fonttype": "none",  # words stay words: a page is searched, and stays small
+    "svg.hashsalt": "ablate",
+    "text.color": TEXT,
+    "text.parse_math": False,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that has been written.
+
+    Attributes:
+        name: of its files, without suffix.
+        title: a heading.
+        caption: what is seen in it, for those who look and for those who listen.
+        svg: for a page: inline, in the page's own text colour, its ids told apart by `name`.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """Every cell keeps its colour and marker in all figures."""
+
+    colours: Mapping[str, Colour]
+    markers: Mapping[str, str]
+
+
+def make_look(cells: Sequence[str]) -> Look:
+    """Colours and markers for the cells of a study, in its order."""
+    import seaborn as sns
+
+    palette: list[Colour] = sns.color_palette("colorblind", 8)
+    palette = [palette[i] for i in (0, 1, 2, 3, 4, 7, 5, 6)]
+    return Look(
+        {cell: palette[i % len(palette)] for i, cell in enumerate(cells)},
+        {cell: _MARKERS[i % len(_MARKERS)] for i, cell in enumerate(cells)},
+    )
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in our style, on no screen."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def save(figure: Figure, folder: Path, name: str, title: str, caption: str) -> Drawn:
+    """Write a figure as PNG, SVG and PDF."""
+    import matplotlib.pyplot as plt
+
+    path = folder / name
+    figure.savefig(path.with_suffix(".png"))
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    plt.close(figure)
+    return Drawn(name, title, caption, _for_page(path.with_suffix(".svg"), name))
+
+
+def _for_page(path: Path, name: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    # The paper is the page's; the ink too.
+    text = text.replace("fill: #ffffff", "fill: none").replace(TEXT, "currentColor")
+    return text.replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> None:
+    """A logarithmic axis that is labelled in whole numbers, also where it spans less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+    getattr(axis, f"set_{which}scale")("log")
+    scale = axis.yaxis if which == "y" else axis.xaxis
+    finite = values[(values > 0) & (values < 1e300)]
+    narrow = len(finite) > 0 and finite.max() / finite.min() < 4
+    if narrow:
+        scale.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    else:
+        scale.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    scale.set_minor_locator(NullLocator())
+    scale.set_major_formatter(FuncFormatter(number))
+    scale.set_minor_formatter(NullFormatter())
+
+
+def number(value: float, _: object = None) -> str:
+    """A perplexity or a count on an axis."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:,.4g} M"
+    return f"{value:,.0f}" if abs(value) >= 20 or float(value).is_integer() else f"{value:,.3g}"
+
+
+def percent(ratio: float) -> str:
+    """A ratio minus 1 as a signed percentage; more digits where one would say nothing."""
+    digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
+    return f"{100 * ratio:+.{digits}f} %".replace("-", "−")
+
+
+def percent_tick(ratio: float, _: object = None) -> str:
+    """A ratio minus 1 on an axis."""
+    return "0" if abs(ratio) < 1e-9 else f"{100 * ratio:+.3g} %".replace("-", "−")
+
+
+def counted(shown: int, of: int, noun: str, which: str) -> str:
+    """A sentence about what is left out of a figure; "" where nothing is."""
+    return "" if shown == of else f" Shown are the {shown} {noun} {which} of {of}; all are in the CSV files."
+
+
+Draw = Callable[[], Drawn | None]

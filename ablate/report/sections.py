@@ -1,0 +1,241 @@
+"""The page's sections, in the order of a reader's questions. A section without anything to show is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from ablate.analyze import METHOD
+from ablate.analyze.study import Analysis
+from ablate.report.commands import command_of
+from ablate.report.figures.style import Drawn
+from ablate.report.tables import Shown, comparison_table, effects_table, percent, write_table
+from ablate.report.words import certainty
+from ablate.track.read import Results
+from ablate.track.units import perplexity
+
+_DIGITS_OF_A_DIGEST = 16
+_CELLS_SAMPLED = 12
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it.
+
+    Attributes:
+        says: paragraphs; warns: what to know before believing them.
+        tables: HTML of tables; figures: drawn ones.
+        headings, rows: a table of words.
+        samples: (title, text) pairs that are set as written.
+    """
+
+    id: str
+    title: str
+    says: Sequence[str] = ()
+    warns: Sequence[str] = ()
+    tables: Sequence[Markup] = ()
+    figures: Sequence[Drawn] = ()
+    headings: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    samples: Sequence[tuple[str, str]] = field(default=())
+
+    def __bool__(self) -> bool:
+        return any((self.says, self.warns, self.tables, self.figures, self.rows, self.samples))
+
+
+def make_sections(results: Results, analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) -> list[Section]:
+    """All sections that have something to show; writes the tables' files into `folder`."""
+    made = [
+        _comparison(results, analysis, drawn, folder),
+        _parts(analysis, drawn, folder),
+        _grid(analysis, drawn, folder),
+        Section("sure", "How sure are we", says=(*certainty(analysis.noise), METHOD)),
+        Section("curves", "Learning curves", figures=_there(drawn, "curves")),
+        Section("cost", "What it costs", figures=_there(drawn, "cost")),
+        _published(analysis),
+        _confounds(analysis),
+        _left_out(results),
+        _failures(results),
+        Section("samples", "What the models write", samples=list(results.samples.items())[:_CELLS_SAMPLED]),
+        _commands(results),
+        _provenance(results),
+    ]
+    return [section for section in made if section]
+
+
+def _comparison(results: Results, analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) -> Section:
+    table = comparison_table(analysis.comparison, _note(results, analysis.comparison))
+    floors = results.trials["floor_nll"].dropna().unique()
+    floor = (
+        (f"The source of this text is known: no model can get below a test perplexity of {perplexity(floors[0]):.3f}.",)
+        if len(floors) == 1
+        else ()
+    )
+    return Section(
+        "comparison", "Comparison", says=floor, tables=[_html(table, folder)], figures=_there(drawn, "comparison")
+    )
+
+
+def _note(results: Results, comparison: pd.DataFrame) -> str:
+    several = comparison["n"].max() > 1
+    spread = (
+        "± is the standard deviation over seeds; brackets hold 95 % intervals, of differences paired by seed. "
+        "P(better): chance that a new seed has the lower perplexity here. p: paired t test, corrected for the number of "
+        "rows (Holm)."
+        if several
+        else "One seed a row: no spread can be given."
+    )
+    data = ", ".join(sorted(results.trials["data"].dropna().unique())) if "data" in results.trials else ""
+    return f"Perplexity on {data or 'no data yet'}; lower is better. n: finished trials. {spread}"
+
+
+def _parts(analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) -> Section:
+    components, factors = analysis.named_components(), analysis.named_factors()
+    note = (
+        "The change of test perplexity by having the part; below zero it helps. Paired by seed, averaged over seeds as "
+        "log-perplexity."
+    )
+    tables = []
+    if len(components):
+        tables.append(_html(effects_table(components, "components", note, analysis.costs()), folder))
+    if len(factors):
+        note = (
+            "The change of test perplexity from the first level to the second, averaged over all settings of the other "
+            "factors; below zero the second is better."
+        )
+        tables.append(_html(effects_table(factors, "factors", note, {}), folder))
+    return Section(
+        "parts",
+        "What each part buys",
+        warns=analysis.disagreements,
+        tables=tables,
+        figures=_there(drawn, "effects", "steps"),
+    )
+
+
+def _grid(analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) -> Section:
+    says = []
+    shares = analysis.shares
+    if len(shares):
+        largest = shares.sort_values("share", ascending=False, kind="stable").head(4)
+        parts = ", ".join(f"{row['term']} {row['share']:.0%}" for row in largest.to_dict("records"))
+        says.append(f"Of the variation of log-perplexity between trials, {parts} ({analysis.shares_method}).")
+    tables = []
+    if len(analysis.interactions):
+        note = (
+            "How much more (or less) one factor changes perplexity when the other has its second level; zero means that "
+            "they act independently."
+        )
+        tables.append(_html(effects_table(analysis.named_interactions(), "interactions-table", note, {}), folder))
+    figures = _there(drawn, "grid", "interactions")
+    return Section("grid", "The grid", says=says if figures or tables else (), tables=tables, figures=figures)
+
+
+def _published(analysis: Analysis) -> Section:
+    rows = [
+        [
+            str(row["cell"]),
+            f"{row['ours']:,.1f} (n = {row['n']})",
+            f"{row['published']:,.2f}" + ("" if pd.isna(row["published_sd"]) else f" ± {row['published_sd']:.2f}"),
+            percent(row["difference"]),
+            f"{row['name']}: {row['cite']}",
+        ]
+        for row in analysis.published.to_dict("records")
+    ]
+    if rows:
+        headings = ["cell", "test perplexity here", "published", "difference", "source"]
+        says = ["Cells that follow a published recipe on the same text to the letter of the knobs that the source names."]
+        return Section("published", "Beside what is published", says=says, headings=headings, rows=rows)
+    others = [
+        [str(row["name"]), f"{row['valid']:.1f}", f"{row['test']:.1f}", f"{row['cite']} ({row['source']})"]
+        for row in analysis.same_text.to_dict("records")
+    ]
+    says = ["No cell follows a published recipe. What others reached on this text with theirs, for orientation:"]
+    headings = ["model", "valid", "test", "source"]
+    return Section("published", "Beside what is published", says=says if others else (), headings=headings, rows=others)
+
+
+def _confounds(analysis: Analysis) -> Section:
+    rows = [
+        [str(name), "factor" if row.pop("factor") else "also", _grouped(row)]
+        for name, row in analysis.confounds.to_dict("index").items()
+    ]
+    says = ["A line marked “also” was not varied by the study: it is a confound, or follows from what was varied."]
+    return Section(
+        "differs", "What differs between the rows", says=says if rows else (), headings=["knob or fact", "", "values"], rows=rows
+    )
+
+
+def _grouped(values: Mapping[Any, Any]) -> str:
+    """value: its cells; value: its cells."""
+    cells: dict[str, list[str]] = {}
+    for cell, value in values.items():
+        cells.setdefault(str(value)[:_DIGITS_OF_A_DIGEST], []).append(str(cell))
+    if len(cells) > 8:
+        return f"{len(cells)} different values; see results.csv"
+    return "; ".join(f"{value}: {_some(names)}" for value, names in cells.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
+
+
+def _left_out(results: Results) -> Section:
+    rows = [[str(cell["label"]), str(cell["reason"])] for cell in results.design.get("left_out", [])]
+    says = ["The design would have asked for these too."] if rows else ()
+    return Section("left-out", "Left out of the design", says=says, headings=["cell", "reason"], rows=rows)
+
+
+def _failures(results: Results) -> Section:
+    missing = results.trials[results.trials["status"] != "FINISHED"]
+    rows = [[str(row[c]) for c in ("cell", "seed", "status", "reason", "log")] for row in missing.to_dict("records")]
+    return Section("missing", "Without a result", headings=["cell", "seed", "status", "reason", "log"], rows=rows)
+
+
+def _commands(results: Results) -> Section:
+    cells = list(dict.fromkeys(results.trials["cell"]))
+    commands = [(cell, command_of(results.trials, cell)) for cell in cells]
+    says = [
+        f"The study was launched {results.launched[:16].replace('T', ' ')} UTC by: {results.command}",
+        "Each cell alone, spelled out so that no preset and no default decides. Where the results are still there, the "
+        "command finds them and trains nothing.",
+    ]
+    rows = [[cell, command] for cell, command in commands if command is not None]
+    return Section("again", "Train it again", says=says, headings=["cell", "command"], rows=rows)
+
+
+def _provenance(results: Results) -> Section:
+    named = {
+        "data": "Corpus",
+        "data_digest": "SHA-256 of the corpus",
+        "code": "SHA-256 of the code",
+        "git_commit": "Commit",
+        "git_dirty": "Uncommitted changes",
+        "torch": "torch",
+        "python": "Python",
+        "platform": "Platform",
+        "device": "Device",
+        "threads": "Threads",
+        "precision": "Precision",
+    }
+    trials = results.trials
+    rows = [
+        [title, ", ".join(sorted(map(str, trials[column].dropna().unique())))]
+        for column, title in named.items()
+        if column in trials and trials[column].notna().any()
+    ]
+    says = ["Every trial is a row of results.csv and results.parquet, every measurement a row of curves.csv, beside this page."]
+    return Section("source", "Where the numbers come from", says=says, headings=["what", "value"], rows=rows)
+
+
+def _there(drawn: Mapping[str, Drawn | None], *names: str) -> list[Drawn]:
+    return [figure for figure in map(drawn.get, names) if figure is not None]
+
+
+def _html(table: Shown, folder: Path) -> Markup:
+    return Markup(write_table(table, folder))

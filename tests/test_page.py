@@ -1,0 +1,152 @@
+"""The page and its files, as a reader, a browser, a screen reader and LaTeX meet them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+from conftest import program_or_skip
+from made import NASTY, curves, ladder, one_out, results, trials
+
+from ablate.report import write_report
+
+EFFECTS = {"gates": -0.2, "depth": 0.002, "dropout": 0.3, "tying": -0.05}
+ONE_OUT = {"kind": "leave_one_out", "components": list(EFFECTS)}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A study with something in every section: parts, a grid of them, failures, a nasty name, left-out cells."""
+    table = ladder(EFFECTS, interaction=0.05)
+    table.loc[table["cell"] == "gates", "cell"] = NASTY
+    table.loc[(table["cell"] == "tying") & (table["seed"] == 1), ["status", "reason", "test_nll", "test_perplexity"]] = [
+        "FAILED", NASTY, None, None,
+    ]  # fmt: skip
+    made = results(table, design=ONE_OUT | {"left_out": [{"label": NASTY, "reason": "tying requires embedding=hidden"}]})
+    return write_report(made, tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    program = program_or_skip("chromium", "chromium-browser", "google-chrome", package="chromium")
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_screen_reader_finds_nothing_to_complain_of(report, browser, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page.goto(report.page.resolve().as_uri())
+    found = Axe().run(page).response["violations"]
+    page.close()
+    assert [(v["id"], v["impact"], [n["html"][:200] for n in v["nodes"]][:3]) for v in found] == []
+
+
+def test_a_hostile_name_runs_nothing_and_the_page_asks_for_nothing(report, browser):
+    page = browser.new_page()
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(report.page.resolve().as_uri())
+    assert page.locator("script").count() == 0
+    assert NASTY in page.inner_text("main")
+    page.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith("file:")] == []
+
+
+def test_on_a_telephone_nothing_but_wide_tables_scrolls_sideways(report, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(report.page.resolve().as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_every_section_is_reached_from_the_top_by_keyboard(report, browser):
+    page = browser.new_page()
+    page.goto(report.page.resolve().as_uri())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the finding"
+    targets = page.eval_on_selector_all("nav a", "links => links.map(a => a.getAttribute('href'))")
+    assert len(targets) >= 8
+    assert all(page.locator(target).count() == 1 for target in targets)
+    page.close()
+
+
+def test_names_stay_inert_in_every_format(report):
+    for path in report.folder.iterdir():
+        if path.suffix in (".html", ".svg"):
+            assert "<script>alert" not in path.read_text(encoding="utf-8"), path.name
+    rows = [line for line in (report.folder / "comparison.md").read_text().splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    latex = (report.folder / "comparison.tex").read_text()
+    line = next(line for line in latex.splitlines() if "alert(1)" in line)
+    assert not re.search(r"(?<!\\)[$_#%]", line)
+
+
+def test_latex_compiles_with_any_name(report, tmp_path):
+    program = program_or_skip("pdflatex", package="texlive-latex-base")
+    table = trials({NASTY: [4.0, 4.1, 4.2], "日本語 → ≤ é – ±": [3.9, 4.0, 4.3]})
+    other = write_report(results(table, name="other"), tmp_path)
+    inputs = [path for folder in (report.folder, other.folder) for path in sorted(folder.glob("*.tex"))]
+    assert {path.name for path in inputs} >= {"comparison.tex", "components.tex"}
+    body = "\n".join(rf"\input{{{path}}}\clearpage" for path in inputs)
+    document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "all.tex").write_text(document, encoding="utf-8")
+    done = subprocess.run(
+        [program, "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path, capture_output=True, text=True,
+        errors="replace", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "[U+65E5][U+672C][U+8A9E] to at most é – ±" in (other.folder / "comparison.tex").read_text()
+
+
+def test_every_figure_is_there_as_png_svg_and_pdf_and_in_the_page(report):
+    page = report.page.read_text(encoding="utf-8")
+    for name in ("comparison", "cost", "curves", "effects", "steps", "grid", "interactions"):
+        for suffix in (".png", ".svg", ".pdf"):
+            assert (report.folder / f"{name}{suffix}").stat().st_size > 1000, name + suffix
+        assert f'<a href="{name}.pdf">' in page
+    assert page.count("<svg ") == 7
+    assert page.count('role="img" aria-label="') == 7
+
+
+def test_the_ids_of_two_figures_never_meet(report):
+    ids = re.findall(r'\bid="([^"]+)"', report.page.read_text(encoding="utf-8"))
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_results_give_the_same_bytes(report, tmp_path):
+    table = one_out(EFFECTS)
+    folders = [write_report(results(table, design=ONE_OUT), tmp_path / place).folder for place in ("one", "other")]
+    one, other = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
+
+
+def test_a_figure_that_a_study_no_longer_has_goes_from_its_folder(tmp_path):
+    folder = write_report(results(one_out(EFFECTS), design=ONE_OUT), tmp_path).folder
+    assert (folder / "steps.png").exists()
+    write_report(results(trials({"a": [4.0]})), tmp_path)
+    assert not (folder / "steps.png").exists()
+
+
+def test_cells_that_a_design_left_out_and_trials_without_a_result_are_listed_with_the_reason(report):
+    page = report.page.read_text(encoding="utf-8")
+    assert "tying requires embedding=hidden" in page
+    assert "Without a result" in page
+    assert page.count("FAILED") >= 1
+
+
+def test_curves_of_many_cells_show_the_best_and_say_so(tmp_path):
+    table = trials({f"depth={i}": [4.0 + i / 100] for i in range(20)})
+    page = write_report(results(table, points=curves(table)), tmp_path).page.read_text(encoding="utf-8")
+    assert "Shown are the 10 cells with the lowest valid perplexity of 20; all are in the CSV files." in page
