@@ -80,7 +80,9 @@ def compose_jobs(loader: ConfigLoader, config: DictConfig, job_overrides: Sequen
     jobs = []
     for texts in job_overrides:
         overrides = [_parsed(text) for text in texts]
-        shape = tuple(text if _is_structure(o, loader) else str(o.key_or_group) for text, o in zip(texts, overrides))
+        shape = tuple(
+            text if _is_structure(o, loader) else str(o.key_or_group) for text, o in zip(texts, overrides, strict=True)
+        )
         if shape not in composed:
             composed[shape] = _knobs(loader.load_sweep_config(config, list(texts)))
         knobs = deepcopy(composed[shape])
@@ -107,7 +109,7 @@ def _is_group(name: str, loader: ConfigLoader) -> bool:
 
 
 def _job(overrides: tuple[str, ...], knobs: DictConfig) -> Job:
-    return Job(overrides, plain(knobs), _environment(knobs))
+    return Job(overrides, _resolved(knobs), _environment(knobs))
 
 
 def _knobs(config: DictConfig) -> DictConfig:
@@ -117,7 +119,11 @@ def _knobs(config: DictConfig) -> DictConfig:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The values that a config resolves to, without Hydra's own."""
-    values = OmegaConf.to_container(_knobs(config), resolve=True)
+    return _resolved(_knobs(config))
+
+
+def _resolved(knobs: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(knobs, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -176,8 +182,10 @@ def _check_names(arguments: Sequence[str]) -> None:
 
 
 def _how_to_quote(text: str) -> str:
-    """What a shell has left of a list of conditions or cells, and what it should have been."""
+    """A condition, a cell or a component without quotes of its own, and with them."""
     key, _, value = text.partition("=")
+    if key.startswith("+components."):
+        return f"""quote it twice, '{key}="{value}"'"""
     if key not in ("design.exclude", "design.cells"):
         return "quote it if it holds brackets"
     return f"""quote it twice, '{key}=["{value.strip("[]")}"]'"""

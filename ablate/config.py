@@ -360,9 +360,7 @@ def unknown_name(key: str) -> str | None:
 def rules() -> dict[str, tuple[Rule, ...]]:
     """Name as in `flat` → what the knob may be; one of `data` may be something else for each corpus."""
     found: dict[str, tuple[Rule, ...]] = {
-        f.name: (f.metadata["rule"],)
-        for f in fields(Knobs)
-        if "rule" in f.metadata and f.name not in _OF_THE_LAUNCH
+        f.name: (f.metadata["rule"],) for f in fields(Knobs) if "rule" in f.metadata and f.name not in _OF_THE_LAUNCH
     }
     found["data"] = (Choice(tuple(DATA)),)
     for record in DATA.values():
@@ -447,7 +445,9 @@ def _record(
         if asked not in refusals:
             refusals[asked] = _refusal(f, values[f.name])
         if (refusal := refusals[asked]) is not None and not _follows(f.name, values):
-            found.append(f"{prefix}{f.name}={show(values[f.name])}: {refusal}{_hint(f.name, values[f.name])}")
+            found.append(
+                f"{prefix}{f.name}={show(values[f.name])}: {refusal}{'' if prefix else _hint(f.name, values[f.name])}"
+            )
     problems.extend(found)
     return None if found else kind(**{f.name: _typed(f, values[f.name]) for f in fields(kind)})  # type: ignore[arg-type]
 
@@ -499,7 +499,8 @@ def _cross_field_problems(knobs: Knobs) -> Iterator[str]:
 
 def describe_knobs() -> str:
     """Every knob with its meaning and its range, a line each."""
-    records: dict[str, type] = {"": Knobs, "design.": Design, **{f"data={name}: data.": record for name, record in DATA.items()}}
+    of_data = {f"data={name}: data.": record for name, record in DATA.items()}
+    records: dict[str, type] = {"": Knobs, "design.": Design, **of_data}
     lines = []
     for prefix, record in records.items():
         for f in fields(record):
@@ -509,13 +510,8 @@ def describe_knobs() -> str:
     return "\n".join(lines)
 
 
-_SHOWN_WHOLE = 1_000_000
-
-
 def show(value: object) -> str:
-    """A value as it is typed on the command line; 0.0 as 0."""
+    """A value as it is typed on the command line."""
     if value is None:
         return "null"
-    if isinstance(value, float) and value.is_integer() and abs(value) < _SHOWN_WHOLE:
-        return str(int(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

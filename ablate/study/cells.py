@@ -253,17 +253,16 @@ def _keep(
         except KnobError as error:
             reader.problems.update(dict.fromkeys(error.problems))
     if alone and not reader.problems:
-        for left, candidate in {**excluded, **refused}.items():
-            what = "design.exclude" if left in excluded else candidate.label
-            reader.problems[f"{what}: {_no_cell_left(left, left in excluded)}"] = None
+        reader.problems[_no_cell_left([*excluded], [*refused])] = None
     left_out.update(dict.fromkeys((*excluded, *refused)))
     return kept
 
 
-def _no_cell_left(left: LeftOut, excluded: bool) -> str:
-    if excluded:
-        return f"{left.reason} leaves no cell; it holds in {left.label}; give it a condition that does not hold in all"
-    return f"{left.reason}, which does not hold here, and no other cell is left"
+def _no_cell_left(excluded: Sequence[LeftOut], refused: Sequence[LeftOut]) -> str:
+    if not excluded:
+        return f"{refused[0].label}: {refused[0].reason}, which does not hold, and no other cell is left"
+    conditions = ", ".join(f'"{text}"' for text in dict.fromkeys(left.reason for left in excluded))
+    return f"design.exclude=[{conditions}]: leaves no cell; take out a condition, or add levels where none holds"
 
 
 def _merged(kept: Sequence[_Candidate]) -> list[Cell]:
@@ -295,7 +294,13 @@ def _levels(
     """Factor → level of a job; a knob's level as it was understood, a preset's as it was typed."""
     understood = _recorded(knobs, environment)
     resolved = {"data": knobs.data.name}
-    return {name: show(understood.get(name, typed.get(name, resolved.get(name)))) for name in varied}
+    return {name: _shown(understood.get(name, typed.get(name, resolved.get(name)))) for name in varied}
+
+
+def _shown(level: object) -> str:
+    """A level as a user would type it: dropout=0, which is held as 0.0."""
+    short = isinstance(level, float) and level.is_integer() and abs(level) < 1e6
+    return show(int(level) if short else level)  # type: ignore[call-overload]
 
 
 def _pairs(overrides: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -94,7 +94,8 @@ def declared(values: object) -> dict[str, Component]:
     """The components that a configuration declares, by name. Raises KnobError with all that is wrong with them."""
     if not isinstance(values, Mapping):
         raise KnobError(f'components={values}: must be a mapping; for example +components.clipping="clip=null"')
-    found, problems = {}, []
+    found: dict[str, Component] = {}
+    problems: list[str] = []
     for name, declaration in values.items():
         try:
             found[str(name)] = _component(str(name), declaration)
@@ -161,14 +162,15 @@ def jobs(typed: Typed, compose: Compose) -> list[list[str]]:
     """
     for key in typed.factors:
         if key.lstrip("+").partition(".")[0] in _ONCE:
-            raise KnobError(f"{key}={','.join(typed.levels[key])}: a study has one {key.lstrip('+')}; start one for each")
+            name = key.lstrip("+")
+            raise KnobError(f"{key}={','.join(typed.levels[key])}: a study has one {name}; start a study for each")
     fixed = typed.fixed()
     presets = [{"design": name} for name in typed.designs] or [{}]
     designs = [read_design(compose(_overrides(fixed | preset))["design"]) for preset in presets]
     check_use(designs)
     found = []
     for preset, design in zip(presets, designs, strict=True):
-        here = Typed(typed.levels | {key: (name,) for key, name in preset.items()}, typed.factors)
+        here = Typed({**typed.levels, **{key: (name,) for key, name in preset.items()}}, typed.factors)
         for levels, asked in _cells(here, design, compose):
             found.append(_overrides(levels) + ([] if asked is None else [f"+design.job={_typed_mapping(asked)}"]))
     return found
@@ -197,7 +199,7 @@ def _listed(typed: Typed, design: Design) -> list[tuple[Levels, Asked | None]]:
     cells = [_listed_cell(text) for text in design.cells]
     for key in typed.factors:
         if any(key in cell for cell in cells):
-            raise KnobError(f"{key}={','.join(typed.levels[key])}: design.cells sets {key} as well; leave out one of them")
+            raise KnobError(f"{key}={','.join(typed.levels[key])}: design.cells sets {key} too; leave out one of them")
     return [(levels | cell, Asked(at=typed.factors)) for levels in typed.grid() for cell in cells]
 
 
@@ -232,8 +234,8 @@ def _of_components(
         if clash := [knob for knob in component.off if knob in varied]:
             rest = ",".join(c.name for c in on if c is not component)
             raise KnobError(
-                f"{clash[0]}: design={design.kind} varies it, as the component {component.name}, and so does the comma; "
-                f"give it one level, or leave {component.name} out: design.components=[{rest}]"
+                f"{clash[0]}: design={design.kind} varies it, as the component {component.name}, and so does a comma; "
+                f"give it one level, or leave {component.name} out, design.components=[{rest}]"
             )
     left_out = [
         {"label": _WITH[design.kind].format(name), "reason": f"{name} is off in the full model"} for name in off
@@ -305,13 +307,13 @@ def check_use(designs: Sequence[Design]) -> None:
     kinds = [design.kind for design in designs]
     cells = next((design.cells for design in designs if design.cells), ())
     if cells and "cells" not in kinds:
-        raise KnobError(f"design.cells={json.dumps(list(cells))}: design={kinds[0]} has no use for it; add design=cells")
+        raise KnobError(f"design.cells={json.dumps(list(cells))}: not used by design={kinds[0]}; add design=cells")
     if "cells" in kinds and not cells:
-        raise KnobError('design=cells: needs a list; for example design.cells=["depth=1 tie=true","depth=2 dropout=0.5"]')
+        raise KnobError('design=cells: names no cells; for example design.cells=["depth=1 tie=true","depth=2"]')
     components = next((design.components for design in designs if design.components is not None), None)
     if components is not None and not {*kinds} & {*OF_COMPONENTS}:
         raise KnobError(
-            f"design.components=[{','.join(components)}]: design={kinds[0]} has no use for it; "
+            f"design.components=[{','.join(components)}]: not used by design={kinds[0]}; "
             f"choose one of {', '.join(OF_COMPONENTS)}, for example design=leave_one_out"
         )
 
@@ -340,4 +342,3 @@ def _as_typed(levels: Mapping[str, str]) -> str:
 def _typed_mapping(asked: Asked) -> str:
     """As Hydra reads it: keys bare, texts quoted. Names of factors and components hold nothing that needs an escape."""
     return re.sub(r'"(\w+)": ', r"\1: ", json.dumps(asdict(asked), ensure_ascii=False))
-

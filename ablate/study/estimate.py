@@ -147,7 +147,8 @@ def _nearest(planned: PlannedTrial, measured: Sequence[Speed]) -> Speed:
 
     def distance(speed: Speed) -> tuple[bool, bool, float]:
         ratio = math.log(speed.trial.effort.window / planned.effort.window)
-        return _shape(speed.trial) != _shape(planned), speed.trial.trial.knobs.rnn != planned.trial.knobs.rnn, abs(ratio)
+        other_layer = speed.trial.trial.knobs.rnn != planned.trial.knobs.rnn
+        return _shape(speed.trial) != _shape(planned), other_layer, abs(ratio)
 
     return min(measured, key=distance)
 

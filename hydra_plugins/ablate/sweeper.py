@@ -12,7 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 _OURS = "hydra_plugins.ablate.launcher.StudyLauncher"
 
@@ -38,9 +38,11 @@ class StudySweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
-        self.hydra_context = hydra_context
+        self.hydra_context = hydra_context  # these two are what validate_batch_is_legal reads
         self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self._loader = hydra_context.config_loader
+        self._config = config
+        self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -54,9 +56,9 @@ class StudySweeper(Sweeper):
         returns = []
         for first in range(0, len(found), size):
             batch = found[first : first + size]
-            if self.config.hydra.launcher._target_ != _OURS:  # ours composes all before the first is trained
+            if self._config.hydra.launcher._target_ != _OURS:  # ours composes all before the first is trained
                 self.validate_batch_is_legal(batch)
-            results = self.launcher.launch(batch, initial_job_idx=first)
+            results = self._launcher.launch(batch, initial_job_idx=first)
             for result in results:
                 _ = result.return_value  # raises what the job has raised
             returns.append(results)
@@ -67,14 +69,14 @@ class StudySweeper(Sweeper):
 
         levels: dict[str, Sequence[str]] = {}
         factors: dict[str, None] = {}
-        for override in OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(overrides):
+        for override in OverridesParser.create(config_loader=self._loader).parse_overrides(overrides):
             key = override.get_key_element()
             if not override.is_sweep_override():
                 factors.pop(key, None)
                 levels[key] = [override.get_value_element_as_str()]
                 continue
             if not override.is_discrete_sweep():
-                raise HydraException(f"{override.input_line}: an interval has no levels; list them, separated by commas")
+                raise HydraException(f"{override.input_line}: an interval has no levels; list them with commas")
             levels[key] = list(override.sweep_string_iterator())
             factors[key] = None
         designs = levels.pop("design") if "design" in factors else ()
@@ -83,4 +85,4 @@ class StudySweeper(Sweeper):
     def _compose(self, overrides: Sequence[str]) -> Mapping[str, Any]:
         from ablate.__main__ import plain
 
-        return plain(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+        return plain(self._loader.load_sweep_config(self._config, list(overrides)))
