@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
@@ -122,6 +122,24 @@ class Text:
         return f"must be {self.range()}"
 
 
+@dataclass(frozen=True)
+class Texts:
+    """A list of strings; `good` is one that works, as it is typed."""
+
+    good: str
+    optional: bool = False
+
+    def range(self) -> str:
+        return f"a list, for example {self.good}" + (", or null" if self.optional else "")
+
+    def refusal(self, value: object) -> str | None:
+        if value is None and self.optional:
+            return None
+        if isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value):
+            return None
+        return f"must be {self.range()}"
+
+
 def knob(rule: Rule, doc: str, *, decides: bool = True) -> Any:
     """Declare a knob. `decides`: whether it decides a trial's result, and so belongs to its fingerprint."""
     return field(metadata={"rule": rule, "doc": doc, "decides": decides})
@@ -192,6 +210,27 @@ class Tracking:
     )
 
 
+DESIGNS = ("grid", "one_factor", "leave_one_out", "cumulative", "add_one_in", "cells")
+
+
+@dataclass(frozen=True)
+class Design:
+    """How the cells of a study are chosen: not a knob of any trial."""
+
+    kind: str = knob(Choice(DESIGNS), "which cells a study has; the preset design= sets it", decides=False)
+    components: Sequence[str] | None = knob(
+        Texts("[dropout,tying]", optional=True),
+        "components that leave_one_out, cumulative, add_one_in vary, in this order; null: all that are on",
+        decides=False,
+    )
+    exclude: Sequence[str] = knob(
+        Texts('["residual=true & depth=1"]'), "conditions on knobs; a cell where one holds is left out", decides=False
+    )
+    cells: Sequence[str] = knob(
+        Texts('["depth=1 tie=true","depth=2 dropout=0.5"]'), "the cells of design=cells, one by one", decides=False
+    )
+
+
 @dataclass(frozen=True)
 class Knobs:
     """One cell: everything that can be turned, in one flat record."""
@@ -259,6 +298,9 @@ class Knobs:
         Number(int, 2, low=1, high=1024), "trials trained at a time, each in a process of its own", decides=False
     )
     force: bool = knob(Flag(), "train again what is finished", decides=False)
+    plan: bool = knob(
+        Flag(), "true: say what would be trained, how long it would take, and train nothing", decides=False
+    )
     name: str | None = knob(OPTIONAL_NAME, "name of the study; null: from its factors", decides=False)
     runs: str = knob(PATH, "folder of journals, checkpoints and mlflow.db", decides=False)
     reports: str = knob(PATH, "folder of reports", decides=False)
@@ -287,8 +329,10 @@ def _is_free_text(f: Field[Any]) -> bool:
     return isinstance(rule, Text) and rule.pattern == Text.pattern
 
 
-_OF_THE_LAUNCH = ("seed", "seeds", "force", "name", "runs", "reports", "workers", "tracking")
-GROUPS = ("model", "recipe", "data", "tracking", "study")
+_OF_THE_LAUNCH = ("seed", "seeds", "force", "plan", "name", "runs", "reports", "workers", "tracking")
+GROUPS = ("model", "recipe", "data", "tracking", "study", "design")
+# What says which cells there are, and is no knob of any: `ablate.study.designs` reads it.
+_OF_THE_DESIGN = ("design", "components")
 Parsed = TypeVar("Parsed")
 
 
@@ -297,32 +341,96 @@ def knob_names(record: type) -> list[str]:
     return [f.name for f in fields(record)]
 
 
+def unknown_name(key: str) -> str | None:
+    """Why an override's key, for example "data.vocab_size", is refused; None when it names a knob or a group."""
+    known = [*knob_names(Knobs), *GROUPS, *_OF_THE_DESIGN, "hydra"]
+    members: dict[str, list[str]] = {
+        "data": sorted({name for record in DATA.values() for name in knob_names(record)}),
+        "tracking": knob_names(Tracking),
+        "design": knob_names(Design),
+    }
+    name, _, rest = key.replace("/", ".").partition(".")
+    if name not in known:
+        return f"unknown knob {name!r}{suggest(name, known)}"
+    if rest and name in members and rest not in members[name]:
+        return f"unknown knob {rest!r} of {name}{suggest(rest, members[name])}"
+    return None
+
+
+def rules() -> dict[str, tuple[Rule, ...]]:
+    """Name as in `flat` → what the knob may be; one of `data` may be something else for each corpus."""
+    found: dict[str, tuple[Rule, ...]] = {
+        f.name: (f.metadata["rule"],) for f in fields(Knobs) if "rule" in f.metadata and f.name not in _OF_THE_LAUNCH
+    }
+    found["data"] = (Choice(tuple(DATA)),)
+    for record in DATA.values():
+        for f in fields(record):
+            found[f"data.{f.name}"] = (*found.get(f"data.{f.name}", ()), f.metadata["rule"])
+    return found
+
+
+Refusals = dict[tuple[str, str], str | None]
+
+
 def parse(values: Mapping[str, Any]) -> Knobs:
     """Check a plain mapping and return its frozen form.
 
     Raises:
         KnobError: with a line for every value that is unknown, missing, out of range, or at odds with another.
     """
+    knobs = read(values)
+    check(knobs)
+    return knobs
+
+
+def check(knobs: Knobs) -> None:
+    """Raise KnobError where knobs are at odds with each other."""
+    if problems := list(_cross_field_problems(knobs)):
+        raise KnobError(*problems)
+
+
+def read(values: Mapping[str, Any], refusals: Refusals | None = None) -> Knobs:
+    """The frozen form of a plain mapping, each knob checked by itself.
+
+    Args:
+        refusals: what the rules have said so far, for who reads many mappings that have most values in common.
+
+    Raises:
+        KnobError: with a line for every value that is unknown, missing or out of range.
+    """
+    refusals = {} if refusals is None else refusals
     problems: list[str] = []
-    values = dict(values)
+    values = {name: value for name, value in values.items() if name not in _OF_THE_DESIGN}
     data = values.pop("data", None)
     tracking = values.pop("tracking", None)
     name = data.get("name") if isinstance(data, Mapping) else data
     if isinstance(data, Mapping) and isinstance(name, str) and name in DATA:
-        values["data"] = _record(DATA[name], data, "data.", problems)
+        values["data"] = _record(DATA[name], data, "data.", problems, refusals)
     else:
         problems.append(f"data={name}: must be one of {', '.join(DATA)}{suggest(str(name), DATA)}")
         values["data"] = None
-    values["tracking"] = _record(Tracking, tracking if isinstance(tracking, Mapping) else {}, "tracking.", problems)
-    knobs = _record(Knobs, values, "", problems)
-    if knobs is not None:
-        problems.extend(_cross_field_problems(knobs))
+    of_tracking = tracking if isinstance(tracking, Mapping) else {}
+    values["tracking"] = _record(Tracking, of_tracking, "tracking.", problems, refusals)
+    knobs = _record(Knobs, values, "", problems, refusals)
     if problems or knobs is None:
-        raise KnobError(*problems)
+        # Only where all knobs can be read can they be at odds with each other.
+        raise KnobError(*problems, *(() if knobs is None else _cross_field_problems(knobs)))
     return knobs
 
 
-def _record(kind: type[Parsed], values: Mapping[str, Any], prefix: str, problems: list[str]) -> Parsed | None:
+def read_design(values: object) -> Design:
+    """The frozen form of the group `design`. Raises KnobError."""
+    problems: list[str] = []
+    given = {k: v for k, v in values.items() if k != "job"} if isinstance(values, Mapping) else {}
+    design = _record(Design, given, "design.", problems, {})
+    if design is None:
+        raise KnobError(*problems)
+    return design
+
+
+def _record(
+    kind: type[Parsed], values: Mapping[str, Any], prefix: str, problems: list[str], refusals: Refusals
+) -> Parsed | None:
     names = knob_names(kind)
     found = [
         f"{prefix}{name}={show(value)}: unknown knob{suggest(name, names)}"
@@ -332,10 +440,31 @@ def _record(kind: type[Parsed], values: Mapping[str, Any], prefix: str, problems
     for f in fields(kind):  # type: ignore[arg-type]
         if f.name not in values:
             found.append(f"{prefix}{f.name}: missing; {f.metadata['doc']}")
-        elif (refusal := _refusal(f, values[f.name])) is not None and not _follows(f.name, values):
-            found.append(f"{prefix}{f.name}={show(values[f.name])}: {refusal}")
+            continue
+        asked = kind.__name__ + prefix + f.name, repr(values[f.name])
+        if asked not in refusals:
+            refusals[asked] = _refusal(f, values[f.name])
+        if (refusal := refusals[asked]) is not None and not _follows(f.name, values):
+            found.append(
+                f"{prefix}{f.name}={show(values[f.name])}: {refusal}{'' if prefix else _hint(f.name, values[f.name])}"
+            )
     problems.extend(found)
-    return None if found else kind(**values)
+    return None if found else kind(**{f.name: _typed(f, values[f.name]) for f in fields(kind)})  # type: ignore[arg-type]
+
+
+def _typed(f: Field[Any], value: object) -> object:
+    """One value, one form: 0 and 0.0 are the same level of `dropout`, and give the same fingerprint."""
+    rule = f.metadata.get("rule")
+    if isinstance(rule, Number) and rule.kind is float and isinstance(value, int):
+        return float(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _hint(name: str, value: object) -> str:
+    """What to type instead of a comma list in quotes."""
+    if not isinstance(value, str) or "," not in value:
+        return ""
+    return f"; the levels of a factor go without quotes: -m {name}={value.replace(' ', '')}"
 
 
 def _follows(name: str, values: Mapping[str, Any]) -> bool:
@@ -370,12 +499,14 @@ def _cross_field_problems(knobs: Knobs) -> Iterator[str]:
 
 def describe_knobs() -> str:
     """Every knob with its meaning and its range, a line each."""
-    records: dict[str, type] = {"": Knobs, **{f"data={name}: data.": record for name, record in DATA.items()}}
+    of_data = {f"data={name}: data.": record for name, record in DATA.items()}
+    records: dict[str, type] = {"": Knobs, "design.": Design, **of_data}
     lines = []
     for prefix, record in records.items():
         for f in fields(record):
             if "rule" in f.metadata and not (prefix and f.name == "name"):
                 lines.append(f"  {prefix + f.name:<16} {f.metadata['doc']} ({f.metadata['rule'].range()})")
+    lines.append(f"  {'components.NAME':<16} a part and its off level, for the designs (for example clip=null)")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ import ablate
 from ablate.config import KnobError
 from ablate.registry import RECURRENT_LAYERS, Registry
 from ablate.study import plan, worker
-from ablate.study.cells import Job, make_cells, study_name
+from ablate.study.cells import Job, make_cells, make_study
 from ablate.study.plan import code_digest, fingerprint, make_plan, source_digests
 from ablate.study.view import Progress
 from ablate.track.journal import JOURNAL, Folder, Journal
@@ -34,7 +34,7 @@ def test_a_grid_gives_a_cell_for_every_combination_labelled_by_its_levels():
         "depth=1 tie=true", "depth=1 tie=false", "depth=2 tie=true", "depth=2 tie=false",
     ]  # fmt: skip
     assert cells[1].levels == {"depth": "1", "tie": "false"}
-    assert study_name(cells) == "depth-tie"
+    assert make_study(jobs(depth=[1, 2], tie=["true", "False"])).name == "depth-tie"
 
 
 def test_seeds_and_a_sweep_over_seed_give_the_same_cells():

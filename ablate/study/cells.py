@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ablate.config import KnobError, Knobs, parse, show
+from ablate.config import Design, KnobError, Knobs, Refusals, check, read, read_design, show
+from ablate.study.conditions import Condition, Values, read_condition, values_of
+from ablate.study.designs import Asked, Component, check_use, declared, read_asked
 
 # Knobs that belong to a launch as a whole.
-_ONE_VALUE = ("runs", "reports", "name", "tracking", "workers")
+_ONE_VALUE = ("runs", "reports", "name", "tracking", "workers", "plan")
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
 _NOT_FACTORS = ("seed", "seeds")
+# What says which cells there are.
+_OF_THE_DESIGN = ("design", "components")
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ class Cell:
     """One combination of levels.
 
     Attributes:
-        label: what tells it from the study's other cells, for example "depth=2 tie=true".
-        levels: factor → level, as typed.
+        label: what tells it from the study's other cells, for example "depth=2 tie=true", or "without tying".
+        levels: every factor of the study → level, resolved where the cell's own overrides do not name it.
+        components: every declared component → whether it is on.
         knobs: everything that is set.
         seeds: its replicates.
     """
@@ -44,6 +49,7 @@ class Cell:
     knobs: Knobs
     seeds: tuple[int, ...]
     environment: Mapping[str, str]
+    components: Mapping[str, bool] = field(default_factory=dict)
 
     def record(self) -> dict[str, object]:
         """Every knob of its trials, as it may be written down."""
@@ -62,49 +68,217 @@ def _recorded(knobs: Knobs, environment: Mapping[str, str]) -> dict[str, object]
     return record
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A cell that a design would have had, and why it has not."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """The cells that one command asks for.
+
+    Attributes:
+        kinds: of its designs.
+        components: names of those that the designs vary, in their order.
+    """
+
+    cells: Sequence[Cell]
+    kinds: Sequence[str]
+    components: Sequence[str]
+    left_out: Sequence[LeftOut]
+
+    @property
+    def name(self) -> str:
+        """The name asked for, else the design's, else the factors joined, else the only cell's model."""
+        first = self.cells[0]
+        if first.knobs.name is not None:
+            return first.knobs.name
+        of_factors = {*self.kinds} <= {"grid", "one_factor"}
+        factors = [factor.replace(".", "_") for factor in first.levels] if of_factors else []
+        return "-".join([*(kind for kind in self.kinds if kind != "grid"), *factors]) or first.knobs.model
+
+    def record(self) -> dict[str, object]:
+        """The design, as a launch writes it down."""
+        return {
+            "kind": "+".join(self.kinds),
+            "components": list(self.components),
+            "left_out": [asdict(left_out) for left_out in self.left_out],
+        }
+
+
 def make_cells(jobs: Sequence[Job]) -> list[Cell]:
-    """Check all jobs and merge those with the same knobs: their seeds are replicates of one cell.
+    """The cells of `make_study`."""
+    return list(make_study(jobs).cells)
+
+
+def make_study(jobs: Sequence[Job]) -> Study:
+    """Check all jobs, leave out what a design excludes, and merge jobs with the same knobs: one cell, more seeds.
 
     Raises:
-        KnobError: with what is wrong in any of them, each problem once.
+        KnobError: with what is wrong in any of them, each problem once; when no cell is left.
     """
-    parsed = _parse_all(jobs)
+    reader = _Reader()
+    designs = [reader.design(job) for job in jobs]
+    asked = [read_asked(job.values) for job in jobs]
+    if all(a is None for a in asked):
+        check_use(designs)
     varied = _varied(jobs)
-    merged: dict[str, Cell] = {}
-    for job, knobs in zip(jobs, parsed, strict=True):
-        job_levels = _levels(job, knobs, varied)
-        label = _label(job_levels, knobs)
-        seeds = tuple(range(knobs.seed, knobs.seed + knobs.seeds))
-        identity = json.dumps({**knobs.deciding(), "data": asdict(knobs.data)}, sort_keys=True)
-        if (same := merged.get(identity)) is not None:
-            seeds = tuple(dict.fromkeys((*same.seeds, *seeds)))
-            label, job_levels, knobs = same.label, dict(same.levels), same.knobs
-        merged[identity] = Cell(label, job_levels, knobs, seeds, job.environment)
-    return list(merged.values())
+    candidates = [c for job, a in zip(jobs, asked, strict=True) if (c := reader.candidate(job, a, varied)) is not None]
+    left_out = dict.fromkeys(skipped for candidate in candidates for skipped in candidate.skipped())
+    exclude = dict.fromkeys(text for design in designs for text in design.exclude)
+    kept = _keep(candidates, reader, [read_condition(text, "design.exclude") for text in exclude], left_out, len(jobs))
+    reader.finish()
+    return Study(
+        cells=_merged(kept),
+        kinds=list(dict.fromkeys(design.kind for design in designs)),
+        components=list(dict.fromkeys(name for a in asked if a is not None for name in a.components)),
+        left_out=list(left_out),
+    )
 
 
-def study_name(cells: Sequence[Cell]) -> str:
-    """The name asked for, else the factors joined, else the only cell's model."""
-    first = cells[0]
-    if first.knobs.name is not None:
-        return first.knobs.name
-    return "-".join(factor.replace(".", "_") for factor in first.levels) or first.knobs.model
+@dataclass(frozen=True)
+class _Candidate:
+    """A job whose knobs are right each by itself; whether they go together is not known yet.
+
+    Attributes:
+        typed: the levels that its own overrides name.
+        levels: of every factor.
+        values: what a condition can name.
+    """
+
+    job: Job
+    asked: Asked | None
+    knobs: Knobs
+    typed: Mapping[str, str]
+    levels: Mapping[str, str]
+    values: Values
+    components: Mapping[str, Component]
+
+    @property
+    def label(self) -> str:
+        return self._before + self.asked.label if self.asked and self.asked.label else _label(self.typed, self.knobs)
+
+    @property
+    def _before(self) -> str:
+        """The levels of what lies outside the design: "lr=0.1 "."""
+        outside = [name.lstrip("+") for name in self.asked.at] if self.asked is not None else []
+        return "".join(f"{name}={self.levels[name]} " for name in outside)
+
+    def skipped(self) -> list[LeftOut]:
+        """What the design had no use for, as the sweeper found."""
+        given = self.asked.left_out if self.asked is not None else ()
+        return [LeftOut(self._before + one["label"], one["reason"]) for one in given]
+
+    def refusal(self) -> str | None:
+        """Which component's rule it breaks; None: none."""
+        return next((r for c in self.components.values() if (r := c.refusal(self.values)) is not None), None)
+
+    def cell(self) -> Cell:
+        """With its replicates."""
+        seeds = tuple(range(self.knobs.seed, self.knobs.seed + self.knobs.seeds))
+        on = {name: component.is_on(self.values) for name, component in self.components.items()}
+        return Cell(self.label, dict(self.levels), self.knobs, seeds, self.job.environment, on)
 
 
-def _parse_all(jobs: Sequence[Job]) -> list[Knobs]:
-    parsed, problems = [], {}
-    for job in jobs:
+class _Reader:
+    """Reads jobs, which have most in common: what was read once is not read again. Collects what is wrong."""
+
+    def __init__(self) -> None:
+        self._refusals: Refusals = {}
+        self._designs: dict[str, Design] = {}
+        self._components: dict[str, dict[str, Component]] = {}
+        self._one: dict[str, dict[str, None]] = {name: {} for name in _ONE_VALUE}
+        self.problems: dict[str, None] = {}
+
+    def design(self, job: Job) -> Design:
+        values = {**job.values["design"], "job": None}
+        if (text := repr(values)) not in self._designs:
+            self._designs[text] = read_design(values)
+        return self._designs[text]
+
+    def candidate(self, job: Job, asked: Asked | None, varied: Sequence[str]) -> _Candidate | None:
+        """None where it cannot be read."""
         try:
-            parsed.append(parse(job.values))
+            knobs = read(job.values, self._refusals)
+            components = self._declared(job)
         except KnobError as error:
-            problems.update(dict.fromkeys(error.problems))
-    for name in _ONE_VALUE:
-        values = list(dict.fromkeys(str(getattr(knobs, name)) for knobs in parsed))
-        if len(values) > 1:
-            problems[f"{name}={','.join(values)}: a study has one {name}; start one study for each"] = None
-    if problems:
-        raise KnobError(*problems)
-    return parsed
+            self.problems.update(dict.fromkeys(error.problems))
+            return None
+        for name, values in self._one.items():
+            values[str(getattr(knobs, name))] = None
+        typed = dict(_pairs(job.overrides))
+        levels = _levels(typed, knobs, varied, job.environment)
+        own = {name: level for name, level in levels.items() if name in typed}
+        return _Candidate(job, asked, knobs, own, levels, values_of(knobs), components)
+
+    def _declared(self, job: Job) -> dict[str, Component]:
+        values = job.values.get("components", {})
+        if (text := repr(values)) not in self._components:
+            self._components[text] = declared(values)
+        return self._components[text]
+
+    def finish(self) -> None:
+        """Raise KnobError with all that is wrong."""
+        for name, values in self._one.items():
+            if len(values) > 1:
+                self.problems[f"{name}={','.join(values)}: a study has one {name}; start one study for each"] = None
+        if self.problems:
+            raise KnobError(*self.problems)
+
+
+def _keep(
+    candidates: Sequence[_Candidate],
+    reader: _Reader,
+    exclude: Sequence[Condition],
+    left_out: dict[LeftOut, None],
+    jobs: int,
+) -> list[_Candidate]:
+    """Those that are cells; the others are noted in `left_out`, or, where nothing else was asked for, are problems."""
+    excluded, refused, kept = {}, {}, []
+    for candidate in candidates:
+        if (condition := next((c for c in exclude if c.holds(candidate.values)), None)) is not None:
+            excluded[LeftOut(candidate.label, condition.text)] = candidate
+        elif (refusal := candidate.refusal()) is not None:
+            refused[LeftOut(candidate.label, refusal)] = candidate
+        else:
+            kept.append(candidate)
+    # A cell that was asked for alone is not left out: its knobs are wrong.
+    alone = not kept and len(candidates) == jobs
+    for candidate in (*kept, *(refused.values() if alone else ())):
+        try:
+            check(candidate.knobs)
+        except KnobError as error:
+            reader.problems.update(dict.fromkeys(error.problems))
+    if alone and not reader.problems:
+        reader.problems[_no_cell_left([*excluded], [*refused])] = None
+    left_out.update(dict.fromkeys((*excluded, *refused)))
+    return kept
+
+
+def _no_cell_left(excluded: Sequence[LeftOut], refused: Sequence[LeftOut]) -> str:
+    if not excluded:
+        return f"{refused[0].label}: {refused[0].reason}, which does not hold, and no other cell is left"
+    conditions = ", ".join(f'"{text}"' for text in dict.fromkeys(left.reason for left in excluded))
+    return f"design.exclude=[{conditions}]: leaves no cell; take out a condition, or add levels where none holds"
+
+
+def _merged(kept: Sequence[_Candidate]) -> list[Cell]:
+    """Each configuration once, under the label that came first, with the seeds of all."""
+    merged: dict[str, Cell] = {}
+    labels: set[str] = set()
+    for candidate in kept:
+        cell = candidate.cell()
+        identity = json.dumps({**cell.knobs.deciding(), "data": asdict(cell.knobs.data)}, sort_keys=True)
+        if (same := merged.get(identity)) is not None:
+            cell = replace(same, seeds=tuple(dict.fromkeys((*same.seeds, *cell.seeds))))
+        elif cell.label in labels:  # two designs may have a base each
+            cell = replace(cell, label=f"{cell.label} ({_label(cell.levels, cell.knobs)})")
+        merged[identity] = cell
+        labels.add(cell.label)
+    return list(merged.values())
 
 
 def _varied(jobs: Sequence[Job]) -> list[str]:
@@ -114,16 +288,28 @@ def _varied(jobs: Sequence[Job]) -> list[str]:
     return [name for name in names if name not in _NOT_FACTORS and len({job.get(name) for job in pairs}) > 1]
 
 
-def _levels(job: Job, knobs: Knobs, varied: Sequence[str]) -> dict[str, str]:
+def _levels(
+    typed: Mapping[str, str], knobs: Knobs, varied: Sequence[str], environment: Mapping[str, str]
+) -> dict[str, str]:
     """Factor → level of a job; a knob's level as it was understood, a preset's as it was typed."""
-    typed, understood = dict(_pairs(job.overrides)), _recorded(knobs, job.environment)
-    return {name: show(understood.get(name, typed[name])) for name in varied if name in typed}
+    understood = _recorded(knobs, environment)
+    resolved = {"data": knobs.data.name}
+    return {name: _shown(understood.get(name, typed.get(name, resolved.get(name)))) for name in varied}
+
+
+def _shown(level: object) -> str:
+    """A level as a user would type it: dropout=0, which is held as 0.0."""
+    short = isinstance(level, float) and level.is_integer() and abs(level) < 1e6
+    return show(int(level) if short else level)  # type: ignore[call-overload]
 
 
 def _pairs(overrides: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Name and value, of what is no part of the design."""
     for override in overrides:
         name, _, value = override.partition("=")
-        yield name.lstrip("+~"), value
+        name = name.lstrip("+~")
+        if name.partition(".")[0] not in _OF_THE_DESIGN:
+            yield name, value
 
 
 def _label(levels: Mapping[str, str], knobs: Knobs) -> str:

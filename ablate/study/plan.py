@@ -12,18 +12,43 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import ablate
 from ablate.config import Data, KnobError, Knobs, show
 from ablate.data import Corpus, Windows, check_fits, load_corpus
+from ablate.model import RecurrentLM
 from ablate.registry import OPTIMIZERS, RECURRENT_LAYERS
 from ablate.study.cells import Cell
 from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
 from ablate.train import Trial
-from ablate.train.engine import budget
+from ablate.train.engine import budget, validation_windows
 from ablate.train.machine import settle
 
 _DECIDING_PACKAGES = ("data", "model", "train")
 DONE = ("FINISHED", "DIVERGED")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The arithmetic of a trial, in floating-point operations, and how often each part of it is done.
+
+    Attributes:
+        window, eval_window: operations of one window of training, of one of an evaluation.
+        windows, eval_windows: how many there are; the latter in all validations and the test.
+        evaluations: how many of those.
+    """
+
+    window: float
+    windows: int
+    eval_window: float
+    eval_windows: int
+    evaluations: int
+
+    @property
+    def total(self) -> float:
+        """Operations of the whole trial."""
+        return self.window * self.windows + self.eval_window * self.eval_windows
 
 
 @dataclass(frozen=True)
@@ -36,8 +61,7 @@ class PlannedTrial:
         data: what a record says of the corpus it was planned with: name, digest, tokens, vocabulary, floor_nll.
         status: of its journal: FINISHED and DIVERGED are not trained again.
         why: what changed since the study's last launch had a result for this cell and seed; "" where there was none.
-        windows: its budget.
-        work: floating-point operations of its training, for an estimate of the time left.
+        effort: its arithmetic, for an estimate of the time it takes.
     """
 
     cell: Cell
@@ -49,8 +73,17 @@ class PlannedTrial:
     status: str
     why: str
     parameters: int
-    windows: int
-    work: float
+    effort: Effort
+
+    @property
+    def windows(self) -> int:
+        """Its budget."""
+        return self.effort.windows
+
+    @property
+    def work(self) -> float:
+        """Floating-point operations of the whole trial."""
+        return self.effort.total
 
     @property
     def is_done(self) -> bool:
@@ -96,9 +129,12 @@ _load = cache(load_corpus)
 
 def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[str, int], str]) -> list[PlannedTrial]:
     knobs = cell.knobs
-    parameters = count_parameters(knobs, len(corpus.words))
+    parameters, matrices = _size(
+        len(corpus.words), knobs.rnn, knobs.depth, knobs.hidden, knobs.embedding, knobs.tie, knobs.residual
+    )
+    effort = _effort(knobs, corpus, matrices)
     sources = source_digests(knobs)
-    windows = budget(knobs, Windows(corpus.train, knobs.batch, knobs.window).per_epoch)
+    code = code_digest(sources)
     data = {
         "name": corpus.name,
         "digest": corpus.digest,
@@ -108,16 +144,15 @@ def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[s
     }
     trials = []
     for seed in cell.seeds:
-        print_ = fingerprint(knobs, seed, corpus.digest, code_digest(sources))
+        print_ = fingerprint(knobs, seed, corpus.digest, code)
         place = folder.trial(print_)
         state = status(_attempt(place))
         former = earlier.get((cell.label, seed))
         why = ""
         if state not in DONE and former not in (None, print_):
             why = what_changed(_attempt(folder.trial(str(former))), knobs, sources, corpus.digest)
-        work = _work(knobs, len(corpus.words), windows)
         trials.append(
-            PlannedTrial(cell, Trial(knobs, seed), data, sources, print_, place, state, why, parameters, windows, work)
+            PlannedTrial(cell, Trial(knobs, seed), data, sources, print_, place, state, why, parameters, effort)
         )
     return trials
 
@@ -205,18 +240,33 @@ def git_facts() -> dict[str, str]:
     return {"git_commit": commit, "git_dirty": str(bool(changes)).lower()}
 
 
-def count_parameters(knobs: Knobs, vocabulary: int) -> int:
-    """Trained numbers of the model, found without allocating it."""
-    import torch
+@cache
+def _size(
+    vocabulary: int, rnn: str, depth: int, hidden: int, embedding: int, tie: bool, residual: bool
+) -> tuple[int, int]:
+    """Trained numbers of a model, and how many of its numbers multiply something at every token.
 
-    from ablate.train.engine import make_model
-
+    Found without allocating it. The latter are the recurrent layers' matrices and the output's; of the embedding one
+    row is looked up.
+    """
     with torch.device("meta"):
-        return make_model(knobs, vocabulary).parameter_count()
+        model = RecurrentLM(
+            vocabulary=vocabulary, rnn=rnn, depth=depth, hidden=hidden, embedding=embedding, dropout=0.0, tie=tie,
+            residual=residual,
+        )  # fmt: skip
+    matrices = [p for p in model.layers.parameters() if p.dim() > 1] + [model.output.weight]
+    return model.parameter_count(), sum(matrix.numel() for matrix in matrices)
 
 
-def _work(knobs: Knobs, vocabulary: int, windows: int) -> float:
-    """6 operations a token for every matrix parameter that it touches; the embedding is only looked up."""
-    gates = 4 if knobs.rnn == "lstm" else 1
-    recurrent = gates * knobs.hidden * (knobs.embedding + knobs.hidden + 2 * knobs.hidden * (knobs.depth - 1))
-    return 6.0 * windows * knobs.batch * knobs.window * (recurrent + knobs.hidden * vocabulary)
+def _effort(knobs: Knobs, corpus: Corpus, matrices: int) -> Effort:
+    """2 operations a token for every matrix element that it meets, forwards; 4 more backwards."""
+    per_epoch = Windows(corpus.train, knobs.batch, knobs.window).per_epoch
+    validations = len(validation_windows(knobs, per_epoch))
+    valid, test = (Windows(ids, knobs.eval_batch, knobs.eval_window).per_epoch for ids in (corpus.valid, corpus.test))
+    return Effort(
+        window=6.0 * knobs.batch * knobs.window * matrices,
+        windows=budget(knobs, per_epoch),
+        eval_window=2.0 * knobs.eval_batch * knobs.eval_window * matrices,
+        eval_windows=validations * valid + test,
+        evaluations=validations + 1,
+    )

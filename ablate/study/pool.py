@@ -34,9 +34,7 @@ class Pool:
     """
 
     def __init__(self, workers: int, command: str, view: View) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # One worker has what torch chooses by itself.
-        threads = None if workers == 1 else max(1, cores // workers)
+        threads = threads_of(workers)
         self._workers = workers
         self._command = command
         self._view = view
@@ -111,6 +109,12 @@ class Pool:
 
     def _all_busy(self, waiting: deque[PlannedTrial]) -> bool:
         return all(self._view.progress.states[p.fingerprint] == "busy" for p in waiting)
+
+
+def threads_of(workers: int) -> int | None:
+    """Threads of each worker where `threads` does not say; None: what torch chooses by itself, which one worker has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return None if workers == 1 else max(1, cores // workers)
 
 
 def _how_it_died(exitcode: int | None) -> str:

@@ -9,37 +9,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablate.report import Report, write_report
-from ablate.study.cells import Cell, study_name
+from ablate.study.cells import Cell, Study
+from ablate.study.estimate import show_plan
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
-from ablate.study.view import make_view
+from ablate.study.view import describe_left_out, make_view
 from ablate.track.journal import Event, Folder, Journal, replace_text
 from ablate.track.mirror import Mirror, tracking_uri
 from ablate.track.read import read_study
 from ablate.train import Checkpoints
 
 
-def run_study(cells: Sequence[Cell]) -> int:
+def run_study(study: Study) -> int:
     """Train what is not finished yet, write the report, and return the exit code.
 
     Returns:
-        0: every trial finished; 1: some failed or diverged, the others stand.
+        0: every trial finished, or only the plan was asked for; 1: some failed or diverged, the others stand.
 
     Raises:
         KnobError: before anything is trained, with everything that is wrong.
     """
-    knobs = cells[0].knobs
+    knobs = study.cells[0].knobs
     folder = Folder(knobs.runs)
-    name = study_name(cells)
-    plan = make_plan(cells, folder, name)
+    name = study.name
+    plan = make_plan(study.cells, folder, name)
+    if knobs.plan:
+        show_plan(study, plan)
+        return 0
     command = _command()
-    launched = _record_launch(folder, name, command, plan)
+    launched = _record_launch(folder, study, command, plan)
     view = make_view(name, plan)
     mirror = Mirror(folder, knobs.tracking.uri, launched, view.note) if knobs.tracking.enabled else None
     if mirror is not None:
         mirror.start()
     try:
         with view:
+            for note in describe_left_out(study.left_out):
+                view.note(note)
             for planned in plan:
                 if planned.is_done:
                     view.skipped(planned)
@@ -56,22 +62,24 @@ def run_study(cells: Sequence[Cell]) -> int:
     return _exit_code(report)
 
 
-def _record_launch(folder: Folder, name: str, command: str, plan: Sequence[PlannedTrial]) -> Event:
+def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[PlannedTrial]) -> Event:
     trials: dict[str, tuple[Cell, list[dict[str, object]]]] = {}
     for planned in plan:
         trials.setdefault(planned.cell.label, (planned.cell, []))[1].append(
             {"seed": planned.trial.seed, "fingerprint": planned.fingerprint}
         )
     launched: Event = {
-        "study": name,
+        "study": study.name,
         "command": command,
+        "design": study.record(),
         "reports": plan[0].trial.knobs.reports,
         "cells": [
-            {"label": label, "levels": dict(cell.levels), "trials": rows} for label, (cell, rows) in trials.items()
+            {"label": label, "levels": dict(cell.levels), "components": dict(cell.components), "trials": rows}
+            for label, (cell, rows) in trials.items()
         ],
     }
-    Journal(folder.study(name)).append("launched", **launched)
-    replace_text(folder.latest(), name)
+    Journal(folder.study(study.name)).append("launched", **launched)
+    replace_text(folder.latest(), study.name)
     return launched
 
 

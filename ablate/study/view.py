@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.report import Report
+from ablate.study.cells import LeftOut
 from ablate.study.plan import PlannedTrial
 from ablate.track.journal import Event
 from ablate.track.units import duration, perplexity
 
 _ROWS_SHOWN = 24
-_FILE_WIDTH = 160
+_NAMES_SHOWN = 10
+FILE_WIDTH = 160
 
 
 @dataclass
@@ -201,7 +203,7 @@ def make_view(name: str, plan: Sequence[PlannedTrial]) -> View:
     if console.is_terminal:
         return LiveView(name, plan, console)
     # In a file there is no edge to wrap a table at.
-    return View(name, plan, Console(width=_FILE_WIDTH))
+    return View(name, plan, Console(width=FILE_WIDTH))
 
 
 def _around_current(progress: Progress) -> Sequence[PlannedTrial]:
@@ -216,6 +218,19 @@ def result(finished: Event) -> str:
         return f"{finished['status']} at window {finished['diverged_at']}: the loss is not a finite number"
     valid, test = perplexity(finished["valid_nll"]), perplexity(finished["test_nll"])
     return f"valid {valid:,.1f} · test {test:,.1f} · {duration(finished['seconds'])}"
+
+
+def describe_left_out(left_out: Sequence[LeftOut]) -> list[str]:
+    """One line a reason: which cells a design has not, and why."""
+    labels: dict[str, list[str]] = {}
+    for one in left_out:
+        labels.setdefault(one.reason, []).append(one.label)
+    return [f"left out, {reason}: {_some(names)}" for reason, names in labels.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return " · ".join(names[:_NAMES_SHOWN]) + (f" · and {more} more" if more > 0 else "")
 
 
 def _how_it_starts(planned: PlannedTrial, kind: str, window: int) -> str:

@@ -34,14 +34,11 @@ class StudyLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the study; leaves with its exit code when something has no result."""
-        from ablate.__main__ import run_jobs
+        from ablate.__main__ import compose_jobs, run_jobs
 
-        # Hydra has written the overrides down there, a tracking URI's password too; journals record a launch without.
+        # Hydra's basic sweeper has written the overrides down there, a tracking URI's password too.
         Path(self._config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
-        configs = [
-            self._context.config_loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides
-        ]
-        code = run_jobs(configs)
+        code = run_jobs(compose_jobs(self._context.config_loader, self._config, job_overrides))
         if code != 0:
             raise SystemExit(code)
-        return [JobReturn(status=JobStatus.COMPLETED) for _ in configs]
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in job_overrides]

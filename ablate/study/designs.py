@@ -1,0 +1,344 @@
+"""Designs: factors and components → the cells of a study, each as the overrides that make it. Pure functions.
+
+A component is a part with an off level. `declared` reads what conf/config.yaml says of them, `jobs` what a command line
+asks for; which of the cells can be trained is settled in `cells`, where their knobs are known.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+from ablate.config import Design, KnobError, Knobs, read, read_design, rules, unknown_name
+from ablate.registry import suggest
+from ablate.study.conditions import Condition, Values, read_condition, read_level, values_of
+
+_ONCE = ("design", "components", "study")  # what a study has one of
+OF_COMPONENTS = ("leave_one_out", "cumulative", "add_one_in")
+
+Levels = dict[str, str]  # override's key → value, as typed
+Compose = Callable[[Sequence[str]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part with an off level.
+
+    Attributes:
+        off: knob → level, the overrides that switch it off.
+        requires: conditions that hold wherever it is on.
+        excludes: conditions that hold nowhere where it is on.
+    """
+
+    name: str
+    off: Mapping[str, str]
+    requires: tuple[Condition, ...] = ()
+    excludes: tuple[Condition, ...] = ()
+
+    def is_on(self, values: Values) -> bool:
+        """Whether any of its knobs differs from its off level."""
+        return any(values.get(knob) != read_level(level) for knob, level in self.off.items())
+
+    def refusal(self, values: Values) -> str | None:
+        """Why a cell with these knobs cannot be, for example "tying requires embedding=hidden"; None: it can."""
+        if not self.is_on(values):
+            return None
+        for condition in self.requires:
+            if not condition.holds(values):
+                return f"{self.name} requires {condition.text}"
+        for condition in self.excludes:
+            if condition.holds(values):
+                return f"{self.name} excludes {condition.text}"
+        return None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a design says of one of its cells.
+
+    Attributes:
+        label: "" where the cell is called by its levels.
+        at: factors outside the design, whose levels come before the label.
+        components: what the design varies, in its order.
+        left_out: label and reason of what the design would have had otherwise.
+    """
+
+    label: str = ""
+    at: Sequence[str] = ()
+    components: Sequence[str] = ()
+    left_out: Sequence[Mapping[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command line: every override's levels by its key, the keys that are factors, and the designs to unite."""
+
+    levels: Mapping[str, Sequence[str]]
+    factors: Sequence[str]
+    designs: Sequence[str] = ()
+
+    def fixed(self) -> Levels:
+        """What is the same in every cell."""
+        return {key: levels[0] for key, levels in self.levels.items() if key not in self.factors}
+
+    def grid(self) -> list[Levels]:
+        """Every combination of levels, the last factor varying fastest."""
+        return [dict(zip(self.levels, levels, strict=True)) for levels in product(*self.levels.values())]
+
+
+def declared(values: object) -> dict[str, Component]:
+    """The components that a configuration declares, by name. Raises KnobError with all that is wrong with them."""
+    if not isinstance(values, Mapping):
+        raise KnobError(f'components={values}: must be a mapping; for example +components.clipping="clip=null"')
+    found: dict[str, Component] = {}
+    problems: list[str] = []
+    for name, declaration in values.items():
+        try:
+            found[str(name)] = _component(str(name), declaration)
+        except KnobError as error:
+            problems += error.problems
+    if problems:
+        raise KnobError(*problems)
+    return found
+
+
+def _component(name: str, declaration: object) -> Component:
+    where = f"components.{name}"
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise KnobError(f"{where}: a component's name is of letters, digits and _; for example {name_example()}")
+    given = declaration if isinstance(declaration, Mapping) else {"off": declaration}
+    given = {"off" if key is False else key: part for key, part in given.items()}  # YAML reads a bare off as false
+    if extra := [key for key in given if key not in ("off", "requires", "excludes")]:
+        raise KnobError(f"{where}: {extra[0]} is none of off, requires, excludes{suggest(str(extra[0]), _PARTS)}")
+    off = given.get("off")
+    if not isinstance(off, str) or not off.strip():
+        raise KnobError(f"{where}: needs the override that switches it off; for example {name_example()}")
+    return Component(
+        name,
+        dict(_off_level(where, override) for override in off.split()),
+        tuple(read_condition(text, f"{where}.requires") for text in _texts(where, given.get("requires"))),
+        tuple(read_condition(text, f"{where}.excludes") for text in _texts(where, given.get("excludes"))),
+    )
+
+
+_PARTS = ("off", "requires", "excludes")
+
+
+def name_example() -> str:
+    """A declaration that works."""
+    return '+components.clipping="clip=null"'
+
+
+def _texts(where: str, given: object) -> list[str]:
+    texts = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise KnobError(f"{where}: {given} is no condition; for example requires: embedding=hidden")
+    return texts
+
+
+def _off_level(where: str, override: str) -> tuple[str, str]:
+    knob, _, level = override.partition("=")
+    known = rules()
+    if knob not in known:
+        raise KnobError(f"{where}={override}: unknown knob {knob!r}{suggest(knob, known)}")
+    refusals = [rule.refusal(read_level(level)) for rule in known[knob]]
+    if all(refusal is not None for refusal in refusals):
+        raise KnobError(f"{where}={override}: {knob} {refusals[0]}")
+    return knob, level
+
+
+def jobs(typed: Typed, compose: Compose) -> list[list[str]]:
+    """The overrides of every cell that a command line asks for, in order.
+
+    Args:
+        compose: overrides → the values they resolve to.
+
+    Raises:
+        KnobError: for a design that cannot be made of what was typed.
+    """
+    for key in typed.factors:
+        if key.lstrip("+").partition(".")[0] in _ONCE:
+            name = key.lstrip("+")
+            raise KnobError(f"{key}={','.join(typed.levels[key])}: a study has one {name}; start a study for each")
+    fixed = typed.fixed()
+    presets = [{"design": name} for name in typed.designs] or [{}]
+    designs = [read_design(compose(_overrides(fixed | preset))["design"]) for preset in presets]
+    check_use(designs)
+    found = []
+    for preset, design in zip(presets, designs, strict=True):
+        here = Typed({**typed.levels, **{key: (name,) for key, name in preset.items()}}, typed.factors)
+        for levels, asked in _cells(here, design, compose):
+            found.append(_overrides(levels) + ([] if asked is None else [f"+design.job={_typed_mapping(asked)}"]))
+    return found
+
+
+def _cells(typed: Typed, design: Design, compose: Compose) -> list[tuple[Levels, Asked | None]]:
+    if design.kind == "grid":
+        return [(levels, None) for levels in typed.grid()]
+    if design.kind == "one_factor":
+        return one_factor(typed)
+    if design.kind == "cells":
+        return _listed(typed, design)
+    return [cell for levels in typed.grid() for cell in _of_components(levels, typed.factors, design, compose)]
+
+
+def one_factor(typed: Typed) -> list[tuple[Levels, Asked | None]]:
+    """The baseline, which has none of the factors' levels, then each level of each factor by itself."""
+    if not typed.factors:
+        raise KnobError("design=one_factor: varies each factor by itself, and none is given; add one, depth=1,2,4")
+    fixed = typed.fixed()
+    alone = [(fixed | {key: level}, Asked()) for key in typed.factors for level in typed.levels[key]]
+    return [(fixed, Asked("baseline")), *alone]
+
+
+def _listed(typed: Typed, design: Design) -> list[tuple[Levels, Asked | None]]:
+    cells = [_listed_cell(text) for text in design.cells]
+    for key in typed.factors:
+        if any(key in cell for cell in cells):
+            raise KnobError(f"{key}={','.join(typed.levels[key])}: design.cells sets {key} too; leave out one of them")
+    return [(levels | cell, Asked(at=typed.factors)) for levels in typed.grid() for cell in cells]
+
+
+def _listed_cell(text: str) -> Levels:
+    """ "depth=1 tie=true" as levels."""
+    cell = {}
+    for override in re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", text):
+        key, equals, level = override.partition("=")
+        where = f'design.cells=["{text}"]'
+        if not equals:
+            raise KnobError(f'{where}: {override} is no override; for example design.cells=["depth=1 tie=true"]')
+        if (refusal := unknown_name(key)) is not None:
+            raise KnobError(f"{where}: {refusal}")
+        if "," in re.sub(r"""\[.*?\]|\{.*?\}|"[^"]*"|'[^']*'""", "", level):
+            raise KnobError(
+                f"{where}: a cell has one level of {key}; write a cell for each, "
+                f'for example design.cells=["{key}={level.split(",")[0]}","{key}={level.split(",")[1]}"]'
+            )
+        cell[key] = level
+    return cell
+
+
+def _of_components(
+    levels: Levels, factors: Sequence[str], design: Design, compose: Compose
+) -> list[tuple[Levels, Asked | None]]:
+    """A design of components at one combination of the other factors' levels."""
+    values = compose(_overrides(levels))
+    full, components = read(values), declared(values.get("components", {}))
+    on, off = chosen(components, design, full)
+    varied = [key.lstrip("+") for key in factors]
+    for component in on:
+        if clash := [knob for knob in component.off if knob in varied]:
+            rest = ",".join(c.name for c in on if c is not component)
+            raise KnobError(
+                f"{clash[0]}: design={design.kind} varies it, as the component {component.name}, and so does a comma; "
+                f"give it one level, or leave {component.name} out, design.components=[{rest}]"
+            )
+    left_out = [
+        {"label": _WITH[design.kind].format(name), "reason": f"{name} is off in the full model"} for name in off
+    ]
+    cells = _OF_COMPONENTS[design.kind](on)
+    asked = Asked(at=factors, components=[component.name for component in on])
+    first = Asked(cells[0][0], asked.at, asked.components, left_out)
+    marks = [first, *(Asked(label, asked.at, asked.components) for label, _ in cells[1:])]
+    return [(levels | off, mark) for (_, off), mark in zip(cells, marks, strict=True)]
+
+
+def chosen(components: Mapping[str, Component], design: Design, full: Knobs) -> tuple[list[Component], list[str]]:
+    """The components that a design varies, which are on in the full model, and the names of those that are not.
+
+    Raises:
+        KnobError: for an unknown name, for two that share a knob, and where none is on.
+    """
+    names = list(components) if design.components is None else list(dict.fromkeys(design.components))
+    if unknown := [name for name in names if name not in components]:
+        raise KnobError(
+            f"design.components=[{','.join(names)}]: no component {unknown[0]!r}{suggest(unknown[0], components)}; "
+            f"declared are {', '.join(components)}"
+        )
+    values = values_of(full)
+    on = [components[name] for name in names if components[name].is_on(values)]
+    if not on:
+        off = ", ".join(f"{name} ({_as_typed(components[name].off)})" for name in names)
+        raise KnobError(
+            f"design={design.kind}: no component is on in the full model, model={full.model}; off are {off}; "
+            "switch one on, for example with model=better_lstm"
+        )
+    owner: dict[str, str] = {}
+    for component in on:
+        for knob in component.off:
+            if (other := owner.setdefault(knob, component.name)) != component.name:
+                raise KnobError(
+                    f"design={design.kind}: the components {other} and {component.name} both set {knob}; "
+                    f"vary one of them, for example design.components=[{other}]"
+                )
+    return on, [name for name in names if not components[name].is_on(values)]
+
+
+def leave_one_out(on: Sequence[Component]) -> list[tuple[str, Levels]]:
+    """The full model, then without each component: label and what is switched off."""
+    return [("full", {}), *((f"without {component.name}", dict(component.off)) for component in on)]
+
+
+def cumulative(on: Sequence[Component]) -> list[tuple[str, Levels]]:
+    """The model without any of the components, then one after another added, up to the full model."""
+    return [("base", _off(on)), *((f"+ {component.name}", _off(on[i:])) for i, component in enumerate(on, 1))]
+
+
+def add_one_in(on: Sequence[Component]) -> list[tuple[str, Levels]]:
+    """The model without any of the components, then with each alone."""
+    alone = [(f"only {component.name}", _off([c for c in on if c is not component])) for component in on]
+    return [("base", _off(on)), *alone]
+
+
+_OF_COMPONENTS = {"leave_one_out": leave_one_out, "cumulative": cumulative, "add_one_in": add_one_in}
+_WITH = {"leave_one_out": "without {}", "cumulative": "+ {}", "add_one_in": "only {}"}
+
+
+def _off(components: Sequence[Component]) -> Levels:
+    return {knob: level for component in components for knob, level in component.off.items()}
+
+
+def check_use(designs: Sequence[Design]) -> None:
+    """Refuse what no design asked for would read."""
+    kinds = [design.kind for design in designs]
+    cells = next((design.cells for design in designs if design.cells), ())
+    if cells and "cells" not in kinds:
+        raise KnobError(f"design.cells={json.dumps(list(cells))}: not used by design={kinds[0]}; add design=cells")
+    if "cells" in kinds and not cells:
+        raise KnobError('design=cells: names no cells; for example design.cells=["depth=1 tie=true","depth=2"]')
+    components = next((design.components for design in designs if design.components is not None), None)
+    if components is not None and not {*kinds} & {*OF_COMPONENTS}:
+        raise KnobError(
+            f"design.components=[{','.join(components)}]: not used by design={kinds[0]}; "
+            f"choose one of {', '.join(OF_COMPONENTS)}, for example design=leave_one_out"
+        )
+
+
+def read_asked(values: Mapping[str, Any]) -> Asked | None:
+    """What a job's design says of it; None for a job of a plain grid.
+
+    Raises:
+        KnobError: where the design was never applied, because another sweeper than ours made the job.
+    """
+    job = values.get("design", {}).get("job")
+    kind = values.get("design", {}).get("kind", "grid")
+    if job is None and kind != "grid":
+        raise KnobError(f"design={kind}: only the sweeper `study` knows it; leave out hydra/sweeper=… and hydra.mode=…")
+    return None if job is None else Asked(**job)
+
+
+def _overrides(levels: Mapping[str, str]) -> list[str]:
+    return [f"{key}={level}" for key, level in levels.items()]
+
+
+def _as_typed(levels: Mapping[str, str]) -> str:
+    return " ".join(_overrides(levels))
+
+
+def _typed_mapping(asked: Asked) -> str:
+    """As Hydra reads it: keys bare, texts quoted. Names of factors and components hold nothing that needs an escape."""
+    return re.sub(r'"(\w+)": ', r"\1: ", json.dumps(asdict(asked), ensure_ascii=False))
