@@ -179,11 +179,9 @@ def _of_missing(trials: pd.DataFrame) -> str:
     missing = trials[trials["status"] != "FINISHED"]
     if missing.empty:
         return ""
-    counted = missing.groupby("cell", sort=False)["status"].value_counts(sort=False)
-    by_cell: dict[str, list[str]] = {}
-    for (cell, status), count in counted.items():  # type: ignore[misc]  # the index is (cell, status)
-        by_cell.setdefault(str(cell), []).append(f"{count} {str(status).lower()}")
-    which = names([f"{cell} ({', '.join(what)})" for cell, what in by_cell.items()])
+    counts = {cell: missing.loc[missing["cell"] == cell, "status"].value_counts() for cell in cells_of(missing)}
+    told = {cell: ", ".join(f"{n} {str(status).lower()}" for status, n in by.items()) for cell, by in counts.items()}
+    which = names([f"{cell} ({what})" for cell, what in told.items()])
     return (
         f"{len(missing)} of {len(trials)} trials {'has' if len(missing) == 1 else 'have'} no result: {which}. "
         "What diverges or fails may be just what would have been worse: the means of these rows leave it out."
@@ -244,7 +242,8 @@ def _of_settings(done: pd.DataFrame) -> str:
     own = ~differing["factor"].astype(bool) & ~differing.index.isin([*_TOLD_APART, *_followers(done)])
     if not own.any():
         return ""
-    told = [f"{name} ({_by_value(row.drop('factor').to_dict())})" for name, row in differing[own].iterrows()]
+    values = differing[own].drop(columns="factor").astype(str).to_dict("index")
+    told = [f"{name} ({_by_value({str(cell): v for cell, v in row.items()})})" for name, row in values.items()]
     return (
         f"The rows differ in more than the factors of the study: {', '.join(told)}. "
         "A difference between two rows cannot be put down to one part alone."
