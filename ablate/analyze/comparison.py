@@ -1,13 +1,21 @@
-"""The comparison table: one row a cell, each beside the first."""
+"""The comparison table: one row a cell, each beside a baseline; what else differs; what to know before believing it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
-LEVEL = 0.95
+from ablate.analyze import paired as pairs
+from ablate.analyze.paired import Difference
+from ablate.analyze.table import cells_of, finished, judge, names, nll_table, show, without_finite_loss
+from ablate.config import KnobError
+from ablate.registry import suggest
+from ablate.track.units import duration
+
 # Knobs that a reader need not see: they name presets, or have no bearing on a result.
 _NOT_CONFOUNDS = {
     "model",
@@ -22,23 +30,50 @@ _NOT_CONFOUNDS = {
     "threads",
     "device",
 }
+_FACTS = ("parameters", "vocabulary_size", "tokens", "data_digest", "code", "torch", "device", "threads", "precision")
+# What warnings_for has a sentence of its own for, or what follows from the factors.
+_TOLD_APART = {*_FACTS} - {"torch"}
+_SETS_TOKENS = {"factor.train_tokens", "factor.epochs", "factor.windows", "factor.batch", "factor.window"}
+_WORTH_TELLING = 1.2  # train times that differ by less are noise of the machine
 
 
-def compare(trials: pd.DataFrame) -> pd.DataFrame:
+def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     """Summarise a study.
 
     Args:
         trials: one row a trial, as `read_study` gives it.
+        baseline: label of the cell that the others are compared with; None: the first.
 
     Returns:
         One row a cell, in the order of the study: `cell`, `parameters`, `tokens`, `train_seconds` (mean), `n`
         (finished trials), `valid_mean`, `valid_sd`, `test_mean`, `test_sd` (perplexity; sd over seeds, NaN with one),
-        `difference` (of test perplexity to the first row, as a ratio minus 1), `difference_low`, `difference_high`
-        (its 95 % interval), `pairs` (seeds that both rows finished) and `missing` (what did not finish, and why).
+        `difference` (of test perplexity to the baseline, as a ratio minus 1), `difference_low`, `difference_high`
+        (its 95 % interval, not corrected for the number of rows), `pairs` (seeds that both finished), `missing` (what
+        has no result, and why), and
+
+        - `difference_kind`: "paired"; "unpaired" (no seed in common: Welch's t); "" (nothing to compare).
+        - `p`, `p_sign_flip`: two-sided, as in `Difference`; `p_holm`: `p` corrected for all rows (Holm).
+        - `better`, `better_low`, `better_high`: probability that a new pair of seeds favours this row, and its 95 %
+          interval.
+        - `sd_nats`: standard deviation of the differences.
+        - `detectable`: the smallest ratio minus 1 that so many pairs show with a power of 80 %; `seeds_for_half`: the
+          pairs that show half of it. NaN without pairs.
+        - `verdict`: "baseline"; "better" or "worse" (p_holm < 0.05); "not distinguishable"; "one seed"; "no result".
+
+    Raises:
+        KnobError: when there is no cell `baseline`.
     """
-    cells = list(dict.fromkeys(trials["cell"]))
-    first = _finished(trials, cells[0])
-    return pd.DataFrame([_row(trials, cell, first) for cell in cells])
+    cells = cells_of(trials)
+    first = cells[0] if baseline is None else baseline
+    if first not in cells:
+        raise KnobError(f"baseline={first}: the study has no such cell{suggest(first, cells)}; use baseline={cells[0]}")
+    nll = nll_table(trials)
+    rows = pd.DataFrame([_row(trials, nll, cell, first) for cell in cells])
+    judged = judge(rows.rename(columns={"difference": "ratio"}), "better", "worse").rename(
+        columns={"ratio": "difference"}
+    )
+    judged.loc[judged["cell"] == first, "verdict"] = "baseline"
+    return judged
 
 
 def paired_difference(test_nll: NDArray[np.float64], base_nll: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -48,122 +83,251 @@ def paired_difference(test_nll: NDArray[np.float64], base_nll: NDArray[np.float6
         test_nll, base_nll: nats a token, shape [pairs], the same seed at the same place.
 
     Returns:
-        (difference, low, high); low and high are NaN with fewer than two pairs, all three with none. The interval is
-        Student's for the mean of the differences in log-perplexity (paired t), then exponentiated.
+        (difference, low, high), as in `Difference`.
     """
-    delta = test_nll - base_nll
-    if delta.size == 0:
-        return (float("nan"),) * 3
-    mean = float(delta.mean())
-    half = float("nan")
-    if delta.size > 1:
-        half = float(stats.t.ppf((1 + LEVEL) / 2, delta.size - 1) * delta.std(ddof=1) / np.sqrt(delta.size))
-    with np.errstate(over="ignore"):  # an absurd perplexity is infinite
-        difference, low, high = np.expm1([mean, mean - half, mean + half])
-    return float(difference), float(low), float(high)
+    found = pairs.paired(test_nll - base_nll)
+    return found.ratio, found.low, found.high
+
+
+def difference_between(nll: pd.DataFrame, cell: str, base: str) -> tuple[Difference, str, int]:
+    """What is known of `cell` against `base`.
+
+    Args:
+        nll: shape [seeds, cells], as `nll_table` gives it.
+
+    Returns:
+        (difference, kind, pairs): "paired" over the seeds that both have; "unpaired" where both have seeds and none in
+        common; "" where one has none.
+    """
+    a, b = nll[cell].dropna(), nll[base].dropna()
+    both = a.index.intersection(b.index)
+    if len(both):
+        return pairs.paired((a[both] - b[both]).to_numpy(float)), "paired", len(both)
+    if len(a) and len(b):
+        return pairs.unpaired(a.to_numpy(float), b.to_numpy(float)), "unpaired", 0
+    return Difference(0), "", 0
 
 
 def confounds(trials: pd.DataFrame) -> pd.DataFrame:
     """What differs between the cells: one row a knob or fact with more than one value, one column a cell.
 
-    The column `factor` says whether the study varied it on purpose; where it is False, the row is a confound.
+    The column `factor` says whether the study varied it on purpose; where it is False, the row is a confound. A cell
+    whose own trials differ shows all their values.
     """
     # A cell that has not started has no settings on record yet.
-    by_cell = trials[trials["parameters"].notna()].drop_duplicates("cell").set_index("cell")
-    columns = [str(column) for column in by_cell.columns]
-    candidates = [c for c in columns if c.startswith("knob.") and c[5:] not in _NOT_CONFOUNDS]
-    candidates += [
-        c for c in ("parameters", "vocabulary_size", "tokens", "data_digest", "code", "device") if c in columns
-    ]
-    presets = {"knob.rnn", "knob.depth", "knob.dropout", "knob.tie"} if "factor.model" in columns else set()
+    started = trials[trials["parameters"].notna()]
+    cells = cells_of(started)
     rows = {}
-    for column in candidates:
-        values = by_cell[column].map(_shown)
-        if values.nunique() > 1:
+    for column in _candidates(trials):
+        values = {cell: _values(started, cell, column) for cell in cells}
+        if len(set(values.values())) > 1:
             name = column.removeprefix("knob.")
-            rows[name] = {"factor": f"factor.{name}" in columns or column in presets, **values.to_dict()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["factor", *by_cell.index])
+            rows[name] = {"factor": f"factor.{name}" in trials or column in _set_by_presets(trials), **values}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["factor", *cells])
+
+
+def confounds_between(trials: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, str]]:
+    """What differs between two cells besides what the study varied on purpose.
+
+    Returns:
+        (what, value in a, value in b): every other knob (the schedule among them), parameters, tokens, vocabulary,
+        corpus, code, torch, device, threads and precision; `train time` where it differs by more than 20 %. Empty
+        where one of the two has not started.
+    """
+    started = trials[trials["parameters"].notna()]
+    if not {a, b} <= set(cells_of(started)):
+        return []
+    known = confounds(started[started["cell"].isin([a, b])])
+    mine = known.loc[~known["factor"].astype(bool) & ~known.index.isin(_followers(trials))]
+    told = [(str(name), str(row[a]), str(row[b])) for name, row in mine.iterrows()]
+    seconds = [float(started.loc[started["cell"] == cell, "train_seconds"].astype(float).mean()) for cell in (a, b)]
+    if max(seconds) > _WORTH_TELLING * min(seconds):
+        told.append(("train time", duration(seconds[0]), duration(seconds[1])))
+    return told
 
 
 def warnings_for(trials: pd.DataFrame) -> list[str]:
-    """What a reader of the comparison has to know before believing it, a sentence each."""
-    said = []
-    finished = trials[trials["status"] == "FINISHED"]
-    counts = finished.groupby("cell").size()
-    if len(counts) and counts.max() == 1:
-        said.append(
+    """What a reader of the comparison has to know before believing it, a sentence or two each."""
+    done = finished(trials)
+    sentences = [
+        _of_seeds(trials, done),
+        _of_missing(trials),
+        _of_losses(without_finite_loss(trials)),
+        _of_data(done),
+        _of_tokens(done),
+        _of_code(done),
+        _of_machines(done),
+        _of_settings(done),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _of_seeds(trials: pd.DataFrame, done: pd.DataFrame) -> str:
+    counts = done["cell"].value_counts().reindex(cells_of(trials), fill_value=0)
+    if counts.max() == 1:
+        return (
             "Every row is a single run (n = 1): how far seeds alone move these numbers was not measured. "
             "Add seeds=5 to the command to know."
         )
-    elif counts.nunique() > 1 or len(counts) < trials["cell"].nunique():
-        said.append("The rows do not all have the same number of finished runs.")
-    if finished["data_digest"].nunique() > 1 if "data_digest" in finished else False:
-        vocabularies = finished["vocabulary_size"].nunique()
-        if vocabularies > 1 or _evaluated_apart(finished):
-            said.append(
-                "The rows were not evaluated on the same text with the same vocabulary: their perplexities measure "
-                "different things and must not be compared."
-            )
-    differing = confounds(finished)
-    unplanned = [str(name) for name in differing.index[~differing["factor"].astype(bool)]]
-    settings = [n for n in unplanned if n not in ("parameters", "tokens", "data_digest", "vocabulary_size")]
-    if settings:
-        said.append(
-            f"The rows differ in more than the factors of the study: {', '.join(settings)}. "
-            "A difference between two rows cannot be put down to one part alone."
-        )
-    return said
+    if counts.nunique() > 1:
+        by_n = _by_value({str(cell): f"n = {n}" for cell, n in counts.items()})
+        return f"The rows do not all have the same number of finished runs: {by_n}."
+    return ""
 
 
-def _evaluated_apart(finished: pd.DataFrame) -> bool:
+def _of_missing(trials: pd.DataFrame) -> str:
+    missing = trials[trials["status"] != "FINISHED"]
+    if missing.empty:
+        return ""
+    counts = {cell: missing.loc[missing["cell"] == cell, "status"].value_counts() for cell in cells_of(missing)}
+    told = {cell: ", ".join(f"{n} {str(status).lower()}" for status, n in by.items()) for cell, by in counts.items()}
+    which = names([f"{cell} ({what})" for cell, what in told.items()])
+    return (
+        f"{len(missing)} of {len(trials)} trials {'has' if len(missing) == 1 else 'have'} no result: {which}. "
+        "What diverges or fails may be just what would have been worse: the means of these rows leave it out."
+    )
+
+
+def _of_losses(odd: pd.DataFrame) -> str:
+    if odd.empty:
+        return ""
+    which = names([f"{cell} (seed {seed})" for cell, seed in zip(odd["cell"], odd["seed"], strict=True)])
+    return f"A test loss that is no finite number counts as no result: {which}."
+
+
+def _of_data(done: pd.DataFrame) -> str:
+    if "data_digest" not in done or done["data_digest"].nunique() < 2:
+        return ""
+    if done["vocabulary_size"].nunique() < 2 and not _evaluated_apart(done):
+        return ""
+    texts = {cell: f"corpus {_values(done, cell, 'data_digest')}" for cell in cells_of(done)}
+    if done["vocabulary_size"].nunique() > 1:
+        texts = {cell: f"{text} of {_values(done, cell, 'vocabulary_size')} words" for cell, text in texts.items()}
+    return (
+        "The rows were not evaluated on the same text with the same vocabulary: their perplexities measure "
+        f"different things and must not be compared ({_by_value(texts)})."
+    )
+
+
+def _of_tokens(done: pd.DataFrame) -> str:
+    if "tokens" not in done or done["tokens"].nunique() < 2 or _SETS_TOKENS & set(done.columns):
+        return ""
+    tokens = {cell: _values(done, cell, "tokens") for cell in cells_of(done)}
+    return f"The rows were not trained on equally many tokens: {_by_value(tokens)}."
+
+
+def _of_code(done: pd.DataFrame) -> str:
+    if "code" not in done or done["code"].nunique() < 2:
+        return ""
+    code = {cell: f"version {_values(done, cell, 'code')}" for cell in cells_of(done)}
+    return (
+        f"The rows were not trained by the same code: {_by_value(code)}. What the change of the code did and what the "
+        "factors did cannot be told apart; force=true trains all of them anew."
+    )
+
+
+def _of_machines(done: pd.DataFrame) -> str:
+    told = []
+    for fact in ("precision", "threads", "device"):
+        on_purpose = f"factor.{fact}" in done
+        if fact in done and done[fact].nunique() > 1 and not on_purpose:
+            told.append(f"{fact} {_by_value({cell: _values(done, cell, fact) for cell in cells_of(done)})}")
+    if not told:
+        return ""
+    return f"The rows were not computed alike: {'; '.join(told)}. Last digits differ, and times cannot be compared."
+
+
+def _of_settings(done: pd.DataFrame) -> str:
+    differing = confounds(done)
+    own = ~differing["factor"].astype(bool) & ~differing.index.isin([*_TOLD_APART, *_followers(done)])
+    if not own.any():
+        return ""
+    values = differing[own].drop(columns="factor").astype(str).to_dict("index")
+    told = [f"{name} ({_by_value({str(cell): v for cell, v in row.items()})})" for name, row in values.items()]
+    return (
+        f"The rows differ in more than the factors of the study: {', '.join(told)}. "
+        "A difference between two rows cannot be put down to one part alone."
+    )
+
+
+def _by_value(values: dict[str, str]) -> str:
+    """`x: a, b; y: c` of a ↦ x, b ↦ x, c ↦ y."""
+    cells: dict[str, list[str]] = {}
+    for cell, value in values.items():
+        cells.setdefault(value, []).append(cell)
+    return "; ".join(f"{value}: {names(where)}" for value, where in cells.items())
+
+
+def _evaluated_apart(done: pd.DataFrame) -> bool:
     """Whether rows differ in data by more than how much of train they saw."""
-    return finished.groupby(finished["knob.train_tokens"].map(_shown))["data_digest"].nunique().max() > 1 or (
-        finished["knob.data.name"].nunique() > 1
+    return done.groupby(done["knob.train_tokens"].map(show))["data_digest"].nunique().max() > 1 or (
+        done["knob.data.name"].nunique() > 1
     )
 
 
-def _finished(trials: pd.DataFrame, cell: str) -> pd.DataFrame:
-    of_cell = trials[(trials["cell"] == cell) & (trials["status"] == "FINISHED")]
-    return of_cell.set_index("seed")
+def _candidates(trials: pd.DataFrame) -> list[str]:
+    columns = [str(column) for column in trials.columns]
+    knobs = [c for c in columns if c.startswith("knob.") and c[5:] not in _NOT_CONFOUNDS]
+    return [*knobs, *(c for c in _FACTS if c in columns and f"knob.{c}" not in knobs)]
 
 
-def _row(trials: pd.DataFrame, cell: str, first: pd.DataFrame) -> dict[str, object]:
-    finished = _finished(trials, cell)
-    seeds = finished.index.intersection(first.index)
-    difference, low, high = paired_difference(
-        finished.loc[seeds, "test_nll"].to_numpy(float), first.loc[seeds, "test_nll"].to_numpy(float)
-    )
+def _set_by_presets(trials: pd.DataFrame) -> set[str]:
+    """Knobs that a factor's presets set on purpose."""
+    parts = {"knob.rnn", "knob.depth", "knob.dropout", "knob.tie"} if "factor.model" in trials else set()
+    data = {str(c) for c in trials.columns if str(c).startswith("knob.data.")} if "factor.data" in trials else set()
+    return parts | data
+
+
+def _followers(trials: pd.DataFrame) -> set[str]:
+    """Knobs that took the value of a factor of their own accord: `embedding` is `hidden` unless it is set."""
+    if not {"factor.hidden", "knob.hidden", "knob.embedding"} <= set(trials.columns):
+        return set()
+    same = trials["knob.hidden"].map(show) == trials["knob.embedding"].map(show)
+    return {"embedding"} if same.all() else set()
+
+
+def _values(trials: pd.DataFrame, cell: str, column: str) -> str:
+    """All values that a cell's trials have, digests cut to what tells them apart."""
+    values = dict.fromkeys(trials.loc[trials["cell"] == cell, column].map(show))
+    return ", ".join(value[:12] if column in ("code", "data_digest") else value for value in values)
+
+
+def _row(trials: pd.DataFrame, nll: pd.DataFrame, cell: str, baseline: str) -> dict[str, object]:
     of_cell = trials[trials["cell"] == cell]
+    done = finished(of_cell)
+    found, kind, both = difference_between(nll, cell, baseline)
+    if cell == baseline:  # it is no comparison: nothing is tested, and no test is counted
+        found, kind = Difference(found.n, mean=found.mean, ratio=found.ratio), ""
+    known = asdict(found)
+    spread = found.sd if kind == "paired" else float("nan")
     return {
         "cell": cell,
         "parameters": of_cell["parameters"].iloc[0],
-        "tokens": finished["tokens"].mean(),
-        "train_seconds": finished["train_seconds"].mean(),
-        "n": len(finished),
-        "valid_mean": finished["valid_perplexity"].mean(),
-        "valid_sd": finished["valid_perplexity"].std(ddof=1),
-        "test_mean": finished["test_perplexity"].mean(),
-        "test_sd": finished["test_perplexity"].std(ddof=1),
-        "difference": difference,
-        "difference_low": low,
-        "difference_high": high,
-        "pairs": len(seeds),
-        "missing": "; ".join(_missing(of_cell[of_cell["status"] != "FINISHED"])),
+        "tokens": done["tokens"].astype(float).mean(),
+        "train_seconds": done["train_seconds"].astype(float).mean(),
+        "n": len(done),
+        **_spread("valid", done),
+        **_spread("test", done),
+        "difference": found.ratio,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "pairs": both,
+        "missing": "; ".join(_missing(of_cell)),
+        "difference_kind": kind,
+        **{name: known[name] for name in ("p", "p_sign_flip", "better", "better_low", "better_high")},
+        "sd_nats": found.sd,
+        "detectable": pairs.ratio(pairs.detectable(spread, found.n)),
+        "seeds_for_half": pairs.seeds_for_half(found.n) if kind == "paired" else float("nan"),
     }
 
 
-def _missing(unfinished: pd.DataFrame) -> list[str]:
-    return [
-        f"seed {row['seed']} {row['status'].lower()}" + (f" ({row['reason']})" if row["reason"] else "")
-        for row in unfinished.to_dict("records")
-    ]
+def _spread(split: str, done: pd.DataFrame) -> dict[str, float]:
+    values = done[f"{split}_perplexity"].astype(float)
+    return {f"{split}_mean": values.mean(), f"{split}_sd": values.std(ddof=1)}
 
 
-def _shown(value: object) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() else f"{value:g}"
-    return str(value)
+def _missing(of_cell: pd.DataFrame) -> Iterable[str]:
+    for row in of_cell[of_cell["status"] != "FINISHED"].to_dict("records"):
+        yield f"seed {row['seed']} {row['status'].lower()}" + (f" ({row['reason']})" if row["reason"] else "")
+    for seed in without_finite_loss(of_cell)["seed"]:
+        yield f"seed {seed} finished with a test loss that is no finite number"

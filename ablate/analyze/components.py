@@ -1,0 +1,256 @@
+"""What having a component does: taken from the full model, added to the plain one, on the way up, and shared fairly.
+
+A component is on or off in every cell (columns `component.<name>`). Only pairs of cells that differ in one component,
+and in no factor that is not part of it, say anything about it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablate.analyze.paired import Array, paired
+from ablate.analyze.table import factors_of, judge, nll_table
+
+KINDS = ("removal", "addition", "cumulative", "shapley")
+_COLUMNS = ["component", "kind", "at", "without", "with_", "n", "ratio", "low", "high", "p", "p_holm", "verdict"]
+
+
+@dataclass(frozen=True)
+class _Context:
+    """Cells that differ in components alone.
+
+    Attributes:
+        at: the levels that they share of the factors that belong to no component, where there are several contexts.
+        on: cell ↦ the components that are on in it, of those that vary; in the order of the study.
+        levels: cell ↦ its levels of the components' factors.
+    """
+
+    at: str
+    on: dict[str, frozenset[str]]
+    levels: dict[str, dict[str, str]]
+    belongs: dict[str, set[str]]
+
+    def differ(self, without: str, with_: str) -> str | None:
+        """The component in which `with_` has one more than `without`, with all else equal; None: there is none."""
+        more = self.on[with_] - self.on[without]
+        if len(more) != 1 or not self.on[without] < self.on[with_]:
+            return None
+        (component,) = more
+        mine, other = self.levels[without], self.levels[with_]
+        alike = all(mine[factor] == other[factor] for factor in mine if factor not in self.belongs[component])
+        return component if alike else None
+
+
+def component_effects(
+    trials: pd.DataFrame, components: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """The effect of having each component, in every way that the study's cells allow.
+
+    Args:
+        trials: one row a trial, as `read_study` gives it, with a column `component.<name>` for each component.
+        components: their names in the order to show; a mapping also says which factors belong to each. None: those
+            that vary in the study. Where it is not said, a factor belongs to a component when its level decides
+            whether the component is on (in this study's cells).
+
+    Returns:
+        One row a component, kind and context: `component`, `kind`, `at` (levels of the factors that belong to no
+        component, "" where these do not vary), `without`, `with_` (labels of the two cells compared), `n` (seeds),
+        `ratio` (of having it: below 0 it lowers perplexity), `low`, `high` (95 % t interval over seeds), `p`,
+        `p_holm` (corrected over the rows of a kind), `verdict` ("helps", "hurts", "not distinguishable", "one seed",
+        "no result"). Kinds:
+
+        - `removal`: the full model (all that vary on; the first such cell) against the one without it.
+        - `addition`: the plainest model (all that vary off) with it against without. Not given where it would be the
+          removal over again.
+        - `cumulative`: consecutive cells of a ladder from the plainest to the full model, in the study's order; the
+          last step may end at a full model that was listed before. Not given where all subsets are there: it would be
+          one of many orders.
+        - `shapley`: where each of the 2^k subsets of the components that vary has exactly one cell, k ≥ 2: the mean
+          effect over all orders of adding them, for each seed that finished all cells (Shapley 1953). In nats they
+          add up to the full against the plainest model; those two are `without` and `with_`.
+    """
+    nll = nll_table(trials)
+    on, levels = _states(trials, components), factors_of(trials)
+    belongs = _belongs(on, levels, components)
+    rows: list[dict[str, object]] = []
+    for context in _contexts(on, levels, belongs):
+        for component, kind, without, with_, delta in _effects(context, nll):
+            found = asdict(paired(delta))
+            tested = {name: found[name] for name in ("n", "ratio", "low", "high", "p")}
+            named = {"component": component, "kind": kind, "at": context.at, "without": without, "with_": with_}
+            rows.append({**named, **tested})
+    order = {name: place for place, name in enumerate(on.columns)}
+    rows.sort(key=lambda row: order[str(row["component"])])
+    table = pd.DataFrame(rows, columns=[c for c in _COLUMNS if c not in ("p_holm", "verdict")])
+    return judge(table, "helps", "hurts", family="kind")[_COLUMNS]
+
+
+def disagreements(effects: pd.DataFrame) -> pd.DataFrame:
+    """Components of which two ways of measuring do not say the same.
+
+    Args:
+        effects: as `component_effects` gives it.
+
+    Returns:
+        One row a component and two of the kinds removal, addition and cumulative whose verdicts or signs differ:
+        `component`, `at`, `first`, `second` (kinds) and `sentence`.
+    """
+    rows = []
+    told = effects[effects["kind"].isin(KINDS[:3]) & (effects["verdict"] != "no result")]
+    for (component, at), group in told.groupby(["component", "at"], sort=False):
+        known = group.to_dict("records")
+        for i, one in enumerate(known):
+            for other in known[i + 1 :]:
+                if one["verdict"] != other["verdict"] or np.sign(one["ratio"]) != np.sign(other["ratio"]):
+                    rows.append((component, at, one["kind"], other["kind"], _disagree(one, other)))
+    return pd.DataFrame(rows, columns=["component", "at", "first", "second", "sentence"])
+
+
+_SAID = {
+    "removal": "in the full model",
+    "addition": "in the plainest model",
+    "cumulative": "on its step of the ladder",
+}
+
+
+def _disagree(one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> str:
+    effects = [f"{_signed(row)} {_SAID[str(row['kind'])]}" for row in (one, other)]
+    where = f" at {one['at']}" if one["at"] else ""
+    verdicts = {str(one["verdict"]), str(other["verdict"])}
+    if verdicts == {"helps", "hurts"}:
+        why = "what it does depends on the parts around it."
+    elif verdicts & {"helps", "hurts"}:
+        why = "only one of the two can be told from no effect, which does not yet show that they differ."
+    else:
+        why = "neither can be told from no effect, so that the signs may be chance."
+    return f"{one['component']}{where} changes perplexity by {effects[0]} and by {effects[1]}: {why}"
+
+
+def _signed(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['ratio']:+.1%} ({row['verdict']})"
+
+
+def _states(trials: pd.DataFrame, components: Sequence[str] | Mapping[str, Sequence[str]] | None) -> pd.DataFrame:
+    """Whether a component is on: bool, shape [cells, components that vary]."""
+    by_cell = trials.drop_duplicates("cell").set_index("cell")
+    known = [str(c).removeprefix("component.") for c in by_cell.columns if str(c).startswith("component.")]
+    chosen = known if components is None else [name for name in components if name in known]
+    columns = {name: by_cell[f"component.{name}"] for name in chosen}
+    states = pd.DataFrame(columns, index=by_cell.index)
+    states = states.loc[:, states.notna().all() & (states.nunique() > 1)]
+    return states.astype(bool)
+
+
+def _belongs(
+    on: pd.DataFrame, levels: pd.DataFrame, components: Sequence[str] | Mapping[str, Sequence[str]] | None
+) -> dict[str, set[str]]:
+    """Component ↦ the factors that are part of it."""
+    if isinstance(components, Mapping):
+        return {name: set(components[name]) for name in on.columns}
+    return {
+        name: {factor for factor in levels.columns if on[name].groupby(levels[factor]).nunique().max() == 1}
+        for name in on.columns
+    }
+
+
+def _contexts(on: pd.DataFrame, levels: pd.DataFrame, belongs: dict[str, set[str]]) -> Iterator[_Context]:
+    if on.empty:
+        return
+    own = set().union(*belongs.values()) if belongs else set()
+    around = levels[[factor for factor in levels.columns if factor not in own]]
+    keys = [" ".join(f"{name}={row[name]}" for name in around.columns) for _, row in around.iterrows()]
+    parts = levels[[factor for factor in levels.columns if factor in own]]
+    for at in dict.fromkeys(keys):
+        cells = [str(cell) for cell, key in zip(on.index, keys, strict=True) if key == at]
+        yield _Context(
+            at,
+            {cell: frozenset(str(name) for name in on.columns if on.at[cell, name]) for cell in cells},
+            {cell: {str(f): str(parts.at[cell, f]) for f in parts.columns} for cell in cells},
+            belongs,
+        )
+
+
+def _effects(context: _Context, nll: pd.DataFrame) -> Iterator[tuple[str, str, str, str, Array]]:
+    """(component, kind, without, with, differences by seed)."""
+    varying = frozenset[str]().union(*context.on.values()) - frozenset.intersection(*context.on.values())
+    common = frozenset.intersection(*context.on.values())
+    full = _first(context, varying | common)
+    plain = _first(context, common)
+    removals = _one_more(context, with_=full)
+    additions = _one_more(context, without=plain)
+    factorial = len(set(context.on.values())) == 2 ** len(varying)
+    ladder = [] if factorial or plain is None or full is None else _ladder(context, plain, full)
+    kinds = {
+        "removal": removals,
+        "addition": [step for step in additions if step not in removals],
+        "cumulative": ladder,
+    }
+    for kind, steps in kinds.items():
+        for component, without, with_ in steps:
+            yield component, kind, without, with_, (nll[with_] - nll[without]).dropna().to_numpy(float)
+    if factorial and len(context.on) == 2 ** len(varying) and len(varying) > 1:
+        cells = {on & varying: cell for cell, on in context.on.items()}
+        assert plain is not None
+        assert full is not None
+        for component, delta in _shapley(cells, sorted(varying), nll).items():
+            yield component, "shapley", plain, full, delta
+
+
+def _first(context: _Context, on: frozenset[str]) -> str | None:
+    return next((cell for cell, its in context.on.items() if its == on), None)
+
+
+def _one_more(context: _Context, without: str | None = None, with_: str | None = None) -> list[tuple[str, str, str]]:
+    """(component, without, with) of the first pair of cells for each component, one end being given."""
+    found: dict[str, tuple[str, str, str]] = {}
+    if without is None and with_ is None:
+        return []
+    for cell in context.on:
+        pair = (cell, with_) if without is None else (without, cell)
+        component = context.differ(pair[0], str(pair[1]))
+        if component is not None:
+            found.setdefault(component, (component, pair[0], str(pair[1])))
+    return list(found.values())
+
+
+def _ladder(context: _Context, plain: str, full: str) -> list[tuple[str, str, str]]:
+    """The steps from plain to full over consecutive cells; empty where the study holds no such ladder."""
+    cells = list(context.on)
+    steps: list[tuple[str, str, str]] = []
+    at = plain
+    while at != full:
+        following = cells.index(at) + 1
+        ways = [*cells[following : following + 1], full]
+        step = next(((c, at, way) for way in ways if (c := context.differ(at, way)) is not None), None)
+        if step is None:
+            return []
+        steps.append(step)
+        at = step[2]
+        if context.on[at] == context.on[full]:  # another variant of the full model is the top as well
+            break
+    return steps if len(steps) > 1 else []
+
+
+def _shapley(cells: dict[frozenset[str], str], players: list[str], nll: pd.DataFrame) -> dict[str, Array]:
+    """Component ↦ its Shapley value for each seed that finished all cells, in nats."""
+    done = nll[list(cells.values())].dropna()
+    value = {subset: done[cell].to_numpy(float) for subset, cell in cells.items()}
+    k = len(players)
+    return {
+        player: sum(
+            (
+                (value[subset | {player}] - value[subset])
+                * (math.factorial(len(subset)) * math.factorial(k - len(subset) - 1) / math.factorial(k))
+                for subset in cells
+                if player not in subset
+            ),
+            start=np.zeros(len(done)),
+        )
+        for player in players
+    }

@@ -1,0 +1,103 @@
+"""From one row a trial to the two tables that everything is computed on: results by seed and cell, levels by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+
+from ablate.analyze.paired import LEVEL, Array, holm
+
+
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that have a result: FINISHED, with a test loss that is a finite number."""
+    return trials[(trials["status"] == "FINISHED") & np.isfinite(_test_nll(trials))]
+
+
+def without_finite_loss(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that finished with a test loss that is no finite number: nothing is computed on them."""
+    return trials[(trials["status"] == "FINISHED") & ~np.isfinite(_test_nll(trials))]
+
+
+def cells_of(trials: pd.DataFrame) -> list[str]:
+    """The cells in the order of the study."""
+    return [str(cell) for cell in dict.fromkeys(trials["cell"])]
+
+
+def nll_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """test_nll, shape [seeds, cells]: one row a seed that any cell finished, every cell a column, NaN: no result."""
+    done = finished(trials)
+    table = done.assign(test_nll=_test_nll(done)).pivot(index="seed", columns="cell", values="test_nll")
+    return table.reindex(columns=cells_of(trials)).astype(float).sort_index()
+
+
+def factors_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """Levels as text, shape [cells, factors that have two levels or more], in the order of the study.
+
+    A study that names a level only in some cells (older journals) has it from the knob in the others.
+    """
+    by_cell = trials.drop_duplicates("cell").set_index("cell")
+    levels = {}
+    for column in [str(c) for c in by_cell.columns if str(c).startswith("factor.")]:
+        name = column.removeprefix("factor.")
+        values = by_cell[column].astype(object)
+        if f"knob.{name}" in by_cell:
+            values = values.where(values.notna(), by_cell[f"knob.{name}"])
+        shown = values.map(show)
+        if shown.nunique() > 1:
+            levels[name] = shown
+    return pd.DataFrame(levels, index=by_cell.index)
+
+
+def show(value: object) -> str:
+    """A value as a user types it."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return "null"
+    if isinstance(value, (bool, np.bool_)):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:g}"
+    return str(value)
+
+
+def names(values: Sequence[str], most: int = 6) -> str:
+    """A list in a sentence, with the rest of a long one counted."""
+    shown = list(islice(values, most))
+    return ", ".join(shown) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def judge(rows: pd.DataFrame, lower: str, higher: str, family: str | None = None) -> pd.DataFrame:
+    """Add `p_holm` and `verdict` to rows that have `ratio` and `p`.
+
+    Args:
+        lower, higher: the verdict where p_holm < 0.05, by the sign of `ratio`. The others are `not distinguishable`,
+            `one seed` (a ratio without a test) and `no result`.
+        family: a column; rows that share its value are corrected together. None: all rows are.
+    """
+    p = rows["p"].to_numpy(float)
+    adjusted = np.full(p.shape, np.nan)
+    groups = np.zeros(len(rows), dtype=int) if family is None else pd.factorize(rows[family])[0]
+    for group in np.unique(groups):
+        adjusted[groups == group] = holm(p[groups == group])
+    ratios = rows["ratio"].to_numpy(float)
+    verdicts = [verdict(r, q, lower, higher) for r, q in zip(ratios, adjusted, strict=True)]
+    return rows.assign(p_holm=adjusted, verdict=pd.Series(verdicts, index=rows.index, dtype=object))
+
+
+def verdict(ratio: float, p_holm: float, lower: str, higher: str) -> str:
+    """What may be said of a difference, in a word or three."""
+    if np.isnan(ratio):
+        return "no result"
+    if np.isnan(p_holm):
+        return "one seed"
+    if p_holm >= 1 - LEVEL:
+        return "not distinguishable"
+    return lower if ratio < 0 else higher
+
+
+def _test_nll(trials: pd.DataFrame) -> Array:
+    if "test_nll" not in trials:
+        return np.full(len(trials), np.nan)
+    return pd.to_numeric(trials["test_nll"]).to_numpy(float, na_value=np.nan)
