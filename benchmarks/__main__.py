@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.common import RESULTS, Table
+from benchmarks.report_scale import report_scale
 from benchmarks.scaling import scaling
 from benchmarks.study import overhead, study, tracking
 from benchmarks.throughput import one_epoch, throughput
@@ -18,7 +19,7 @@ NEEDS_PEER = ("throughput", "one_epoch", "study")
 def main() -> None:
     """Run the benchmarks that are named; without a name, all that can be run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ["throughput", "one_epoch", "study", "overhead", "tracking", "scaling"]
+    names = ["throughput", "one_epoch", "study", "overhead", "tracking", "scaling", "report_scale"]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--peer", type=Path, help="folder word_language_model of a checkout of pytorch/examples")
     parser.add_argument("--rounds", type=int, default=3, help="times that each contestant has its turn (default: 3)")
@@ -37,6 +38,7 @@ def main() -> None:
         "overhead": lambda: overhead(1, options.cells),
         "tracking": lambda: tracking(options.rounds),
         "scaling": scaling,
+        "report_scale": report_scale,
     }
     if peer is not None:
         runs["throughput"] = partial(throughput, peer, options.rounds)
