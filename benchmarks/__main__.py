@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.calibration import calibration
 from benchmarks.common import RESULTS, Table
+from benchmarks.report_scale import report_scale
 from benchmarks.scaling import scaling
 from benchmarks.study import overhead, study, tracking
 from benchmarks.throughput import one_epoch, throughput
@@ -19,7 +20,7 @@ NEEDS_PEER = ("throughput", "one_epoch", "study")
 def main() -> None:
     """Run the benchmarks that are named; without a name, all that can be run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ["throughput", "one_epoch", "study", "overhead", "tracking", "scaling", "calibration"]
+    names = ["throughput", "one_epoch", "study", "overhead", "tracking", "scaling", "calibration", "report_scale"]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--peer", type=Path, help="folder word_language_model of a checkout of pytorch/examples")
     parser.add_argument("--rounds", type=int, default=3, help="times that each contestant has its turn (default: 3)")
@@ -39,6 +40,7 @@ def main() -> None:
         "tracking": lambda: tracking(options.rounds),
         "scaling": scaling,
         "calibration": calibration,
+        "report_scale": report_scale,
     }
     if peer is not None:
         runs["throughput"] = partial(throughput, peer, options.rounds)

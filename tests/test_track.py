@@ -6,6 +6,7 @@ import json
 import math
 import os
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -204,7 +205,7 @@ def test_a_trial_that_has_not_started_is_a_row_without_numbers(tmp_path):
     )
     results = read_study(folder, "s")
     assert results.trials.loc[0, "status"] == "UNFINISHED"
-    assert results.trials.loc[0, "test_perplexity"] is None
+    assert pd.isna(results.trials.loc[0, "test_perplexity"])
     assert results.curves.empty
 
 

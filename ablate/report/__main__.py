@@ -1,32 +1,51 @@
-"""python -m ablate.report [STUDY]: write a study's report again from what was recorded."""
+"""python -m ablate.report [STUDY ...]: write a study's report again from what was recorded, or one of several."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ablate.config import KnobError
-from ablate.report import write_report
-from ablate.track.journal import Folder
-from ablate.track.read import read_study
+from ablate.registry import suggest
+from ablate.report import Report, write_report
+from ablate.track.read import Results, open_source, read_studies
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write the report and print where it is; a study that does not exist is told in one line."""
+    """Write the report and print where it is; what is wrong with a command is told in one line."""
     parser = argparse.ArgumentParser(prog="python -m ablate.report", description=__doc__)
-    parser.add_argument("study", nargs="?", help="name of the study; default: the one launched last")
-    parser.add_argument("--runs", default="runs", help="folder of the journals (default: %(default)s)")
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help="its name; default: the one launched last")
+    parser.add_argument("--runs", help="folder of the journals (default: runs)")
+    parser.add_argument("--store", metavar="URI", help="MLflow store to read instead, sqlite:///… or http://…")
     parser.add_argument("--reports", default="reports", help="folder to write to (default: %(default)s)")
+    parser.add_argument("--baseline", metavar="LABEL", help="the cell that the others are compared with")
     options = parser.parse_args(arguments)
     try:
-        report = write_report(read_study(Folder(options.runs), options.study), Path(options.reports))
-    except KnobError as error:
+        if options.runs is not None and options.store is not None:
+            raise KnobError("--runs and --store: a report is written from one of them; leave out the other")
+        results = read_studies(open_source(options.runs, options.store), options.studies)
+        report = _write(results, Path(options.reports), options.baseline)
+    except (KnobError, OSError) as error:
         sys.exit(f"ablate.report: {error}")
     print(report.table.to_string(index=False))
     for warning in report.warnings:
         print(f"note: {warning}")
     print(f"report: {report.page}")
+
+
+def _write(results: Results, reports: Path, baseline: str | None) -> Report:
+    write: Callable[..., Report] = write_report
+    if baseline is None:
+        return write(results, reports)
+    cells = list(dict.fromkeys(results.trials["cell"]))
+    if baseline not in cells:
+        raise KnobError(
+            f"--baseline {baseline}: {results.name} has no such cell{suggest(baseline, cells)}; "
+            f"its cells are {', '.join(cells[:20])}{', …' if len(cells) > 20 else ''}"
+        )
+    return write(results, reports, baseline=baseline)
 
 
 if __name__ == "__main__":

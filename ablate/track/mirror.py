@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import os
 import shutil
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,15 +24,25 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from ablate.config import show
-from ablate.track.journal import FINAL_EVENTS, JOURNAL, Event, Folder, Tail, last_attempt, read_events, status
+from ablate.track.journal import (
+    FINAL_EVENTS,
+    JOURNAL,
+    Event,
+    Folder,
+    Tail,
+    last_attempt,
+    read_events,
+    status,
+    whole_lines,
+)
 from ablate.track.process import is_dead, this_process
+from ablate.track.store import EXPERIMENT, LAUNCH, LAUNCHED, load_mlflow, open_client, search
 from ablate.track.units import perplexity
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-EXPERIMENT = "ablate"
 # A view of the table of runs that shows what tells two runs apart; MLflow's own shows neither knobs nor metrics.
 _VIEW = "ablate"
 _COLUMNS = (
@@ -48,6 +56,8 @@ _CLOSE_SECONDS = 60.0
 _TAKE_OVER_SECONDS = 5.0
 _BEAT_SECONDS = 30.0
 _SILENT_SECONDS = 600.0
+# How many bytes of its journal a run that has ended holds as an artifact.
+_JOURNALED = "ablate.journal"
 _MLFLOW_STATUS = {"FINISHED": "FINISHED", "DIVERGED": "FINISHED", "INTERRUPTED": "KILLED"}
 
 
@@ -95,9 +105,7 @@ class Mirror:
         self._reports: list[Path] = []
         self._closing = threading.Event()
         self._unreachable = False
-        # The same for every launch of the same study over the same trials.
-        prints = sorted(trial.fingerprint for trial in self._trials)
-        self._digest = hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
+        self._digest = _digest(launched)
         # Launched twice at once, a study has one mirror at a time; the other takes over when it ends.
         self._lock = FileLock(folder.mirror_lock(self._digest), timeout=0)
         self._client: MlflowClient | None = None
@@ -171,9 +179,10 @@ class Mirror:
             return self._client
         client = connect(self._folder, self._uri)
         self._experiment = _experiment(client, self._folder, self._uri)
-        _mark_killed(client, self._experiment)
+        _mark_killed(client, self._experiment, self._folder)
         self._parent = self._find_or_create_parent(client)
-        self._children = _search(client, self._experiment, f"tags.`mlflow.parentRunId` = '{self._parent}'")
+        self._log_launch(client)
+        self._children = search(client, self._experiment, f"tags.`mlflow.parentRunId` = '{self._parent}'")
         for trial in self._trials:
             trial.run_id, trial.copied, trial.tail.offset = None, set(), 0
         self._client = client
@@ -198,6 +207,15 @@ class Mirror:
         }
         return str(client.create_run(self._experiment, run_name=study, tags=tags).info.run_id)
 
+    def _log_launch(self, client: MlflowClient) -> None:
+        """Give the parent run its newest launch, unless it has that already: another process may launch it again."""
+        recorded = read_events(self._folder.study(self._launched["study"]))[0]
+        launches = [event for event in recorded if event["event"] == "launched" and _digest(event) == self._digest]
+        newest = launches[-1] if launches else {"time": datetime.now(UTC).isoformat(), **self._launched}
+        if client.get_run(self._parent).data.tags.get(LAUNCHED) != newest["time"]:
+            _log_file(client, self._parent, LAUNCH, json.dumps(newest).encode())
+            client.set_tag(self._parent, LAUNCHED, newest["time"])
+
     def _copy_trial(self, client: MlflowClient, trial: Followed) -> None:
         events = trial.tail.read()
         starts = [i for i, event in enumerate(events) if event["event"] == "started"]
@@ -214,6 +232,9 @@ class Mirror:
         elif ended >= 0:
             _finish(client, trial, events)
             trial.done = events[ended]["event"] == "finished"
+            return
+        if starts:
+            _log_journal(client, trial.run_id, trial.tail.path)
 
     def _open_run(self, client: MlflowClient, trial: Followed, started: Event) -> None:
         """The child run of this attempt; an earlier attempt's that is still open is marked killed."""
@@ -224,11 +245,14 @@ class Mirror:
             if run.data.tags.get("ablate.started") == started["time"]:
                 trial.run_id = run_id
                 trial.done = run.info.status == "FINISHED"
+                if trial.done and _JOURNALED not in run.data.tags:  # made by an older version
+                    _log_journal(client, run_id, trial.tail.path, ended=True)
                 if not trial.done:
                     trial.copied = _points(client, run)
                     _reopen(client, run_id)
                 return
             if run.info.status == "RUNNING":
+                _log_journal(client, run_id, trial.tail.path)
                 client.set_terminated(run_id, status="KILLED")
         trial.run_id, trial.copied = _create_run(client, self._experiment, self._parent, trial, started), set()
 
@@ -240,7 +264,9 @@ class Mirror:
             statuses.append(status(events))
             process = next((e["process"] for e in reversed(events) if "process" in e), None)
             if statuses[-1] == "UNFINISHED" and trial.run_id is not None and (process is None or is_dead(process)):
+                _log_journal(client, trial.run_id, trial.tail.path)
                 client.set_terminated(trial.run_id, status="KILLED")
+        self._log_launch(client)
         for report in self._reports:
             client.log_artifacts(self._parent, str(report), artifact_path="report")
         finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
@@ -248,23 +274,18 @@ class Mirror:
         client.set_terminated(self._parent, status="FINISHED" if finished else "FAILED")
 
 
+def _digest(launched: Event) -> str:
+    """The same for every launch of the same study over the same trials."""
+    prints = sorted(trial["fingerprint"] for cell in launched["cells"] for trial in cell["trials"])
+    return hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
+
+
 def connect(folder: Folder, uri: str | None) -> MlflowClient:
     """A client of the store, which is created first where it is the SQLite file and does not exist."""
-    # Asked for by nobody and slow where there is no network.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the journals are replayed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
-        logging.getLogger(name).setLevel(logging.WARNING)
+    load_mlflow()
     if uri is None:
         create_database(folder.database())
-    return MlflowClient(tracking_uri(folder, uri))
+    return open_client(tracking_uri(folder, uri))
 
 
 def create_database(path: Path) -> None:
@@ -309,26 +330,16 @@ def _experiment(client: MlflowClient, folder: Folder, uri: str | None) -> str:
     return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
 
 
-def _search(client: MlflowClient, experiment: str, query: str) -> list[Run]:
-    """All runs that match; MLflow gives a thousand at a time."""
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], query, max_results=1000, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs
-
-
-def _mark_killed(client: MlflowClient, experiment: str) -> None:
+def _mark_killed(client: MlflowClient, experiment: str, folder: Folder) -> None:
     """Runs that a dead process left open end as KILLED; runs that ablate did not make are left alone."""
-    for run in _search(client, experiment, "attributes.status = 'RUNNING'"):
+    for run in search(client, experiment, "attributes.status = 'RUNNING'"):
         process = run.data.tags.get("ablate.process")
         if process is None:
             continue
         dead = is_dead(process)
         if dead or (dead is None and _is_silent(run)):
+            if fingerprint := run.data.tags.get("ablate.fingerprint"):
+                _log_journal(client, run.info.run_id, folder.trial(fingerprint) / JOURNAL)
             client.set_terminated(run.info.run_id, status="KILLED")
 
 
@@ -416,6 +427,23 @@ def _curve_values(event: Event) -> dict[str, float]:
     return values
 
 
+def _log_journal(client: MlflowClient, run_id: str, path: Path, *, ended: bool = False) -> None:
+    """Give a run its trial's journal, as it is now, in place of what it had of it."""
+    lines = whole_lines(path.read_bytes()) if path.exists() else b""
+    if lines:
+        _log_file(client, run_id, JOURNAL, lines)
+    if ended:
+        client.set_tag(run_id, _JOURNALED, str(len(lines)))
+
+
+def _log_file(client: MlflowClient, run_id: str, name: str, data: bytes) -> None:
+    # A copy, for what is still being written would grow under the upload.
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, name)
+        path.write_bytes(data)
+        client.log_artifact(run_id, str(path))
+
+
 def _finish(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
     from mlflow.entities import Metric
 
@@ -439,6 +467,7 @@ def _finish(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
             client.update_run(run_id, name=f"{trial.label} · seed {seed} · test {perplexity(last['test_nll']):,.1f}")
         if last["sample"]:
             client.log_text(run_id, last["sample"], "sample.txt")
+    _log_journal(client, run_id, trial.tail.path, ended=True)
     client.set_tag(run_id, "ablate.status", outcome)
     if "reason" in last:
         client.set_tag(run_id, "ablate.reason", last["reason"])

@@ -1,17 +1,24 @@
-"""The one reader of results: a study's journals → tidy tables."""
+"""The one reader of results: what a study recorded → tidy tables, whether it lies in journals or in MLflow."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
-from ablate.config import KnobError
+from ablate.config import KnobError, Knobs, show
 from ablate.registry import suggest
-from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
-from ablate.track.units import perplexity
+from ablate.track.journal import Event, Folder
+from ablate.track.store import Store
+
+# A launch that an older version recorded: every study was a grid.
+_GRID: dict[str, Any] = {"kind": "grid", "components": [], "left_out": []}
+_LONGEST_NAME = 100  # of a folder of reports; a file system allows 255
 
 
 @dataclass(frozen=True)
@@ -19,116 +26,195 @@ class Results:
     """What a study's last launch asked for, as far as it has come.
 
     Attributes:
-        trials: one row a trial, in the order of the study: `cell`, `seed`, `status`, `reason`, the outcome
-            (`valid_nll`, `test_nll`, `valid_perplexity`, `test_perplexity`, `windows`, `tokens`, `seconds`, …), what
-            it ran on (`data`, `data_digest`, `code`, `torch`, `device`, …) and every knob as `knob.<name>`.
-        curves: one row a measurement: `cell`, `seed`, `split` (train, valid), `step`, `tokens`, `seconds`, `nll`,
-            `perplexity`.
+        design: how its cells were chosen: `kind` (grid, one_factor, leave_one_out, cumulative, add_one_in, cells),
+            `components` that it varies, and the cells that were `left_out`, each with `label` and `reason`.
+        trials: one row a trial, in the order of the study, as `ablate.track.schema.TRIALS` has it: `cell`, `seed`,
+            `status`, `reason`, the outcome (`valid_nll`, `test_nll`, `valid_perplexity`, `test_perplexity`,
+            `windows`, `tokens`, `seconds`, …), what it ran on (`data`, `data_digest`, `code`, `torch`, `device`, …),
+            every factor as `factor.<name>`, every component as `component.<name>` and every knob as `knob.<name>`.
+        curves: one row a measurement, as `CURVES` has it: `cell`, `seed`, `split` (train, valid), `step`, `tokens`,
+            `seconds`, `nll`, `perplexity`.
         samples: cell → text written by its first finished seed.
     """
 
     name: str
     command: str
     launched: str
+    design: dict[str, Any]
     trials: pd.DataFrame
     curves: pd.DataFrame
     samples: dict[str, str]
 
 
-def read_study(folder: Folder, name: str | None = None) -> Results:
+class Source(Protocol):
+    """Where studies were recorded: `Folder` (journals) or `Store` (MLflow). str() of it says where to a user."""
+
+    def studies(self) -> list[str]:
+        """Names of all studies, sorted."""
+        ...
+
+    def newest_study(self) -> str | None:
+        """Name of the study launched last; None when there is none."""
+        ...
+
+    def launch(self, study: str) -> Event | None:
+        """The newest launch of a study; None when it was never launched."""
+        ...
+
+    def attempts(self, study: str, launch: Event) -> Iterator[list[Event]]:
+        """The last attempt at each trial of a launch, in its order; [] where none was started."""
+        ...
+
+
+def open_source(runs: str | Path | None = None, store: str | None = None) -> Source:
+    """The runs folder (None: `runs`), or the MLflow store at an address.
+
+    Raises:
+        KnobError: when both are named, or the address is none.
+    """
+    if store is None:
+        return Folder("runs" if runs is None else runs)
+    if runs is not None:
+        raise KnobError(f"runs={runs} and a store: results are read from one of them; leave out the other")
+    return Store(store)
+
+
+def read_study(source: Source, name: str | None = None) -> Results:
     """Read a study (None: the one launched last).
 
     Raises:
-        KnobError: when there is no such study.
+        KnobError: when there is no such study, its source cannot be read, or what is recorded cannot be right.
     """
-    known = folder.studies()
-    chosen = folder.newest_study() if name is None else name
-    if chosen is None or chosen not in known:
-        asked = "no study" if chosen is None else f"no study {chosen!r}{suggest(chosen, known)}"
-        there = f"there are {', '.join(known)}" if known else "start one with python -m ablate"
-        raise KnobError(f"{asked} in {folder.root}; {there}")
-    launches = [e for e in read_events(folder.study(chosen))[0] if e["event"] == "launched"]
-    if not launches:
-        raise KnobError(f"the study {chosen!r} in {folder.root} was never launched; start it again")
-    launch = launches[-1]
-    attempts = [
-        (cell["label"], cell["levels"], trial, _attempt(folder.trial(trial["fingerprint"])))
-        for cell in launch["cells"]
-        for trial in cell["trials"]
-    ]
+    # Late, for it brings pandera.
+    from ablate.track.tables import CURVES, TRIALS, Measurements, row, trials_table, validated
+
+    chosen = _chosen(source, name)
+    launch = source.launch(chosen)
+    if launch is None:
+        raise KnobError(f"the study {chosen!r} in {source} was never launched; start it again")
+    asked = [(cell, trial) for cell in launch["cells"] for trial in cell["trials"]]
+    rows: list[dict[str, Any]] = []
+    curves = Measurements()
+    samples: dict[str, str] = {}
+    for (cell, trial), events in zip(asked, source.attempts(chosen, launch), strict=True):
+        rows.append(row(cell, trial, events))
+        curves.add(cell["label"], trial["seed"], events)
+        if events and (text := events[-1].get("sample")):
+            samples.setdefault(cell["label"], text)
+    where = f"the study {chosen!r} in {source}"
     return Results(
         name=chosen,
         command=launch["command"],
         launched=launch["time"],
-        trials=pd.DataFrame([_row(*attempt) for attempt in attempts]),
-        curves=_curves([(label, trial["seed"], events) for label, _, trial, events in attempts]),
-        samples=_samples([(label, events) for label, _, _, events in attempts]),
+        design=launch.get("design", _GRID),
+        trials=validated(trials_table(rows), TRIALS, where),
+        curves=validated(curves.table(), CURVES, where),
+        samples=samples,
     )
 
 
-def _attempt(place: Path) -> list[Event]:
-    return last_attempt(read_events(place / JOURNAL)[0])
+def _chosen(source: Source, name: str | None) -> str:
+    known = source.studies()
+    chosen = source.newest_study() if name is None else name
+    if chosen is None or chosen not in known:
+        asked = "no study" if chosen is None else f"no study {chosen!r}{suggest(chosen, known)}"
+        there = f"there are {', '.join(known)}" if known else "start one with python -m ablate"
+        raise KnobError(f"{asked} in {source}; {there}")
+    return chosen
 
 
-def _row(label: str, levels: dict[str, str], trial: dict[str, Any], events: list[Event]) -> dict[str, Any]:
-    started: Event = events[0] if events else {}
-    final: Event = events[-1] if events else {}
-    outcome = final if final.get("event") == "finished" else {}
-    data = started.get("data", {})
-    row = {
-        "cell": label,
-        "seed": trial["seed"],
-        "status": status(events),
-        "reason": _reason(final),
-        "log": final.get("log", ""),
-        "fingerprint": trial["fingerprint"],
-        "parameters": started.get("parameters"),
-        "vocabulary_size": data.get("vocabulary"),
-        "floor_nll": data.get("floor_nll"),
-    }
-    for name in (
-        "windows", "tokens", "seconds", "train_seconds", "best_window", "best_valid_nll", "valid_nll", "test_nll",
-    ):  # fmt: skip
-        row[name] = outcome.get(name)
-    for split in ("valid", "test"):
-        nll = outcome.get(f"{split}_nll")
-        row[f"{split}_perplexity"] = None if nll is None else perplexity(nll)
-    row.update(started.get("facts", {}))
-    row.update({f"factor.{name}": value for name, value in levels.items()})
-    row.update({f"knob.{name}": value for name, value in started.get("knobs", {}).items()})
-    return row
+def read_studies(source: Source, names: Sequence[str]) -> Results:
+    """Read several studies as one ([]: the one launched last).
+
+    A trial that several of them share is there once, under the label that it has in the first. A cell whose label
+    stands already for another configuration is told apart by its study: "full (cumulative)". The name joins the
+    studies' with "+", and so does the design's kind.
+
+    Raises:
+        KnobError: as `read_study`, and when a study is named twice.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise KnobError(f"{', '.join(twice)}: named twice; name each study once")
+    if len(names) < 2:
+        return read_study(source, *names)
+    return _joined([read_study(source, name) for name in names], source)
 
 
-def _reason(final: Event) -> str:
-    if final.get("status") == "DIVERGED":
-        return f"the loss was no finite number at window {final['diverged_at']}"
-    return str(final.get("reason", ""))
+def _joined(parts: Sequence[Results], source: Source) -> Results:
+    from ablate.track.tables import CURVES, TRIALS, trials_table, validated
 
-
-def _curves(attempts: list[tuple[str, int, list[Event]]]) -> pd.DataFrame:
-    rows = [
-        {
-            "cell": label,
-            "seed": seed,
-            "split": event["event"],
-            "step": event["step"],
-            "tokens": event["tokens"],
-            "seconds": event["seconds"],
-            "nll": event[f"{event['event']}_nll"],
-            "perplexity": perplexity(event[f"{event['event']}_nll"]),
-        }
-        for label, seed, events in attempts
-        for event in events
-        if event["event"] in ("train", "valid")
-    ]
-    columns = ["cell", "seed", "split", "step", "tokens", "seconds", "nll", "perplexity"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _samples(attempts: list[tuple[str, list[Event]]]) -> dict[str, str]:
+    trials, curves = [], []
     samples: dict[str, str] = {}
-    for label, events in attempts:
-        text = events[-1].get("sample") if events else None
-        if text:
-            samples.setdefault(label, text)
-    return samples
+    seen: set[str] = set()
+    for part, labels in zip(parts, _labels(parts), strict=True):
+        new = part.trials[~part.trials["fingerprint"].isin(seen)]
+        seen.update(new["fingerprint"])
+        of_new = pd.MultiIndex.from_frame(part.curves[["cell", "seed"]]).isin(
+            pd.MultiIndex.from_frame(new[["cell", "seed"]])
+        )
+        trials.append(new.assign(cell=new["cell"].map(labels)))
+        curves.append(part.curves[of_new].assign(cell=part.curves["cell"][of_new].map(labels)))
+        for cell, text in part.samples.items():
+            samples.setdefault(labels[cell], text)
+    rows = [
+        {str(name): None if pd.isna(value) else value for name, value in record.items()}
+        for record in pd.concat(trials).to_dict("records")
+    ]
+    cells = list(dict.fromkeys(record["cell"] for record in rows))
+    rows.sort(key=lambda record: cells.index(record["cell"]))
+    where = f"the studies {', '.join(part.name for part in parts)} in {source}"
+    return Results(
+        name=_short("+".join(part.name for part in parts)),
+        command=" && ".join(part.command for part in parts),
+        launched=max(part.launched for part in parts),
+        design=_design([part.design for part in parts]),
+        trials=validated(trials_table(rows), TRIALS, where),
+        curves=validated(pd.concat(curves, ignore_index=True), CURVES, where),
+        samples=samples,
+    )
+
+
+def _labels(parts: Sequence[Results]) -> list[dict[str, str]]:
+    """Cell → its label among all cells, for each study."""
+    found = []
+    # What earlier studies have: fingerprint or configuration → label.
+    known: dict[str, str] = {}
+    for part in parts:
+        labels, own = {}, {}
+        for cell, trials in part.trials.groupby("cell", sort=False):
+            identities = [*trials["fingerprint"], *_configuration(trials)]
+            same = next((known[identity] for identity in identities if identity in known), None)
+            apart = f"{cell} ({part.name})" if cell in known.values() else str(cell)
+            labels[str(cell)] = apart if same is None else same
+            own.update(dict.fromkeys(identities, labels[str(cell)]))
+        known = {**own, **known}
+        found.append(labels)
+    return found
+
+
+def _configuration(trials: pd.DataFrame) -> list[str]:
+    """What a fingerprint is made of besides the seed, in a line; none while no trial of the cell was started."""
+    started = trials[trials["parameters"].notna()]
+    if started.empty:
+        return []
+    record = started.iloc[0]
+    names = [*(f"knob.{f.name}" for f in fields(Knobs) if f.metadata.get("decides")), "data_digest", "code"]
+    return [" ".join(f"{name}={show(record.get(name))}" for name in names)]
+
+
+def _design(designs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    kinds = dict.fromkeys(kind for design in designs for kind in design["kind"].split("+"))
+    left_out = [cell for design in designs for cell in design["left_out"]]
+    return {
+        "kind": "+".join(kinds),
+        "components": list(dict.fromkeys(name for design in designs for name in design["components"])),
+        "left_out": [cell for i, cell in enumerate(left_out) if cell not in left_out[:i]],
+    }
+
+
+def _short(name: str) -> str:
+    """A name that a folder can have; a long one ends in its digest."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - 9]}+{digest}"

@@ -6,8 +6,8 @@ import math
 
 
 def perplexity(nll: float) -> float:
-    """exp of a cross-entropy in nats a token; infinite where a float ends."""
-    return math.exp(nll) if nll < 700 else math.inf
+    """exp of a cross-entropy in nats a token; infinite where a float ends, NaN for NaN."""
+    return math.inf if nll >= 700 else math.exp(nll)
 
 
 def duration(seconds: float) -> str:

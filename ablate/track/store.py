@@ -1,0 +1,253 @@
+"""MLflow's store: a client of it, and the studies that `ablate.track.mirror` copied to it, as a source of results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from ablate.config import KnobError
+from ablate.track.journal import JOURNAL, Event, last_attempt, parse_events
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "ablate"
+LAUNCH = "launch.json"
+LAUNCHED = "ablate.launched"
+_PAGE = 1000  # MLflow's limit
+_CONNECTIONS = 8
+_AT_A_TIME = 64
+_SQLITE = "sqlite:///"
+# Tags of a trial's run that are no facts of what it ran on.
+_NO_FACTS = {"kind", "cell", "seed", "fingerprint", "started", "process", "heartbeat", "status", "reason", "journal"}
+
+
+def load_mlflow() -> None:
+    """Import MLflow, so that it neither waits for long nor says what nobody asked for."""
+    # Asked for by nobody and slow where there is no network.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the journals are replayed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow  # noqa: F401
+
+    for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client of the store at a tracking URI; a SQLite file that does not exist is created."""
+    load_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def search(client: MlflowClient, experiment: str, query: str) -> list[Run]:
+    """All runs that match; MLflow gives a page at a time."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+class Store:
+    """The studies in an MLflow store: a parent run for each, with its launch, and a child for each trial's journal.
+
+    Args:
+        uri: "sqlite:///path/of/mlflow.db", "http://host:port", or whatever else MLflow takes. Where a SQLite file has
+            been moved or copied together with the folder `artifacts` beside it, they are read there.
+
+    Raises:
+        KnobError: from here and from every method, when the address is none or the store cannot be read.
+    """
+
+    def __init__(self, uri: str) -> None:
+        if "://" not in uri and not uri.startswith("sqlite:"):
+            raise KnobError(
+                f"store={uri}: must be the address of an MLflow store; for example sqlite:///runs/mlflow.db or "
+                "http://127.0.0.1:5000"
+            )
+        self._uri = uri
+        self._database = Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
+        self._opened: MlflowClient | None = None
+        self._found: list[Run] | None = None
+
+    def __str__(self) -> str:
+        return _without_password(self._uri)
+
+    def studies(self) -> list[str]:
+        """Names of all studies, sorted."""
+        return sorted({run.data.tags["ablate.study"] for run in self._parents()})
+
+    def newest_study(self) -> str | None:
+        """Name of the study launched last, by the clocks of the machines that launched them; None: there is none."""
+        newest = max(self._parents(), key=_launched, default=None)
+        return None if newest is None else str(newest.data.tags["ablate.study"])
+
+    def launch(self, study: str) -> Event | None:
+        """The newest launch of a study.
+
+        Raises:
+            KnobError: when it was mirrored by a version of ablate that did not copy launches.
+        """
+        with self._asking() as client:
+            text = self._artifact(client, self._parent(study), LAUNCH)
+        if text is None:
+            raise KnobError(
+                f"the study {study!r} in {self} has no {LAUNCH}, which older versions did not write; add it with "
+                "python -m ablate.track sync where its journals are, or report from these with --runs"
+            )
+        launch: Event = json.loads(text)
+        return launch
+
+    def attempts(self, study: str, launch: Event) -> Iterator[list[Event]]:
+        """The last attempt at each trial of a launch, in its order; [] where none was started or copied yet.
+
+        A run without a journal gives what its parameters and tags say, and no result.
+        """
+        prints = [trial["fingerprint"] for cell in launch["cells"] for trial in cell["trials"]]
+        with self._asking() as client, ThreadPoolExecutor(_CONNECTIONS) as pool:
+            parent = self._parent(study)
+            children: dict[str, list[Run]] = {}
+            query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+            for run in search(client, parent.info.experiment_id, query):
+                children.setdefault(str(run.data.tags.get("ablate.fingerprint")), []).append(run)
+
+            def journal(fingerprint: str) -> bytes | None:
+                copies = [self._artifact(client, run, JOURNAL) for run in children.get(fingerprint, [])]
+                # A journal only grows: of the copies that attempts at one trial left, the longest is the newest.
+                return max((copy for copy in copies if copy is not None), key=len, default=None)
+
+            for start in range(0, len(prints), _AT_A_TIME):  # not all at once: a study may have a gigabyte of them
+                some = prints[start : start + _AT_A_TIME]
+                for fingerprint, copy in zip(some, pool.map(journal, some), strict=True):
+                    if copy is not None:
+                        yield last_attempt(parse_events(copy))
+                    else:
+                        yield _without_journal(children.get(fingerprint, []))
+
+    def _parents(self) -> list[Run]:
+        if self._found is None:
+            with self._asking() as client:
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+                query = "tags.`ablate.kind` = 'study'"
+                self._found = [] if experiment is None else search(client, experiment.experiment_id, query)
+        return self._found
+
+    def _parent(self, study: str) -> Run:
+        return max((run for run in self._parents() if run.data.tags["ablate.study"] == study), key=_launched)
+
+    @contextmanager
+    def _asking(self) -> Iterator[MlflowClient]:
+        try:
+            if self._opened is None:
+                if self._database is not None:
+                    _check_database(self._database)
+                self._opened = open_client(self._uri)
+            yield self._opened
+        except KnobError:
+            raise
+        except Exception as error:  # whatever MLflow, its server or its database raises
+            first = _without_password(str(error).strip().partition("\n")[0])[:200]
+            raise KnobError(f"{self}: this MLflow store cannot be read ({type(error).__name__}: {first})") from error
+
+    def _artifact(self, client: MlflowClient, run: Run, name: str) -> bytes | None:
+        """A file of a run; None where there is none."""
+        folder = self._folder(run)
+        if folder is not None:
+            path = folder / name
+            return path.read_bytes() if path.is_file() else None
+        run_id = str(run.info.run_id)
+        if name not in [file.path for file in client.list_artifacts(run_id)]:
+            return None
+        with tempfile.TemporaryDirectory() as scratch:
+            return Path(client.download_artifacts(run_id, name, scratch)).read_bytes()
+
+    def _folder(self, run: Run) -> Path | None:
+        """Where a run's artifacts lie on this machine; None where a server has them."""
+        if self._database is not None:
+            # A run records an absolute path, which leads astray once the store has been moved.
+            beside = self._database.parent / "artifacts" / str(run.info.run_id) / "artifacts"
+            if beside.is_dir():
+                return beside
+        recorded = urlsplit(str(run.info.artifact_uri))
+        if recorded.scheme in ("", "file"):
+            return Path(url2pathname(recorded.path))
+        return None
+
+
+def _check_database(path: Path) -> None:
+    """Refuse what is no store of MLflow's, which would otherwise be made into one."""
+    if not path.is_file():
+        raise KnobError(f"{_SQLITE}{path}: there is no such file")
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        try:
+            found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
+        except sqlite3.DatabaseError:
+            found = None
+    if found is None:
+        raise KnobError(f"{_SQLITE}{path}: this file is no MLflow store")
+
+
+def _launched(run: Run) -> str:
+    """When a study was launched last, UTC; where an older version did not say, when its run was created."""
+    created = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="milliseconds")
+    return str(run.data.tags.get(LAUNCHED, created))
+
+
+def _without_journal(runs: list[Run]) -> list[Event]:
+    """What the newest run of a trial says by itself: it was made by an older version, or is being copied."""
+    if not runs:
+        return []
+    tags = {n.removeprefix("ablate."): value for n, value in _newest(runs).data.tags.items() if n.startswith("ablate.")}
+    knobs = {name: _typed(value) for name, value in _newest(runs).data.params.items() if name != "seed"}
+    started: Event = {
+        "event": "started",
+        "parameters": knobs.pop("parameters", None),
+        "facts": {name: value for name, value in tags.items() if name not in _NO_FACTS},
+        "knobs": knobs,
+    }
+    outcome = tags.get("status", "UNFINISHED")
+    if outcome in ("FAILED", "INTERRUPTED"):
+        return [started, {"event": outcome.lower(), "reason": tags.get("reason", "")}]
+    said = f"; MLflow says {outcome}" if outcome != "UNFINISHED" else ""
+    # No final event: a result that cannot be read is none.
+    return [started, {"event": "unread", "reason": f"{JOURNAL} is not in MLflow yet{said}"}]
+
+
+def _newest(runs: list[Run]) -> Run:
+    return max(runs, key=lambda run: str(run.data.tags.get("ablate.started", "")))
+
+
+def _typed(value: str) -> Any:
+    """A parameter as the knob it was written from."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
