@@ -16,7 +16,9 @@ PARTS = ("gates", "depth", "dropout", "tying")
 def trials(cells, **columns):
     """cells: label → list of test_nll by seed; None: that seed failed."""
     rows = [
-        _row(label, seed, nll) | {"factor.tie": label} for label, values in cells.items() for seed, nll in enumerate(values)
+        _row(label, seed, nll) | {"factor.tie": label}
+        for label, values in cells.items()
+        for seed, nll in enumerate(values)
     ]
     return pd.DataFrame(rows).assign(**columns)
 

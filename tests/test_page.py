@@ -20,10 +20,10 @@ def report(tmp_path_factory):
     """A study with something in every section: parts, a grid of them, failures, a nasty name, left-out cells."""
     table = ladder(EFFECTS, interaction=0.05)
     table.loc[table["cell"] == "gates", "cell"] = NASTY
-    table.loc[(table["cell"] == "tying") & (table["seed"] == 1), ["status", "reason", "test_nll", "test_perplexity"]] = [
-        "FAILED", NASTY, None, None,
-    ]  # fmt: skip
-    made = results(table, design=ONE_OUT | {"left_out": [{"label": NASTY, "reason": "tying requires embedding=hidden"}]})
+    failed = (table["cell"] == "tying") & (table["seed"] == 1)
+    table.loc[failed, ["status", "reason", "test_nll", "test_perplexity"]] = ["FAILED", NASTY, None, None]
+    left_out = [{"label": NASTY, "reason": "tying requires embedding=hidden"}]
+    made = results(table, design=ONE_OUT | {"left_out": left_out})
     return write_report(made, tmp_path_factory.mktemp("page"))
 
 
@@ -101,10 +101,8 @@ def test_latex_compiles_with_any_name(report, tmp_path):
     body = "\n".join(rf"\input{{{path}}}\clearpage" for path in inputs)
     document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "all.tex").write_text(document, encoding="utf-8")
-    done = subprocess.run(
-        [program, "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path, capture_output=True, text=True,
-        errors="replace", check=False,
-    )  # fmt: skip
+    command = [program, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "[U+65E5][U+672C][U+8A9E] to at most é – ±" in (other.folder / "comparison.tex").read_text()
 

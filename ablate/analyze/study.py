@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ablate.analyze.comparison import compare, confounds, warnings_for
-from ablate.analyze.effects import component_effects, disagreements, factor_effects, interactions, variance_shares
+from ablate.analyze.components import component_effects, disagreements
+from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_text, published
 from ablate.track.read import Results
@@ -26,25 +27,26 @@ class Analysis:
     """What the trials of one study say; every table is empty where they say nothing of the kind.
 
     Attributes:
+        designed: whether the study was made to tell components apart.
         comparison: one row a cell, beside the baseline.
         components: what having each component changes, by kind of effect.
         disagreements: where kinds of effect contradict each other, a sentence each.
-        factors: what each level of a factor changes against its first.
-        interactions: how much the effect of one factor depends on another.
-        shares: of the variation between trials, by factor; shares_method: how they were computed.
+        factors: what each level of a factor changes against its first; interactions: how much that depends on
+            another factor. Empty where the study was designed for components: it then holds few of the combinations.
+        shares: of the variation between trials, by factor.
         noise: how far seeds alone move a result, and what could have been shown.
         confounds: what differs between cells.
         published: figures of others by the same recipe; same_text: by other recipes on the same text.
         warnings: what to know before believing any of it, a sentence each.
     """
 
+    designed: bool
     comparison: pd.DataFrame
     components: pd.DataFrame
     disagreements: Sequence[str]
     factors: pd.DataFrame
     interactions: pd.DataFrame
-    shares: pd.DataFrame
-    shares_method: str
+    shares: VarianceShares
     noise: Noise
     confounds: pd.DataFrame
     published: pd.DataFrame
@@ -76,7 +78,7 @@ class Analysis:
         return self.interactions.assign(name=names)
 
     def effects_to_draw(self) -> tuple[pd.DataFrame, str]:
-        """What a forest plot shows, and what has the effect: components, else factors, else cells beside the baseline."""
+        """What a forest plot shows, and what has the effect: components, else factors, else cells by the baseline."""
         if len(self.components):
             return self.named_components(), "having the part"
         if len(self.factors):
@@ -99,20 +101,31 @@ class Analysis:
         return costs
 
 
+def _components(results: Results) -> pd.DataFrame:
+    """Effects of the components that the design varies.
+
+    A grid varies factors; it says something of components where it holds all of their combinations (Shapley).
+    """
+    designed = results.design.get("components")
+    effects = component_effects(results.trials, designed or None)
+    return effects if designed or (effects["kind"] == "shapley").any() else effects.iloc[:0]
+
+
 def analyse(results: Results, baseline: str | None = None) -> Analysis:
     """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
     trials = results.trials
     comparison = compare(trials, baseline)
-    components = component_effects(trials, results.design.get("components") or None)
-    shares, method = variance_shares(trials)
+    components = _components(results)
+    designed = bool(results.design.get("components"))
+    factors, together = factor_effects(trials), interactions(trials)
     return Analysis(
+        designed=designed,
         comparison=comparison,
         components=components,
-        disagreements=disagreements(components),
-        factors=factor_effects(trials),
-        interactions=interactions(trials),
-        shares=shares,
-        shares_method=method,
+        disagreements=list(disagreements(components)["sentence"]),
+        factors=factors.iloc[:0] if designed else factors,
+        interactions=together.iloc[:0] if designed else together,
+        shares=variance_shares(trials),
         noise=noise(trials, baseline),
         confounds=confounds(trials),
         published=published(trials, comparison),

@@ -28,14 +28,20 @@ def command_of(trials: pd.DataFrame, cell: str) -> str | None:
     data = str(knobs.pop("data.name", ""))
     words = [f"data={data}"] if data else []
     words += [
-        f"{name}={_level(value)}" for name, value in knobs.items() if name not in _LEFT_OUT and not _absent(name, data, value)
+        f"{name}={_level(value)}"
+        for name, value in knobs.items()
+        if name not in _LEFT_OUT and not _absent(name, data, value)
     ]
     return shlex.join(["python", "-m", "ablate", *words, *_seeds(sorted(map(int, rows["seed"])))])
 
 
 def _absent(name: str, data: str, value: Any) -> bool:
     """Whether a knob belongs to the data of another cell: a table has a column for every knob of any."""
-    return name.startswith("data.") and bool(pd.isna(value)) and not (data == "text" and name in ("data.valid", "data.test"))
+    return (
+        name.startswith("data.")
+        and bool(pd.isna(value))
+        and not (data == "text" and name in ("data.valid", "data.test"))
+    )
 
 
 def _seeds(seeds: list[int]) -> list[str]:

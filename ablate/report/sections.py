@@ -14,10 +14,12 @@ from ablate.analyze import METHOD
 from ablate.analyze.study import Analysis
 from ablate.report.commands import command_of
 from ablate.report.figures.style import Drawn
-from ablate.report.tables import Shown, comparison_table, effects_table, percent, write_table
+from ablate.report.tables import Shown, comparison_table, effects_table, write_table
 from ablate.report.words import certainty
 from ablate.track.read import Results
-from ablate.track.units import perplexity
+from ablate.track.units import percent, perplexity
+
+Figures = Mapping[str, Drawn | None]
 
 _DIGITS_OF_A_DIGEST = 16
 _CELLS_SAMPLED = 12
@@ -48,7 +50,7 @@ class Section:
         return any((self.says, self.warns, self.tables, self.figures, self.rows, self.samples))
 
 
-def make_sections(results: Results, analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) -> list[Section]:
+def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: Path) -> list[Section]:
     """All sections that have something to show; writes the tables' files into `folder`."""
     made = [
         _comparison(results, analysis, drawn, folder),
@@ -68,7 +70,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Mapping[str, Draw
     return [section for section in made if section]
 
 
-def _comparison(results: Results, analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) -> Section:
+def _comparison(results: Results, analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     table = comparison_table(analysis.comparison, _note(results, analysis.comparison))
     floors = results.trials["floor_nll"].dropna().unique()
     floor = (
@@ -85,8 +87,8 @@ def _note(results: Results, comparison: pd.DataFrame) -> str:
     several = comparison["n"].max() > 1
     spread = (
         "± is the standard deviation over seeds; brackets hold 95 % intervals, of differences paired by seed. "
-        "P(better): chance that a new seed has the lower perplexity here. p: paired t test, corrected for the number of "
-        "rows (Holm)."
+        "P(better): chance that a new seed has the lower perplexity here. p: paired t test, corrected for the number "
+        "of rows (Holm)."
         if several
         else "One seed a row: no spread can be given."
     )
@@ -94,7 +96,7 @@ def _note(results: Results, comparison: pd.DataFrame) -> str:
     return f"Perplexity on {data or 'no data yet'}; lower is better. n: finished trials. {spread}"
 
 
-def _parts(analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) -> Section:
+def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     components, factors = analysis.named_components(), analysis.named_factors()
     note = (
         "The change of test perplexity by having the part; below zero it helps. Paired by seed, averaged over seeds as "
@@ -118,18 +120,18 @@ def _parts(analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) 
     )
 
 
-def _grid(analysis: Analysis, drawn: Mapping[str, Drawn | None], folder: Path) -> Section:
+def _grid(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     says = []
-    shares = analysis.shares
+    shares = analysis.shares.table
     if len(shares):
         largest = shares.sort_values("share", ascending=False, kind="stable").head(4)
-        parts = ", ".join(f"{row['term']} {row['share']:.0%}" for row in largest.to_dict("records"))
-        says.append(f"Of the variation of log-perplexity between trials, {parts} ({analysis.shares_method}).")
+        parts = ", ".join(f"{row['term']} {100 * row['share']:.0f} %" for row in largest.to_dict("records"))
+        says.append(f"Of the variation of log-perplexity between trials, {parts} ({analysis.shares.method}).")
     tables = []
     if len(analysis.interactions):
         note = (
-            "How much more (or less) one factor changes perplexity when the other has its second level; zero means that "
-            "they act independently."
+            "How much more (or less) one factor changes perplexity when the other has its second level; zero means "
+            "that they act independently."
         )
         tables.append(_html(effects_table(analysis.named_interactions(), "interactions-table", note, {}), folder))
     figures = _there(drawn, "grid", "interactions")
@@ -149,7 +151,7 @@ def _published(analysis: Analysis) -> Section:
     ]
     if rows:
         headings = ["cell", "test perplexity here", "published", "difference", "source"]
-        says = ["Cells that follow a published recipe on the same text to the letter of the knobs that the source names."]
+        says = ["Cells that follow a published recipe on the same text, in every knob that the source names."]
         return Section("published", "Beside what is published", says=says, headings=headings, rows=rows)
     others = [
         [str(row["name"]), f"{row['valid']:.1f}", f"{row['test']:.1f}", f"{row['cite']} ({row['source']})"]
@@ -167,7 +169,11 @@ def _confounds(analysis: Analysis) -> Section:
     ]
     says = ["A line marked “also” was not varied by the study: it is a confound, or follows from what was varied."]
     return Section(
-        "differs", "What differs between the rows", says=says if rows else (), headings=["knob or fact", "", "values"], rows=rows
+        "differs",
+        "What differs between the rows",
+        says=says if rows else (),
+        headings=["knob or fact", "", "values"],
+        rows=rows,
     )
 
 
@@ -175,7 +181,8 @@ def _grouped(values: Mapping[Any, Any]) -> str:
     """value: its cells; value: its cells."""
     cells: dict[str, list[str]] = {}
     for cell, value in values.items():
-        cells.setdefault(str(value)[:_DIGITS_OF_A_DIGEST], []).append(str(cell))
+        text = f"{int(value):,}" if str(value).isdecimal() else str(value)[:_DIGITS_OF_A_DIGEST]
+        cells.setdefault(text, []).append(str(cell))
     if len(cells) > 8:
         return f"{len(cells)} different values; see results.csv"
     return "; ".join(f"{value}: {_some(names)}" for value, names in cells.items())
@@ -202,8 +209,8 @@ def _commands(results: Results) -> Section:
     commands = [(cell, command_of(results.trials, cell)) for cell in cells]
     says = [
         f"The study was launched {results.launched[:16].replace('T', ' ')} UTC by: {results.command}",
-        "Each cell alone, spelled out so that no preset and no default decides. Where the results are still there, the "
-        "command finds them and trains nothing.",
+        "Each cell alone, spelled out so that no preset and no default decides.",
+        "Where the results are still there, the command finds them and trains nothing.",
     ]
     rows = [[cell, command] for cell, command in commands if command is not None]
     return Section("again", "Train it again", says=says, headings=["cell", "command"], rows=rows)
@@ -229,11 +236,13 @@ def _provenance(results: Results) -> Section:
         for column, title in named.items()
         if column in trials and trials[column].notna().any()
     ]
-    says = ["Every trial is a row of results.csv and results.parquet, every measurement a row of curves.csv, beside this page."]
+    says = [
+        "Beside this page, every trial is a row of results.csv, every measurement a row of curves.csv (or .parquet)."
+    ]
     return Section("source", "Where the numbers come from", says=says, headings=["what", "value"], rows=rows)
 
 
-def _there(drawn: Mapping[str, Drawn | None], *names: str) -> list[Drawn]:
+def _there(drawn: Figures, *names: str) -> list[Drawn]:
     return [figure for figure in map(drawn.get, names) if figure is not None]
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 from great_tables import GT
 
-from ablate.report.figures.style import percent
-from ablate.track.units import duration
+from ablate.track.units import duration, percent
 
 NOT_AVAILABLE = "n/a"
 
@@ -54,7 +53,8 @@ def write_table(shown: Shown, folder: Path) -> str:
 
 
 def _table(shown: Shown, text: pd.DataFrame, note: str) -> GT:
-    right = [name for name, original in zip(text.columns, shown.text.columns, strict=True) if original not in shown.words]
+    names = zip(text.columns, shown.text.columns, strict=True)
+    right = [name for name, original in names if original not in shown.words]
     return GT(text, id=shown.name).tab_source_note(note).cols_align("right", columns=right)
 
 
@@ -99,8 +99,9 @@ def comparison_table(comparison: pd.DataFrame, note: str) -> Shown:
 
 def display(comparison: pd.DataFrame) -> pd.DataFrame:
     """The comparison as text, with units in the headings. One row a cell."""
-    baseline = comparison["verdict"] == "baseline"
-    to = "to the first row" if baseline.iloc[0] or not baseline.any() else f"to {comparison.loc[baseline, 'cell'].iloc[0]}"
+    base = comparison.loc[comparison["verdict"] == "baseline", "cell"]
+    first = base.empty or base.iloc[0] == comparison["cell"].iloc[0]
+    to = "to the first row" if first else f"to {base.iloc[0]}"
     rows = [
         {
             "cell": row["cell"],
@@ -163,7 +164,12 @@ def p_value(p: float) -> str:
 
 
 def _probability(value: float, low: float, high: float) -> str:
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if _known(low) else "–"
+    return f"{_chance(value)} [{_chance(low)}, {_chance(high)}]" if _known(low) else "–"
+
+
+def _chance(value: float) -> str:
+    """A probability in two digits, never 0 or 1."""
+    return "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else f"{value:.2f}"
 
 
 def _known(value: float | None) -> bool:
@@ -181,5 +187,5 @@ def _difference(row: Mapping[Any, Any]) -> str:
     if not _known(row["difference"]):
         return NOT_AVAILABLE
     if not _known(row["difference_low"]):
-        return f"{row['difference']:+.1%} (n = 1)"
-    return f"{row['difference']:+.1%} [{row['difference_low']:+.1%}, {row['difference_high']:+.1%}]"
+        return f"{percent(row['difference'])} (n = 1)"
+    return f"{percent(row['difference'])} [{percent(row['difference_low'])}, {percent(row['difference_high'])}]"

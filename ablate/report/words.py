@@ -10,6 +10,7 @@ import pandas as pd
 
 from ablate.analyze.noise import Noise
 from ablate.analyze.study import Analysis
+from ablate.track.units import percent
 
 _PREFERRED = ("shapley", "removal", "cumulative", "addition")
 _SETTLED = ("helps", "hurts")
@@ -18,7 +19,9 @@ _WORTH_SAYING = 0.05
 
 def findings(analysis: Analysis) -> list[str]:
     """The headline and what stands beside it, the most important first; never empty."""
-    said = [_of_parts(analysis.components) or _of_factors(analysis.factors), _of_cells(analysis.comparison)]
+    of_parts, of_factors = _of_parts(analysis.components), _of_factors(analysis.factors)
+    first = of_parts or of_factors if analysis.designed else of_factors or of_parts
+    said = [first, _of_cells(analysis.comparison)]
     return [sentence for sentence in said if sentence]
 
 
@@ -33,31 +36,52 @@ def _of_parts(effects: pd.DataFrame) -> str:
     unsure = [row for row in rows if row["verdict"] not in _SETTLED]
     said = []
     if helping:
-        first, *others = helping
-        said.append(f"{_capital(first['component'])} earns its keep the most: {_in_words(first)}.")
-        if others:
-            said.append(f"{_and([_short(row) for row in others])} {_verb(others, 'helps', 'help')} too.")
+        said.append(f"{_capital(helping[0]['component'])} earns its keep the most: {_phrase(helping[0])}.")
+    if helping[1:]:
+        others = _and([_short(row) for row in helping[1:]])
+        said.append(f"{_capital(others)} {_verb(helping[1:], 'helps', 'help')} too.")
     if hurting:
-        said.append(f"{_capital(_and([_short(row) for row in hurting]))} {_verb(hurting, 'hurts', 'hurt')} here.")
+        said.append(f"{_capital(hurting[0]['component'])} hurts here: {_phrase(hurting[0])}.")
+    if hurting[1:]:
+        said.append(f"So {_verb(hurting[1:], 'does', 'do')} {_and([_short(row) for row in hurting[1:]])}.")
     if unsure:
-        names = _and([row["component"] for row in unsure])
-        why = "with one seed nothing can be said of chance" if unsure[0]["n"] < 2 else f"at {unsure[0]['n']} seeds"
-        said.append(
-            f"{_capital(names)}: {', '.join(_percent(row['ratio']) for row in unsure)}; {why}."
-            if unsure[0]["n"] < 2
-            else f"What {names} {_verb(unsure, 'does', 'do')} cannot be told {why}."
-        )
+        names = _and([_short(row) for row in unsure])
+        few = max(row["n"] for row in unsure)
+        why = "with one seed all of this may be chance" if few < 2 else f"{few} seeds cannot tell"
+        said.append(f"Whether {names} {_verb(unsure, 'helps', 'help')}: {why}.")
     return " ".join(said)
 
 
-def _in_words(row: Mapping[Any, Any]) -> str:
+def _phrase(row: Mapping[Any, Any]) -> str:
+    """An effect in words, with its interval."""
+    change, low, high = _change(row)
+    how = {
+        "removal": "without it test perplexity is",
+        "shapley": "averaged over all orders, having it makes test perplexity",
+        "addition": "added to the plainest model it makes test perplexity",
+        "cumulative": "added in its turn it makes test perplexity",
+    }[row["kind"]]
+    sure = f" (95 % interval {percent(low)} to {percent(high)}, {row['n']} seeds)" if np.isfinite(low) else ""
+    return f"{how} {_more(change)}{sure}"
+
+
+def _change(row: Mapping[Any, Any]) -> tuple[float, float, float]:
+    """Change, low and high as they are told: of taking a part away, the reciprocal of having it, for a removal."""
     if row["kind"] == "removal":
-        # Taking a part away is the reciprocal of having it.
-        change, low, high = (1 / (1 + row[name]) - 1 for name in ("ratio", "high", "low"))
-        return f"without it test perplexity is {_percent(change)}{_sure(low, high, row['n'])}"
-    how = {"shapley": "averaged over all orders, having it changes", "addition": "added to the plainest model it changes"}
-    start = how.get(row["kind"], "added in its turn it changes")
-    return f"{start} test perplexity by {_percent(row['ratio'])}{_sure(row['low'], row['high'], row['n'])}"
+        return 1 / (1 + row["ratio"]) - 1, 1 / (1 + row["high"]) - 1, 1 / (1 + row["low"]) - 1
+    return row["ratio"], row["low"], row["high"]
+
+
+def _short(row: Mapping[Any, Any]) -> str:
+    return f"{row['component']} ({'without it ' if row['kind'] == 'removal' else ''}{percent(_change(row)[0])})"
+
+
+def _more(ratio: float) -> str:
+    return f"{_share(abs(ratio))} {'higher' if ratio > 0 else 'lower'}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
 
 
 def _of_factors(factors: pd.DataFrame) -> str:
@@ -69,11 +93,11 @@ def _of_factors(factors: pd.DataFrame) -> str:
     if settled.empty and (marginal["n"] > 1).any():
         return f"None of {_and(list(dict.fromkeys(marginal['factor'])))} makes a difference that these seeds can show."
     pool = marginal if settled.empty else settled
-    row = pool.loc[np.log1p(pool["ratio"].astype(float)).abs().idxmax()]
+    row = max(pool.to_dict("records"), key=lambda row: abs(float(np.log1p(row["ratio"]))))
     sure = _sure(row["low"], row["high"], row["n"]) if row["n"] > 1 else ", one seed: this may be chance"
     return (
         f"{_capital(row['factor'])} matters most: {row['factor']}={row['level']} instead of {row['reference']} changes "
-        f"test perplexity by {_percent(row['ratio'])} on average over the rest of the grid{sure}."
+        f"test perplexity by {percent(row['ratio'])} on average over the rest of the grid{sure}."
     )
 
 
@@ -93,27 +117,28 @@ def _of_cells(comparison: pd.DataFrame) -> str:
     sure = (
         "; with one seed this may be chance"
         if pd.isna(low)
-        else f" (95 % interval {low:.1%} to {high:.1%}, {best['pairs']} seeds)"
+        else f" (95 % interval {_share(low)} to {_share(high)}, {best['pairs']} seeds)"
     )
     first = base.iloc[0]["cell"]
     named = "the first row" if first == comparison.iloc[0]["cell"] else "the baseline"
-    return f"{best['cell']} has the lowest test perplexity, {value}: {-best['difference']:.1%} below {first}, {named}{sure}."
+    gain = _share(-best["difference"])
+    return f"{best['cell']} has the lowest test perplexity, {value}: {gain} below {first}, {named}{sure}."
 
 
 def certainty(noise: Noise) -> list[str]:
     """How far seeds alone move a result, and what this many could have shown."""
     if np.isnan(noise.sd) or noise.sd == 0:
         return [f"How far seeds alone move these results is not known: {noise.reason}."]
-    low, middle, high = (f"{np.expm1(sd):.2%}".replace("%", " %") for sd in (noise.sd_low, noise.sd, noise.sd_high))
-    said = [f"Seeds alone move test perplexity by {middle} (standard deviation within a cell; 95 % interval {low} to {high})."]
+    low, middle, high = (f"{100 * np.expm1(sd):.2f} %" for sd in (noise.sd_low, noise.sd, noise.sd_high))
+    spread = f"standard deviation within a cell; 95 % interval {low} to {high}"
+    said = [f"Seeds alone move test perplexity by {middle} ({spread})."]
     if noise.correlation > _WORTH_SAYING:
-        said.append(
-            f"Every cell was run on the same seeds: that removed {noise.correlation:.0%} of the variance of a difference."
-        )
+        gained = f"{100 * noise.correlation:.0f} %"
+        said.append(f"Every cell was run on the same seeds: that removed {gained} of the variance of a difference.")
     if np.isfinite(noise.detectable):
         said.append(
-            f"With {noise.n} seeds, a single difference of {noise.detectable:.1%} to the baseline would have been shown "
-            f"four times out of five; to show one half as large would take {noise.seeds_for_half:.0f} seeds."
+            f"With {noise.n} seeds, a single difference of {_share(noise.detectable)} to the baseline would have been "
+            f"shown four times out of five; to show one half as large would take {noise.seeds_for_half:.0f} seeds."
         )
         said.append(f"The smallest p that a test of the signs of {noise.n} pairs can give is {noise.smallest_p:.2g}.")
     elif noise.reason:
@@ -122,15 +147,7 @@ def certainty(noise: Noise) -> list[str]:
 
 
 def _sure(low: float, high: float, n: int) -> str:
-    return f" (95 % interval {_percent(low)} to {_percent(high)}, {n} seeds)" if n > 1 and np.isfinite(low) else ""
-
-
-def _percent(ratio: float) -> str:
-    return f"{ratio:+.1%}".replace("-", "−").replace("%", " %")
-
-
-def _short(row: Mapping[Any, Any]) -> str:
-    return f"{row['component']} ({_percent(row['ratio'])})"
+    return f" (95 % interval {percent(low)} to {percent(high)}, {n} seeds)" if n > 1 and np.isfinite(low) else ""
 
 
 def _and(names: list[str]) -> str:

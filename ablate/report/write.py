@@ -65,7 +65,7 @@ def _write_data(results: Results, folder: Path) -> None:
     results.trials.to_csv(folder / "results.csv", index=False)
     results.curves.to_csv(folder / "curves.csv", index=False)
     # A knob may be a number in one cell and null or a word in another; Parquet's columns have one type.
-    mixed = {name: _as_text(column) for name, column in results.trials.items() if column.dtype == object}
+    mixed = {str(name): _as_text(column) for name, column in results.trials.items() if column.dtype == object}
     results.trials.assign(**mixed).to_parquet(folder / "results.parquet", index=False)
     results.curves.to_parquet(folder / "curves.parquet", index=False)
 

@@ -20,3 +20,9 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def percent(ratio: float) -> str:
+    """A ratio minus 1 as a signed percentage; more digits where one would say nothing."""
+    digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
+    return f"{100 * ratio:+.{digits}f} %".replace("-", "−")

@@ -16,7 +16,7 @@ FIGURES = ("comparison", "cost", "curves", "effects", "steps", "grid", "interact
 
 
 def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Drawn | None]:
-    """Every figure that this study has something for, by name; those of an earlier report that it has not are removed."""
+    """Every figure that this study has something for, by name; what an earlier report had besides is removed."""
     look = make_look(list(analysis.comparison["cell"]))
     trials, comparison = results.trials, analysis.comparison
     finished = trials[trials["status"] == "FINISHED"]
@@ -26,8 +26,9 @@ def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Dr
         "curves": draw_curves(results.curves, look, folder),
         "effects": draw_effects(*analysis.effects_to_draw(), folder),
         "steps": draw_steps(analysis.components, finished, folder),
-        "grid": draw_heatmap(trials, folder),
-        "interactions": draw_interactions(trials, folder),
+        # A design of components holds few of the combinations of its factors.
+        "grid": None if analysis.designed else draw_heatmap(trials, folder),
+        "interactions": None if analysis.designed else draw_interactions(trials, folder),
     }
     for name, figure in drawn.items():
         if figure is None:

@@ -46,11 +46,14 @@ def draw_comparison(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, 
         else:
             axis.xaxis.set_major_formatter(number)
         axis.text(1.02, 1.0, "mean", transform=axis.transAxes, va="bottom", color=SOFT)
-        axis.set(xlabel="test perplexity (lower is better)" + (", logarithmic" if wide else ""), ylim=(len(rows) - 0.5, -0.5))
+        axis.set(
+            xlabel="test perplexity (lower is better)" + (", logarithmic" if wide else ""), ylim=(len(rows) - 0.5, -0.5)
+        )
         axis.set_yticks(range(len(rows)), [f"{r['cell']}  (n = {r['n']})" for r in rows.to_dict("records")])
         axis.grid(visible=False, axis="y")
-        caption = "Test perplexity: a dot is one seed, the bar the mean of a cell, the dotted line that of the baseline." + counted(
-            len(rows), len(comparison), "cells", "with the lowest mean"
+        caption = (
+            "Test perplexity: a dot is one seed, the bar the mean of a cell, the dotted line that of the baseline."
+            + counted(len(rows), len(comparison), "cells", "with the lowest mean")
         )
         return save(figure, folder, "comparison", "Every result", caption.strip())
 

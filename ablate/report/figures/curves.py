@@ -15,6 +15,7 @@ _AXES = {"step": "windows (updates)", "tokens": "tokens trained on", "seconds": 
 def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
     """Train and valid perplexity; None where nothing was measured."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     means = _over_seeds(curves)
     if means.empty:
@@ -36,7 +37,7 @@ def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
                 if split == "train":
                     axis.set_xlabel(label)
                 axis.xaxis.set_major_formatter(number)
-                axis.xaxis.set_major_locator(plt.MaxNLocator(5))
+                axis.xaxis.set_major_locator(MaxNLocator(5))
             row[0].set_ylabel(f"{split} perplexity")
             log_perplexity_axis(row[0], "y", part["mean"] if len(part) else means["mean"])
         handles, labels = grid[0][0].get_legend_handles_labels()
@@ -63,7 +64,8 @@ def _over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
         n=("perplexity", "size"),
     ).reset_index()
     order = {cell: place for place, cell in enumerate(dict.fromkeys(curves["cell"]))}
-    return points.sort_values(["cell", "split", "step"], kind="stable", key=lambda c: c.map(order) if c.name == "cell" else c)
+    places = points["cell"].map(order)
+    return points.assign(place=places).sort_values(["place", "split", "step"], kind="stable")
 
 
 def _lowest(means: pd.DataFrame) -> list[str]:

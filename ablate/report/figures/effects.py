@@ -18,11 +18,11 @@ from ablate.report.figures.style import (
     Drawn,
     counted,
     log_perplexity_axis,
-    percent,
     percent_tick,
     save,
     styled,
 )
+from ablate.track.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,9 @@ def draw_effects(effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None
         for place, row in enumerate(rows.to_dict("records")):
             _draw_effect(axis, place, row)
         axis.axvline(0, color=TEXT, lw=1)
-        axis.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"change of test perplexity by {what}   (left: helps · right: hurts)")
+        axis.set(
+            ylim=(len(rows) - 0.4, -0.6), xlabel=f"change of test perplexity by {what}   (left: helps · right: hurts)"
+        )
         axis.set_yticks(range(len(rows)), list(rows["name"]))
         axis.grid(visible=False, axis="y")
         axis.xaxis.set_major_formatter(percent_tick)
@@ -63,7 +65,7 @@ def draw_effects(effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None
 
 def _draw_effect(axis: Axes, place: int, row: dict[Any, Any]) -> None:
     colour = _COLOURS.get(row["verdict"], UNSURE)
-    seeds = np.expm1(np.asarray(row["deltas"], float))
+    seeds = np.expm1(np.asarray(row.get("deltas", ()), float))
     axis.plot(seeds, np.full(len(seeds), place), "o", ms=4, color=colour, alpha=0.45, mew=0)
     if np.isfinite(row["low"]):
         axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=2.4, solid_capstyle="butt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ablate.report.figures.style import Drawn, log_perplexity_axis, save, styled
+from ablate.report.figures.style import Colour, Drawn, log_perplexity_axis, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PANELS = 6
 _LEVELS = 12
+_FILLED = 0.6  # of its combinations, below which a table has more holes than cells
 
 
 def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
@@ -29,7 +31,8 @@ def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
         return None
     down, across, others = chosen
     panels = list(finished.groupby(others, sort=False)) if others else [((), finished)]
-    if len(panels) > _PANELS:
+    possible = math.prod(finished[factor].nunique() for factor in (down, across, *others))
+    if len(panels) > _PANELS or finished.groupby([down, across, *others]).ngroups < _FILLED * possible:
         return None
     limits = finished.groupby("cell")["test_perplexity"].mean()
     rows, columns = finished[down].nunique(), finished[across].nunique()
@@ -50,9 +53,10 @@ def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
                 vmin=limits.min(), vmax=limits.max(), norm=_norm(limits), cbar=False, linewidths=1.5, square=False,
                 annot_kws={"fontsize": 9},
             )  # fmt: skip
-            axis.set(title=_where(others, levels), xlabel=_short(across), ylabel=_short(down) if axis is axes[0][0] else "")
+            axis.set(title=_where(others, levels), xlabel=_short(across), ylabel="")
             axis.tick_params(length=0, labelrotation=0)
             axis.grid(visible=False)
+        axes[0][0].set_ylabel(_short(down))
         caption = (
             f"Mean test perplexity by {_short(down)} and {_short(across)}"
             + (f", a panel for each {' and '.join(map(_short, others))}" if others else "")
@@ -75,7 +79,7 @@ def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
     # The factor of more levels lies along the axis.
     pairs = [(a, b) if finished[a].nunique() >= finished[b].nunique() else (b, a) for a, b in pairs]
     pairs = [(a, b) for a, b in pairs if finished[b].nunique() <= 6 and finished[a].nunique() <= _LEVELS][:_PANELS]
-    pairs = [(a, b) for a, b in pairs if finished.groupby([a, b]).ngroups > max(finished[a].nunique(), finished[b].nunique()) + 1]
+    pairs = [(a, b) for a, b in pairs if _crossed(finished, a, b)]
     if not pairs:
         return None
     with styled():
@@ -100,12 +104,17 @@ def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
 
 
 def _draw_line(
-    axis: Axes, part: pd.DataFrame, x: str, order: Sequence[str], label: str, colour: object, marker: str
+    axis: Axes, part: pd.DataFrame, x: str, order: Sequence[str], label: str, colour: Colour, marker: str
 ) -> None:
     places = part[x].map({level: i for i, level in enumerate(order)}).astype(float)
-    axis.plot(places, part["test_perplexity"], ".", ms=5, alpha=0.45, color=colour)  # type: ignore[arg-type]
-    means = np.exp(part["test_nll"].astype(float).groupby(places).mean())
-    axis.plot(means.index, means, marker=marker, ms=6, lw=1.6, color=colour, label=label)  # type: ignore[arg-type]
+    axis.plot(places, part["test_perplexity"], ".", ms=5, alpha=0.45, color=colour)
+    means = part["test_nll"].astype(float).groupby(places).mean()
+    axis.plot(means.index, np.exp(means), marker=marker, ms=6, lw=1.6, color=colour, label=label)
+
+
+def _crossed(finished: pd.DataFrame, a: str, b: str) -> bool:
+    """Whether two factors were varied together, and not one at a time."""
+    return finished.groupby([a, b]).ngroups > finished[a].nunique() + finished[b].nunique() - 1
 
 
 def _axes_of(finished: pd.DataFrame) -> tuple[str, str, list[str]] | None:
@@ -125,7 +134,7 @@ def _factors(finished: pd.DataFrame) -> list[str]:
 
 
 def _table(part: pd.DataFrame, whole: pd.DataFrame, down: str, across: str, what: str) -> pd.DataFrame:
-    table = part.pivot_table(index=down, columns=across, values="test_perplexity", aggfunc=what, observed=True)  # type: ignore[arg-type]
+    table = part.pivot_table(index=down, columns=across, values="test_perplexity", aggfunc=what, observed=True)
     return table.reindex(index=list(dict.fromkeys(whole[down])), columns=list(dict.fromkeys(whole[across])))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Colour = tuple[float, float, float]
 
 TEXT = "#1c1c1e"  # in a page that is read in the dark it becomes the page's own colour
+PAPER = "#fefefe"  # and the paper the page's own paper
 SOFT = "#767680"  # readable on white and on black
 HELPS, HURTS, UNSURE = "#0b7a5c", "#c2410c", "#767680"
 SERIES_SHOWN = 10  # as many as colours and markers can tell apart
@@ -34,14 +35,14 @@ _STYLE: dict[str, Any] = {
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
     "figure.dpi": 110,
-    "figure.facecolor": "white",
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
     "font.size": 10,
     "grid.alpha": 0.3,
     "grid.color": SOFT,
     "legend.frameon": False,
     "legend.labelcolor": TEXT,
     "path.simplify": True,
-    "savefig.bbox": "tight",
     "svg.fonttype": "none",  # words stay words: a page is searched, and stays small
     "svg.hashsalt": "ablate",
     "text.color": TEXT,
@@ -103,9 +104,13 @@ def save(figure: Figure, folder: Path, name: str, title: str, caption: str) -> D
     import matplotlib.pyplot as plt
 
     path = folder / name
-    figure.savefig(path.with_suffix(".png"))
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    # Laid out and measured once, not once a file: that takes longer than drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    box = figure.get_tightbbox().padded(0.08)
+    figure.savefig(path.with_suffix(".png"), bbox_inches=box)
+    figure.savefig(path.with_suffix(".svg"), bbox_inches=box, metadata={"Date": None})
+    figure.savefig(path.with_suffix(".pdf"), bbox_inches=box, metadata={"CreationDate": None})
     plt.close(figure)
     return Drawn(name, title, caption, _for_page(path.with_suffix(".svg"), name))
 
@@ -116,7 +121,7 @@ def _for_page(path: Path, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     # The paper is the page's; the ink too.
-    text = text.replace("fill: #ffffff", "fill: none").replace(TEXT, "currentColor")
+    text = text.replace(f"fill: {PAPER}", "fill: none").replace(TEXT, "currentColor")
     return text.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
@@ -142,12 +147,6 @@ def number(value: float, _: object = None) -> str:
     if abs(value) >= 1e6:
         return f"{value / 1e6:,.4g} M"
     return f"{value:,.0f}" if abs(value) >= 20 or float(value).is_integer() else f"{value:,.3g}"
-
-
-def percent(ratio: float) -> str:
-    """A ratio minus 1 as a signed percentage; more digits where one would say nothing."""
-    digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
-    return f"{100 * ratio:+.{digits}f} %".replace("-", "−")
 
 
 def percent_tick(ratio: float, _: object = None) -> str:
