@@ -172,7 +172,7 @@ def _confounds(analysis: Analysis) -> Section:
         "differs",
         "What differs between the rows",
         says=says if rows else (),
-        headings=["knob or fact", "", "values"],
+        headings=["knob or fact", "varied", "values"],
         rows=rows,
     )
 

@@ -55,7 +55,7 @@ def _over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
     """One row a (cell, split, step): mean tokens and seconds, mean, low and high perplexity, n."""
     finite = curves[np.isfinite(curves["perplexity"]) & (curves["perplexity"] < 1e6)]
     by = finite.groupby(["cell", "split", "step"], sort=False)
-    points = by.agg(
+    points: pd.DataFrame = by.agg(
         tokens=("tokens", "mean"),
         seconds=("seconds", "mean"),
         mean=("perplexity", "mean"),

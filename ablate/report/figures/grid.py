@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -133,7 +133,9 @@ def _factors(finished: pd.DataFrame) -> list[str]:
     return [str(c) for c in finished if str(c).startswith("factor.") and finished[c].nunique() > 1]
 
 
-def _table(part: pd.DataFrame, whole: pd.DataFrame, down: str, across: str, what: str) -> pd.DataFrame:
+def _table(
+    part: pd.DataFrame, whole: pd.DataFrame, down: str, across: str, what: Literal["mean", "size"]
+) -> pd.DataFrame:
     table = part.pivot_table(index=down, columns=across, values="test_perplexity", aggfunc=what, observed=True)
     return table.reindex(index=list(dict.fromkeys(whole[down])), columns=list(dict.fromkeys(whole[across])))
 
