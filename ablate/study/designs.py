@@ -17,6 +17,8 @@ from ablate.config import Design, KnobError, Knobs, read, read_design, rules, un
 from ablate.registry import suggest
 from ablate.study.conditions import Condition, Values, read_condition, read_level, values_of
 
+# A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
+REPLICATES = ("seed", "seeds")
 _ONCE = ("design", "components", "study")  # what a study has one of
 OF_COMPONENTS = ("leave_one_out", "cumulative", "add_one_in")
 
@@ -188,11 +190,13 @@ def _cells(typed: Typed, design: Design, compose: Compose) -> list[tuple[Levels,
 
 def one_factor(typed: Typed) -> list[tuple[Levels, Asked | None]]:
     """The baseline, which has none of the factors' levels, then each level of each factor by itself."""
-    if not typed.factors:
+    varied = [key for key in typed.factors if key not in REPLICATES]
+    if not varied:
         raise KnobError("design=one_factor: varies each factor by itself, and none is given; add one, depth=1,2,4")
-    fixed = typed.fixed()
-    alone = [(fixed | {key: level}, Asked()) for key in typed.factors for level in typed.levels[key]]
-    return [(fixed, Asked("baseline")), *alone]
+    same = Typed({key: levels for key, levels in typed.levels.items() if key not in varied}, ()).grid()
+    alone = [({key: level}, Asked()) for key in varied for level in typed.levels[key]]
+    own: list[tuple[Levels, Asked]] = [({}, Asked("baseline")), *alone]
+    return [(levels | level, asked) for level, asked in own for levels in same]
 
 
 def _listed(typed: Typed, design: Design) -> list[tuple[Levels, Asked | None]]:
