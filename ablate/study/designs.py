@@ -19,6 +19,8 @@ from ablate.study.conditions import Condition, Values, read_condition, read_leve
 
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
 REPLICATES = ("seed", "seeds")
+_PARTS = ("off", "requires", "excludes")
+_EXAMPLE = '+components.clipping="clip=null"'
 _ONCE = ("design", "components", "study")  # what a study has one of
 OF_COMPONENTS = ("leave_one_out", "cumulative", "add_one_in")
 
@@ -95,7 +97,7 @@ class Typed:
 def declared(values: object) -> dict[str, Component]:
     """The components that a configuration declares, by name. Raises KnobError with all that is wrong with them."""
     if not isinstance(values, Mapping):
-        raise KnobError(f'components={values}: must be a mapping; for example +components.clipping="clip=null"')
+        raise KnobError(f"components={values}: must be a mapping; for example {_EXAMPLE}")
     found: dict[str, Component] = {}
     problems: list[str] = []
     for name, declaration in values.items():
@@ -111,28 +113,20 @@ def declared(values: object) -> dict[str, Component]:
 def _component(name: str, declaration: object) -> Component:
     where = f"components.{name}"
     if not re.fullmatch(r"[A-Za-z]\w*", name):
-        raise KnobError(f"{where}: a component's name is of letters, digits and _; for example {name_example()}")
+        raise KnobError(f"{where}: a component's name is of letters, digits and _; for example {_EXAMPLE}")
     given = declaration if isinstance(declaration, Mapping) else {"off": declaration}
     given = {"off" if key is False else key: part for key, part in given.items()}  # YAML reads a bare off as false
-    if extra := [key for key in given if key not in ("off", "requires", "excludes")]:
+    if extra := [key for key in given if key not in _PARTS]:
         raise KnobError(f"{where}: {extra[0]} is none of off, requires, excludes{suggest(str(extra[0]), _PARTS)}")
     off = given.get("off")
     if not isinstance(off, str) or not off.strip():
-        raise KnobError(f"{where}: needs the override that switches it off; for example {name_example()}")
+        raise KnobError(f"{where}: needs the override that switches it off; for example {_EXAMPLE}")
     return Component(
         name,
         dict(_off_level(where, override) for override in off.split()),
         tuple(read_condition(text, f"{where}.requires") for text in _texts(where, given.get("requires"))),
         tuple(read_condition(text, f"{where}.excludes") for text in _texts(where, given.get("excludes"))),
     )
-
-
-_PARTS = ("off", "requires", "excludes")
-
-
-def name_example() -> str:
-    """A declaration that works."""
-    return '+components.clipping="clip=null"'
 
 
 def _texts(where: str, given: object) -> list[str]:
