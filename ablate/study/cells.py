@@ -9,12 +9,10 @@ from typing import Any
 
 from ablate.config import Design, KnobError, Knobs, Refusals, check, read, read_design, show
 from ablate.study.conditions import Condition, Values, read_condition, values_of
-from ablate.study.designs import Asked, Component, check_use, declared, read_asked
+from ablate.study.designs import REPLICATES, Asked, Component, check_use, declared, read_asked
 
 # Knobs that belong to a launch as a whole.
 _ONE_VALUE = ("runs", "reports", "name", "tracking", "workers", "plan")
-# A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
-_NOT_FACTORS = ("seed", "seeds")
 # What says which cells there are.
 _OF_THE_DESIGN = ("design", "components")
 
@@ -165,7 +163,8 @@ class _Candidate:
     def _before(self) -> str:
         """The levels of what lies outside the design: "lr=0.1 "."""
         outside = [name.lstrip("+") for name in self.asked.at] if self.asked is not None else []
-        return "".join(f"{name}={self.levels[name]} " for name in outside)
+        # What has one level only is no factor, nor is a seed.
+        return "".join(f"{name}={self.levels[name]} " for name in outside if name in self.levels)
 
     def skipped(self) -> list[LeftOut]:
         """What the design had no use for, as the sweeper found."""
@@ -285,7 +284,7 @@ def _varied(jobs: Sequence[Job]) -> list[str]:
     """Names of the overrides that are not the same in all jobs."""
     pairs = [dict(_pairs(job.overrides)) for job in jobs]
     names = dict.fromkeys(name for job in pairs for name in job)
-    return [name for name in names if name not in _NOT_FACTORS and len({job.get(name) for job in pairs}) > 1]
+    return [name for name in names if name not in REPLICATES and len({job.get(name) for job in pairs}) > 1]
 
 
 def _levels(

@@ -17,6 +17,10 @@ from ablate.config import Design, KnobError, Knobs, read, read_design, rules, un
 from ablate.registry import suggest
 from ablate.study.conditions import Condition, Values, read_condition, read_level, values_of
 
+# A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
+REPLICATES = ("seed", "seeds")
+_PARTS = ("off", "requires", "excludes")
+_EXAMPLE = '+components.clipping="clip=null"'
 _ONCE = ("design", "components", "study")  # what a study has one of
 OF_COMPONENTS = ("leave_one_out", "cumulative", "add_one_in")
 
@@ -93,7 +97,7 @@ class Typed:
 def declared(values: object) -> dict[str, Component]:
     """The components that a configuration declares, by name. Raises KnobError with all that is wrong with them."""
     if not isinstance(values, Mapping):
-        raise KnobError(f'components={values}: must be a mapping; for example +components.clipping="clip=null"')
+        raise KnobError(f"components={values}: must be a mapping; for example {_EXAMPLE}")
     found: dict[str, Component] = {}
     problems: list[str] = []
     for name, declaration in values.items():
@@ -109,28 +113,20 @@ def declared(values: object) -> dict[str, Component]:
 def _component(name: str, declaration: object) -> Component:
     where = f"components.{name}"
     if not re.fullmatch(r"[A-Za-z]\w*", name):
-        raise KnobError(f"{where}: a component's name is of letters, digits and _; for example {name_example()}")
+        raise KnobError(f"{where}: a component's name is of letters, digits and _; for example {_EXAMPLE}")
     given = declaration if isinstance(declaration, Mapping) else {"off": declaration}
     given = {"off" if key is False else key: part for key, part in given.items()}  # YAML reads a bare off as false
-    if extra := [key for key in given if key not in ("off", "requires", "excludes")]:
+    if extra := [key for key in given if key not in _PARTS]:
         raise KnobError(f"{where}: {extra[0]} is none of off, requires, excludes{suggest(str(extra[0]), _PARTS)}")
     off = given.get("off")
     if not isinstance(off, str) or not off.strip():
-        raise KnobError(f"{where}: needs the override that switches it off; for example {name_example()}")
+        raise KnobError(f"{where}: needs the override that switches it off; for example {_EXAMPLE}")
     return Component(
         name,
         dict(_off_level(where, override) for override in off.split()),
         tuple(read_condition(text, f"{where}.requires") for text in _texts(where, given.get("requires"))),
         tuple(read_condition(text, f"{where}.excludes") for text in _texts(where, given.get("excludes"))),
     )
-
-
-_PARTS = ("off", "requires", "excludes")
-
-
-def name_example() -> str:
-    """A declaration that works."""
-    return '+components.clipping="clip=null"'
 
 
 def _texts(where: str, given: object) -> list[str]:
@@ -188,11 +184,13 @@ def _cells(typed: Typed, design: Design, compose: Compose) -> list[tuple[Levels,
 
 def one_factor(typed: Typed) -> list[tuple[Levels, Asked | None]]:
     """The baseline, which has none of the factors' levels, then each level of each factor by itself."""
-    if not typed.factors:
+    varied = [key for key in typed.factors if key not in REPLICATES]
+    if not varied:
         raise KnobError("design=one_factor: varies each factor by itself, and none is given; add one, depth=1,2,4")
-    fixed = typed.fixed()
-    alone = [(fixed | {key: level}, Asked()) for key in typed.factors for level in typed.levels[key]]
-    return [(fixed, Asked("baseline")), *alone]
+    same = Typed({key: levels for key, levels in typed.levels.items() if key not in varied}, ()).grid()
+    alone = [({key: level}, Asked()) for key in varied for level in typed.levels[key]]
+    own: list[tuple[Levels, Asked]] = [({}, Asked("baseline")), *alone]
+    return [(levels | level, asked) for level, asked in own for levels in same]
 
 
 def _listed(typed: Typed, design: Design) -> list[tuple[Levels, Asked | None]]:

@@ -1,0 +1,467 @@
+"""Designs: which cells a study has, by which rule, and which of them are left out and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import TINY, knobs_of, values_of
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from program import ROOT, ablate, journals
+
+from ablate.__main__ import compose_jobs, conf_folder, plain
+from ablate.config import KnobError
+from ablate.study.cells import Job, make_cells, make_study
+from ablate.study.conditions import read_condition
+from ablate.study.conditions import values_of as condition_values
+from ablate.study.designs import Typed, declared, jobs
+from ablate.study.estimate import wall_seconds
+from ablate.study.plan import fingerprint, make_plan
+from ablate.track.journal import Folder
+
+
+def typed(*overrides):
+    """A command line as our sweeper reads it: a comma makes a factor, but not within brackets or quotes."""
+    levels, factors = {}, []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        plain = value[:1] not in "[\"'{"
+        levels[key] = value.split(",") if plain else [value]
+        if plain and "," in value:
+            factors.append(key)
+    designs = levels.pop("design") if "design" in factors else ()
+    return Typed(levels, [key for key in factors if key != "design"], designs)
+
+
+def study_of(*overrides):
+    """The study that a command line asks for, without the program around it."""
+    found = jobs(typed(*TINY, *overrides), lambda given: values_of(*given))
+    return make_study([Job(tuple(job), values_of(*job)) for job in found])
+
+
+def labels(*overrides):
+    return [cell.label for cell in study_of(*overrides).cells]
+
+
+def parts(cell):
+    k = cell.knobs
+    return k.rnn, k.depth, k.dropout, k.tie, k.residual
+
+
+BETTER = ("lstm", 2, 0.5, True, False)
+
+
+def test_leave_one_out_is_the_full_model_and_the_full_model_without_each_component_that_is_on():
+    study = study_of("design=leave_one_out", "model=better_lstm")
+    assert {cell.label: parts(cell) for cell in study.cells} == {
+        "full": BETTER,
+        "without gates": ("tanh", 2, 0.5, True, False),
+        "without depth": ("lstm", 1, 0.5, True, False),
+        "without dropout": ("lstm", 2, 0.0, True, False),
+        "without tying": ("lstm", 2, 0.5, False, False),
+    }
+    assert study.record() == {
+        "kind": "leave_one_out",
+        "components": ["gates", "depth", "dropout", "tying"],
+        "left_out": [{"label": "without residual", "reason": "residual is off in the full model"}],
+    }
+    assert study.name == "leave_one_out"
+
+
+def test_cumulative_goes_from_the_plainest_model_to_the_full_one_in_the_order_given():
+    order = "design.components=[tying,gates,depth,dropout]"
+    study = study_of("design=cumulative", "model=better_lstm", order)
+    assert [(cell.label, *parts(cell)) for cell in study.cells] == [
+        ("base", "tanh", 1, 0.0, False, False),
+        ("+ tying", "tanh", 1, 0.0, True, False),
+        ("+ gates", "lstm", 1, 0.0, True, False),
+        ("+ depth", "lstm", 2, 0.0, True, False),
+        ("+ dropout", *BETTER),
+    ]
+    assert study.components == ["tying", "gates", "depth", "dropout"]
+    assert study.left_out == []
+
+
+def test_add_one_in_is_the_plainest_model_and_each_component_alone():
+    study = study_of("design=add_one_in", "model=better_lstm", "design.components=[dropout,tying]")
+    assert [(cell.label, *parts(cell)) for cell in study.cells] == [
+        ("base", "lstm", 2, 0.0, False, False),
+        ("only dropout", "lstm", 2, 0.5, False, False),
+        ("only tying", "lstm", 2, 0.0, True, False),
+    ]
+
+
+def test_one_factor_varies_each_factor_by_itself_from_the_baseline_which_comes_first():
+    study = study_of("design=one_factor", "depth=1,2,4", "tie=true,false", "dropout=0.2")
+    assert [(c.label, c.knobs.depth, c.knobs.tie, c.knobs.dropout) for c in study.cells] == [
+        ("baseline", 1, False, 0.2), ("depth=2", 2, False, 0.2), ("depth=4", 4, False, 0.2), ("tie=true", 1, True, 0.2),
+    ]  # fmt: skip
+    assert study.cells[0].levels == {"depth": "1", "tie": "false"}
+    assert study.cells[3].levels == {"depth": "1", "tie": "true"}
+    assert study.name == "one_factor-depth-tie"
+
+
+def test_a_sweep_over_seed_gives_replicates_in_every_design():
+    for design in ("one_factor", "leave_one_out", "cumulative"):
+        depth = ("depth=1,2",) if design == "one_factor" else ("model=better_lstm",)
+        by_sweep, by_count = (study_of(f"design={design}", *depth, seeds).cells for seeds in ("seed=0,1", "seeds=2"))
+        assert [(c.label, c.seeds) for c in by_sweep] == [(c.label, c.seeds) for c in by_count]
+        assert {cell.seeds for cell in by_sweep} == {(0, 1)}
+    assert labels("design=leave_one_out", "model=lstm", "lr=0.1,0.1") == ["full", "without gates"]
+
+
+def test_cells_can_be_listed_one_by_one():
+    study = study_of("design=cells", 'design.cells=["depth=1 tie=True","depth=2 dropout=0.5"]', "seeds=2")
+    assert [cell.label for cell in study.cells] == ["depth=1 tie=true", "depth=2 dropout=0.5"]
+    assert study.cells[1].levels == {"depth": "2", "tie": "false", "dropout": "0.5"}
+    assert study.cells[1].seeds == (0, 1)
+    assert study.name == "cells"
+
+
+def test_two_designs_together_have_each_configuration_once():
+    study = study_of("design=leave_one_out,cumulative", "model=better_lstm")
+    assert [cell.label for cell in study.cells] == [
+        "full", "without gates", "without depth", "without dropout", "without tying", "base", "+ gates", "+ depth",
+    ]  # fmt: skip
+    assert study.record()["kind"] == "leave_one_out+cumulative"
+    assert study.name == "leave_one_out-cumulative"
+
+
+def test_a_design_of_components_is_made_at_each_level_of_any_other_factor():
+    found = labels(
+        "design=leave_one_out", "model=rnn,better_lstm", "lr=0.1,0.01", "design.components=[tying]", "tie=true"
+    )
+    assert found == [f"model={m} lr={lr} {what}" for m in ("rnn", "better_lstm") for lr in ("0.1", "0.01")
+                     for what in ("full", "without tying")]  # fmt: skip
+    with pytest.raises(KnobError, match="depth: design=leave_one_out varies it, as the component depth"):
+        study_of("design=leave_one_out", "model=better_lstm", "depth=1,2")
+    assert len(labels("design=leave_one_out", "model=better_lstm", "depth=2,3", "design.components=[tying]")) == 4
+
+
+def test_every_cell_says_which_declared_components_are_on_and_every_factors_level():
+    study = study_of("depth=1,2", "tie=true,false")
+    assert study.cells[2].levels == {"depth": "2", "tie": "true"}
+    assert study.cells[2].components == {
+        "gates": True, "depth": True, "dropout": False, "tying": True, "residual": False,
+    }  # fmt: skip
+    assert study.record() == {"kind": "grid", "components": [], "left_out": []}
+
+
+def test_a_component_is_added_in_one_line_and_is_in_every_design():
+    clipping = '+components.clipping="clip=null"'
+    assert labels("design=leave_one_out", "model=better_lstm", clipping)[-1] == "without clipping"
+    cumulated = study_of("design=cumulative", "model=better_lstm", clipping)
+    assert [cell.knobs.clip for cell in cumulated.cells] == [None] * 5 + [0.25]
+    several = study_of("design=add_one_in", "model=lstm", '+components.steps={off:"lr=1 decay=null",requires:"lr<2"}')
+    assert several.cells[-1].label == "only steps"
+    assert several.cells[0].knobs.lr == 1.0
+
+
+def test_a_component_with_rules_leaves_cells_out_and_says_why():
+    study = study_of("tie=true,false", "embedding=8,9")
+    assert [cell.label for cell in study.cells] == [
+        "tie=true embedding=8",
+        "tie=false embedding=8",
+        "tie=false embedding=9",
+    ]
+    assert study.record()["left_out"] == [
+        {"label": "tie=true embedding=9", "reason": "tying requires embedding=hidden"}
+    ]
+    excludes = '+components.clipping={off:"clip=null",excludes:"tie=true"}'
+    study = study_of("design=cumulative", "model=better_lstm", "design.components=[clipping,tying]", excludes)
+    assert [cell.label for cell in study.cells] == ["base", "+ clipping"]
+    assert [left.reason for left in study.left_out] == ["clipping excludes tie=true"]
+
+
+def test_a_cell_asked_for_alone_that_breaks_a_rule_is_an_error_and_so_is_a_study_of_such_cells():
+    message = "tie=true embedding=9 hidden=8: tying needs embedding = hidden; use embedding=8, or tie=false"
+    for more in ((), ("depth=1,2",)):
+        with pytest.raises(KnobError) as caught:
+            study_of("tie=true", "embedding=9", *more)
+        assert caught.value.problems == (message,)
+    with pytest.raises(KnobError, match=r"depth=2: clipping requires depth=1, which does not hold"):
+        study_of("depth=2,3", '+components.clipping={off:"clip=null",requires:"depth=1"}')
+
+
+def test_excluded_cells_are_left_out_with_the_condition_as_the_reason():
+    study = study_of("residual=true,false", "depth=1,2", 'design.exclude=["residual=true & depth=1"]')
+    assert [cell.label for cell in study.cells] == ["residual=true depth=2", "residual=false depth=1",
+                                                     "residual=false depth=2"]  # fmt: skip
+    assert study.record()["left_out"] == [{"label": "residual=true depth=1", "reason": "residual=true & depth=1"}]
+    with pytest.raises(KnobError, match="leaves no cell"):
+        study_of("depth=1,2", 'design.exclude=["depth<3"]')
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("tie=true", True), ("tie!=true", False), ("dropout=0.5", True), ("dropout>0.4 & depth<=2", True),
+        ("embedding=hidden", True), ("embedding!=hidden", False), ("hidden>depth", True), ("rnn=lstm", True),
+        ("model=better_lstm", True), ("model=rnn", False), ("data=synthetic", True), ("data.vocab_size<31", True),
+        ("data.path=x", False), ("epochs<5", False), ("epochs=null", True), ("clip=0.25", True), ("lr>=0.003", True),
+    ],
+)  # fmt: skip
+def test_a_condition_is_evaluated_on_the_resolved_knobs(condition, holds):
+    knobs = knobs_of(*TINY, "model=better_lstm")
+    assert read_condition(condition, "design.exclude").holds(condition_values(knobs)) is holds
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("tie=true && depth=1", "cannot be read; a condition is comparisons"),
+        ("tie=true, depth=1", "cannot be read"),
+        ("tie=true and depth=1", "cannot be read"),
+        ("tie=true | depth=1", "cannot be read"),
+        ("tie==true", "cannot be read"),
+        ("tie", "cannot be read"),
+        ("", "cannot be read"),
+        ("tei=true", "unknown knob 'tei'; did you mean 'tie'?"),
+        ("embedding!=hiden", "hiden is no level of embedding and no knob; did you mean 'hidden'?"),
+        ("rnn=lstmm", "lstmm is no level of rnn and no knob; did you mean"),
+        ("depth=0", "0 is no level of depth and no knob; depth must be a whole number at least 1"),
+        ("tie>false", "tie has no order; compare it with = or !="),
+        ("seeds=3", "unknown knob 'seeds'"),
+    ],
+)
+def test_a_condition_that_cannot_be_is_refused_with_what_works(condition, message):
+    with pytest.raises(KnobError) as caught:
+        read_condition(condition, "design.exclude")
+    assert message.split("; did you mean")[0] in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["design=leave_one_out", "model=rnn"],
+            "no component is on in the full model, model=rnn; off are gates (rnn=tanh)",
+        ),
+        (["design=one_factor"], "none is given; add one, depth=1,2,4"),
+        (["design=cells"], "names no cells; for example design.cells="),
+        (["design=cells", 'design.cells=["dpeth=1"]'], "unknown knob 'dpeth'; did you mean 'depth'?"),
+        (["design=cells", 'design.cells=["data.vocabsize=9"]'], "unknown knob 'vocabsize' of data"),
+        (["design=cells", 'design.cells=["depth"]'], "depth is no override"),
+        (["design=cells", 'design.cells=["depth=1,2 tie=true"]'], 'for example design.cells=["depth=1","depth=2"]'),
+        (["design=cells", 'design.cells=["depth=1"]', "depth=2,4"], "design.cells sets depth too"),
+        (['design.cells=["depth=1"]'], "not used by design=grid; add design=cells"),
+        (["design.components=[tying]"], "not used by design=grid; choose one of leave_one_out"),
+        (["design=leave_one_out", "design.components=[dropuot]"], "no component 'dropuot'; did you mean 'dropout'?"),
+        (["design=leave_one_out", 'design.components="dropout,tying"'], "must be a list, for example [dropout,tying]"),
+        (["+study=three_models,data_scaling"], "a study has one study"),
+        (["design=leave_one_out", "model=lstm", '+components.b="rnn=tanh"'], "the components gates and b both set rnn"),
+    ],
+)
+def test_a_newcomers_mistake_is_told_with_what_works(overrides, message):
+    with pytest.raises(KnobError) as caught:
+        study_of(*overrides)
+    assert len(caught.value.problems) == 1
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "message"),
+    [
+        ("rnnn=tanh", "components.x=rnnn=tanh: unknown knob 'rnnn'; did you mean 'rnn'?"),
+        ("depth=0", "components.x=depth=0: depth must be a whole number at least 1"),
+        ("rnn=tahn", "rnn must be one of lstm, tanh; did you mean 'tanh'?"),
+        ("", "components.x: needs the override that switches it off"),
+        (None, "components.x: needs the override that switches it off"),
+        (
+            {"off": "tie=false", "require": "depth=1"},
+            "require is none of off, requires, excludes; did you mean 'requires'?",
+        ),
+        ({"off": "tie=false", "requires": "embeding=hidden"}, "unknown knob 'embeding'; did you mean 'embedding'?"),
+        ({"off": "tie=false", "requires": 3}, "components.x: 3 is no condition"),
+    ],
+)
+def test_a_component_that_cannot_be_is_refused_with_what_works(declaration, message):
+    with pytest.raises(KnobError) as caught:
+        declared({"x": declaration})
+    assert len(caught.value.problems) == 1
+    assert message in str(caught.value)
+    with pytest.raises(KnobError, match="a component's name is of letters, digits and _"):
+        declared({"my part": "depth=1"})
+
+
+def test_a_level_has_one_form_and_one_fingerprint_however_it_is_typed():
+    preset, spelled = knobs_of("model=lstm"), knobs_of("model=rnn", "rnn=lstm", "dropout=0", "lr=3e-3")
+    assert json.dumps(preset.deciding()) == json.dumps(spelled.deciding())
+    assert fingerprint(preset, 0, "d", "c") == fingerprint(spelled, 0, "d", "c")
+    assert isinstance(knobs_of("recipe=book", "lr=1", "clip=1", "decay=2").lr, float)
+    assert isinstance(knobs_of("depth=3").depth, int)
+    assert labels("dropout=0,0.0,0.5") == ["dropout=0", "dropout=0.5"]
+
+
+PRESETS = {
+    "three_models": 3, "data_scaling": 12, "depth_dropout_tie": 18, "leave_one_out": 5, "cumulative": 5,
+    "gnmt_depth": 7,
+}  # fmt: skip
+
+
+def test_every_preset_of_a_study_is_tested():
+    assert {path.stem for path in (conf_folder() / "study").glob("*.yaml")} == {*PRESETS}
+
+
+def planned(*arguments, folder, **environment):
+    """Cell → state, and the lines after the table, as plan=true prints them."""
+    code, out, err = ablate(*arguments, "plan=true", folder=folder, **environment)
+    assert (code, err) == (0, "")
+    rows = [[text.strip() for text in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    return {row[0]: row[2] for row in rows}, out.splitlines()[len(rows) + 4 :]
+
+
+@pytest.mark.parametrize(("preset", "count"), PRESETS.items())
+def test_every_preset_composes_to_its_cells_and_a_plan_of_it_writes_nothing(preset, count, tmp_path):
+    tiny = [override for override in TINY if preset != "data_scaling" or not override.startswith(("batch", "window="))]
+    if preset == "data_scaling":
+        tiny += ["batch=2", "window=2", "data.tokens=200000"]
+    cells, lines = planned(f"+study={preset}", *tiny, folder=tmp_path)
+    assert len(cells) == count
+    assert set(cells.values()) == {"1 to train"}
+    assert lines[0] == f"study {preset}: {count} cells, {count} trials: {count} to train"
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_preset_of_a_design_takes_another_model_and_other_knobs(tmp_path):
+    cells, lines = planned("+study=leave_one_out", *TINY, "model=lstm", "residual=true", "depth=3", folder=tmp_path)
+    assert list(cells) == ["full", "without gates", "without depth", "without residual"]
+    assert "note: left out, dropout is off in the full model: without dropout" in lines
+
+
+def test_a_component_of_ones_own_may_stand_in_a_preset_of_ones_own(tmp_path):
+    (tmp_path / "mine" / "study").mkdir(parents=True)
+    (tmp_path / "mine" / "study" / "clip.yaml").write_text(
+        "# @package _global_\ndefaults: [override /design: leave_one_out]\n"
+        "components:\n  clipping: clip=null\n  tying: {off: tie=false, requires: depth=1}\n"
+    )
+    cells, _ = planned("--config-dir", "mine", "+study=clip", *TINY, "model=lstm", "tie=true", folder=tmp_path)
+    assert list(cells) == ["full", "without gates", "without tying", "without clipping"]
+
+
+def test_a_plan_tells_what_is_done_what_goes_on_and_what_is_left(tmp_path):
+    assert ablate("depth=1", "tracking=off", *TINY, folder=tmp_path)[0] == 0
+    folders = set(journals(tmp_path))
+    assert ablate("depth=2", "tracking=off", *TINY, "windows=40", folder=tmp_path)[0] == 0
+    (second,) = set(journals(tmp_path)) - folders
+    journal = second / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if '"finished"' not in line))
+    before = {path: path.read_bytes() for path in tmp_path.glob("runs/**/*") if path.is_file()}
+    cells, text = planned("-m", "depth=1,2,3", *TINY, folder=tmp_path)
+    assert cells["depth=1"] == "1 done"
+    assert cells["depth=3"] == "1 to train"
+    assert text[0] == "study depth: 3 cells, 3 trials: 1 done, 2 to train"
+    assert re.match(r"about (< 1|\d+) s with workers=1, by [\d.e+]+ operations and 2 shapes of model measured", text[1])
+    assert text[-1] == "nothing was trained; without plan=true it starts"
+    assert {path: path.read_bytes() for path in tmp_path.glob("runs/**/*") if path.is_file()} == before
+
+
+def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(tmp_path):
+    arguments = ["-m", "+study=leave_one_out", *TINY, "tracking=off", 'design.exclude=["tie=true & dropout=0"]']
+    code, out, err = ablate(*arguments, folder=tmp_path)
+    assert (code, err) == (0, "")
+    assert "note: left out, tie=true & dropout=0: without dropout" in out
+    (line,) = (tmp_path / "runs/studies/leave_one_out.jsonl").read_text().splitlines()
+    launched = json.loads(line)
+    assert launched["design"] == {
+        "kind": "leave_one_out",
+        "components": ["gates", "depth", "dropout", "tying"],
+        "left_out": [
+            {"label": "without residual", "reason": "residual is off in the full model"},
+            {"label": "without dropout", "reason": "tie=true & dropout=0"},
+        ],
+    }
+    cells = {cell["label"]: cell for cell in launched["cells"]}
+    assert list(cells) == ["full", "without gates", "without depth", "without tying"]
+    assert cells["without depth"]["levels"] == {"rnn": "lstm", "depth": "1", "dropout": "0.5", "tie": "true"}
+    assert cells["without depth"]["components"] == {
+        "gates": True, "depth": False, "dropout": True, "tying": True, "residual": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "design=leave_one_uot"], "design=leave_one_uot: no such preset; did you mean 'leave_one_out'?"),
+        (["-m", "design=leave_one_uot,grid"], "design=leave_one_uot: no such preset; did you mean 'leave_one_out'?"),
+        (["-m", 'design="leave_one_out,cumulative"'], "several go without quotes, -m design=leave_one_out,cumulative"),
+        (
+            ["-m", 'depth="1,2"'],
+            "depth=1,2: must be a whole number at least 1 and at most 128; for example 2; the levels",
+        ),
+        (["-m", "tie=true,false", 'design.exclude=["tie=true && depth=1"]'], "joined by a single &"),
+        (
+            ["-m", "tie=true,false", "design.exclude=[tie=true & depth=1]"],
+            """'design.exclude=["tie=true & depth=1"]'""",
+        ),
+        (["-m", "+components.clipping=clip=null"], """quote it twice, '+components.clipping="clip=null"'"""),
+        (["-m", "design.componets=[tying]"], "unknown knob 'componets' of design; did you mean 'components'?"),
+        (["-m", "design=leave_one_out", "hydra/sweeper=basic"], "only the sweeper `study` knows it"),
+        (["-m", "plan=true,false"], "a study has one plan"),
+    ],
+)
+def test_a_newcomers_mistake_is_one_line_and_a_code_before_anything_is_trained(arguments, message, tmp_path):
+    code, out, err = ablate(*arguments, folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert not (tmp_path / "runs" / "trials").exists()
+
+
+@pytest.mark.parametrize("choice", ["hydra/sweeper=basic", "hydra/launcher=basic"])
+def test_hydras_own_sweeper_and_launcher_work_as_ever_for_a_grid(choice, tmp_path):
+    code, _, _ = ablate("-m", "depth=1,2", choice, "tracking=off", *TINY, folder=tmp_path)
+    assert code == 0
+    assert sorted(events[0]["knobs"]["depth"] for events in journals(tmp_path).values()) == [1, 2]
+
+
+def test_a_composed_copy_is_what_hydra_composes():
+    asked = [
+        ["+study=gnmt_depth", f"model={model}", f"depth={depth}", "embedding=${hidden}", f"hidden={hidden}",
+         "name='a b'", f'+design.job={{label: "{depth}", at: [], components: ["x"], left_out: []}}']
+        for model in ("rnn", "lstm") for depth in (1, 2) for hidden in (8, 16)
+    ]  # fmt: skip
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", ["+study=gnmt_depth"], run_mode=RunMode.MULTIRUN)
+        ours = [job.values for job in compose_jobs(loader, master, asked)]
+        theirs = [plain(loader.load_sweep_config(master, overrides)) for overrides in asked]
+    assert ours == theirs
+    assert ours[0]["embedding"] == 8
+
+
+def test_the_arithmetic_of_a_trial_counts_the_matrices_that_each_token_meets():
+    def effort(*overrides):
+        cells = make_cells([Job((), values_of(*TINY, *overrides))])
+        return make_plan(cells, Folder("none"), "s")[0].effort
+
+    tokens, words, h = 4 * 5, 30, 8
+    assert effort("rnn=tanh").window == 6 * tokens * (2 * h * h + h * words)
+    assert effort("rnn=lstm", "tie=true").window == 6 * tokens * (8 * h * h + h * words), "tied or not"
+    assert effort("rnn=lstm", "depth=3").window == 6 * tokens * (3 * 8 * h * h + h * words)
+    assert effort("rnn=tanh", "embedding=5").window == 6 * tokens * (h * 5 + h * h + h * words)
+    one = effort("rnn=tanh")
+    assert (one.windows, one.evaluations) == (40, 3), "two validations and the test"
+    assert one.eval_windows == 3 * (599 // (2 * 5))
+    assert one.eval_window == 2 * 2 * 5 * (2 * h * h + h * words)
+
+
+def test_workers_take_the_next_trial_as_they_become_free():
+    assert wall_seconds([3.0, 1.0, 1.0, 1.0], 1) == 6.0
+    assert wall_seconds([3.0, 1.0, 1.0, 1.0], 2) == 3.0
+    assert wall_seconds([], 4) == 0.0
+
+
+def test_designs_load_neither_torch_nor_hydra(tmp_path):
+    code = "import sys, ablate.study.designs, ablate.study.cells; assert not {'torch', 'hydra'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path)
+    assert done.returncode == 0
