@@ -109,12 +109,23 @@ def test_latex_compiles_with_any_name(report, tmp_path):
 
 def test_every_figure_is_there_as_png_svg_and_pdf_and_in_the_page(report):
     page = report.page.read_text(encoding="utf-8")
-    for name in ("comparison", "cost", "curves", "effects", "steps", "grid", "interactions"):
+    for name in ("comparison", "cost", "curves", "effects", "steps"):
         for suffix in (".png", ".svg", ".pdf"):
             assert (report.folder / f"{name}{suffix}").stat().st_size > 1000, name + suffix
         assert f'<a href="{name}.pdf">' in page
-    assert page.count("<svg ") == 7
-    assert page.count('role="img" aria-label="') == 7
+    assert page.count("<svg ") == 5
+    assert page.count('role="img" aria-label="') == 5
+
+
+def test_a_grid_has_a_heatmap_and_interactions_and_names_the_factor_that_matters_most(tmp_path):
+    table = ladder({"a": -0.3, "b": 0.1}, seeds=3)
+    report = write_report(results(table), tmp_path)
+    for name in ("grid", "interactions", "effects"):
+        assert (report.folder / f"{name}.svg").exists(), name
+    assert re.match(r"A matters most: a=on instead of off changes test perplexity by −2\d\.\d % on", report.findings[0])
+    svg = (report.folder / "grid.svg").read_text()
+    means = table.groupby("cell")["test_perplexity"].mean()
+    assert all(f"{mean:,.1f}" in svg for mean in means)
 
 
 def test_the_ids_of_two_figures_never_meet(report):

@@ -41,7 +41,7 @@ def test_one_seed_has_no_spread_and_no_interval():
     table = compare(trials({"a": [4.0], "b": [3.9]}))
     assert table[["test_sd", "difference_low"]].isna().all().all()
     shown = display(table)
-    assert shown["difference to the first row"].tolist() == ["–", "-9.5% (n = 1)"]
+    assert shown["difference to the first row"].tolist() == ["–", "−9.5 % (n = 1)"]
     assert shown["test perplexity"].tolist() == ["54.6", "49.4"]
     assert all(np.isnan(v) for v in paired_difference(np.array([]), np.array([])))
 
@@ -83,8 +83,8 @@ def test_the_page_stands_alone_and_says_what_it_found(tmp_path):
     report = write_report(results(trials({"a": [4.0, 4.1, 4.2], "b": [3.9, 4.0, 4.05]})), tmp_path)
     page = report.page.read_text()
     assert not re.findall(r"(?:src|href)=[\"']http|@import|url\(http", page)
-    assert page.count("<svg") == 2
-    assert re.search(r"b has the lowest test perplexity, 53\.\d: 11\.\d% below a, the first row", page)
+    assert page.count("<svg") == 4
+    assert re.search(r"b has the lowest test perplexity, 53\.\d: 11\.\d % below a, the first row", page)
     assert "95 % interval" in page
     assert report.all_finished
 

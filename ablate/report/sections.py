@@ -236,9 +236,7 @@ def _provenance(results: Results) -> Section:
         for column, title in named.items()
         if column in trials and trials[column].notna().any()
     ]
-    says = [
-        "Beside this page, every trial is a row of results.csv, every measurement a row of curves.csv (or .parquet)."
-    ]
+    says = ["Beside this page, every trial is a row of results.csv, every measurement one of curves.csv (or .parquet)."]
     return Section("source", "Where the numbers come from", says=says, headings=["what", "value"], rows=rows)
 
 

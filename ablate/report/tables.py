@@ -55,7 +55,7 @@ def write_table(shown: Shown, folder: Path) -> str:
 def _table(shown: Shown, text: pd.DataFrame, note: str) -> GT:
     names = zip(text.columns, shown.text.columns, strict=True)
     right = [name for name, original in names if original not in shown.words]
-    return GT(text, id=shown.name).tab_source_note(note).cols_align("right", columns=right)
+    return GT(text, id=f"table-{shown.name}").tab_source_note(note).cols_align("right", columns=right)
 
 
 # What pdflatex has no letter for, in words that it has.

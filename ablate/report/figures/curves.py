@@ -9,6 +9,7 @@ import pandas as pd
 
 from ablate.report.figures.style import SERIES_SHOWN, Drawn, Look, counted, log_perplexity_axis, number, save, styled
 
+_ABSURD = 1e6  # a training that diverges would leave no room for the others
 _AXES = {"step": "windows (updates)", "tokens": "tokens trained on", "seconds": "seconds"}
 
 
@@ -53,7 +54,8 @@ def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
 
 def _over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
     """One row a (cell, split, step): mean tokens and seconds, mean, low and high perplexity, n."""
-    finite = curves[np.isfinite(curves["perplexity"]) & (curves["perplexity"] < 1e6)]
+    perplexities = curves["perplexity"].astype(float)
+    finite = curves[np.isfinite(perplexities) & (perplexities < _ABSURD)]
     by = finite.groupby(["cell", "split", "step"], sort=False)
     points: pd.DataFrame = by.agg(
         tokens=("tokens", "mean"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +97,22 @@ def styled() -> Iterator[None]:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
+    with mpl.rc_context({**_STYLE, "font.family": _fonts()}), warnings.catch_warnings():  # type: ignore[arg-type]
+        # Where no font has a letter, PNG and PDF show a box; in the page a browser has more fonts.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
+
+
+@cache
+def _fonts() -> list[str]:
+    """Our font, and those of this machine that have what it lacks."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _MORE_LETTERS if name in installed)]
+
+
+_MORE_LETTERS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "IPAexGothic", "Hiragino Sans", "Yu Gothic", "PingFang SC")
 
 
 def save(figure: Figure, folder: Path, name: str, title: str, caption: str) -> Drawn:
@@ -119,7 +135,7 @@ def _for_page(path: Path, name: str) -> str:
     text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>figure-{name}-", text)
     # The paper is the page's; the ink too.
     text = text.replace(f"fill: {PAPER}", "fill: none").replace(TEXT, "currentColor")
     return text.replace("<svg ", '<svg aria-hidden="true" ', 1)
