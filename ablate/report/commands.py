@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.config import show
+from ablate.config import Number, rules, show
 
 # What a machine chooses, and what names a preset: neither decides a result.
 _LEFT_OUT = {"device", "threads", "model", "recipe", "sample_words"}
@@ -28,7 +28,7 @@ def command_of(trials: pd.DataFrame, cell: str) -> str | None:
     data = str(knobs.pop("data.name", ""))
     words = [f"data={data}"] if data else []
     words += [
-        f"{name}={_level(value)}"
+        f"{name}={_level(name, value)}"
         for name, value in knobs.items()
         if name not in _LEFT_OUT and not _absent(name, data, value)
     ]
@@ -50,10 +50,12 @@ def _seeds(seeds: list[int]) -> list[str]:
     return [f"seed={','.join(map(str, seeds))}"]
 
 
-def _level(value: Any) -> str:
+def _level(name: str, value: Any) -> str:
     """A value as Hydra reads it back."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "null"
+    if isinstance(value, float) and any(isinstance(rule, Number) and rule.kind is int for rule in rules()[name]):
+        value = int(value)  # a column of whole numbers and nulls is one of floats
     text = show(value.item() if hasattr(value, "item") else value)
     if not isinstance(value, str) or re.fullmatch(r"[\w./:-]+", text) or text.startswith("${oc.env:"):
         return text

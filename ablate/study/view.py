@@ -140,9 +140,11 @@ class View:
         self._print(f"note: {message}")
 
     def summary(self, report: Report, browse: str | None) -> None:
-        """The table, the failures, and what to type next."""
+        """The table, what it says, the failures, and what to type next."""
         self.console.print()
         self.console.print(_as_rich(report))
+        for sentence in report.findings:
+            self._print(sentence)
         for warning in report.warnings:
             self._print(f"note: {warning}")
         if not report.failures.empty:

@@ -97,7 +97,8 @@ def styled() -> Iterator[None]:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    with mpl.rc_context({**_STYLE, "font.family": _fonts()}), warnings.catch_warnings():  # type: ignore[arg-type]
+    style: Any = {**_STYLE, "font.family": _fonts()}
+    with mpl.rc_context(style), warnings.catch_warnings():
         # Where no font has a letter, PNG and PDF show a box; in the page a browser has more fonts.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
