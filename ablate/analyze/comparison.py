@@ -55,7 +55,7 @@ def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         - `p`, `p_sign_flip`: two-sided, as in `Difference`; `p_holm`: `p` corrected for all rows (Holm).
         - `better`, `better_low`, `better_high`: probability that a new pair of seeds favours this row, and its 95 %
           interval.
-        - `sd_nats`: standard deviation of the differences.
+        - `sd_nats`: standard deviation of the differences; `deltas`: these themselves, one a seed, in nats.
         - `detectable`: the smallest ratio minus 1 that so many pairs show with a power of 80 %; `seeds_for_half`: the
           pairs that show half of it. NaN without pairs.
         - `verdict`: "baseline"; "better" or "worse" (p_holm < 0.05); "not distinguishable"; "one seed"; "no result".
@@ -316,6 +316,7 @@ def _row(trials: pd.DataFrame, nll: pd.DataFrame, cell: str, baseline: str) -> d
         "difference_kind": kind,
         **{name: known[name] for name in ("p", "p_sign_flip", "better", "better_low", "better_high")},
         "sd_nats": found.sd,
+        "deltas": found.deltas,
         "detectable": pairs.ratio(pairs.detectable(spread, found.n)),
         "seeds_for_half": pairs.seeds_for_half(found.n) if kind == "paired" else float("nan"),
     }

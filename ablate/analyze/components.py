@@ -18,7 +18,8 @@ from ablate.analyze.paired import Array, paired
 from ablate.analyze.table import factors_of, judge, nll_table
 
 KINDS = ("removal", "addition", "cumulative", "shapley")
-_COLUMNS = ["component", "kind", "at", "without", "with_", "n", "ratio", "low", "high", "p", "p_holm", "verdict"]
+_TESTED = ["n", "ratio", "low", "high", "p", "deltas"]
+_COLUMNS = ["component", "kind", "at", "without", "with_", *_TESTED, "p_holm", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class _Context:
         at: the levels that they share of the factors that belong to no component, where there are several contexts.
         on: cell ↦ the components that are on in it, of those that vary; in the order of the study.
         levels: cell ↦ its levels of the components' factors.
+        order: of the components, on a ladder.
     """
 
     at: str
     on: dict[str, frozenset[str]]
     levels: dict[str, dict[str, str]]
     belongs: dict[str, set[str]]
+    order: Sequence[str]
 
     def differ(self, without: str, with_: str) -> str | None:
         """The component in which `with_` has one more than `without`, with all else equal; None: there is none."""
@@ -62,15 +65,15 @@ def component_effects(
         One row a component, kind and context: `component`, `kind`, `at` (levels of the factors that belong to no
         component, "" where these do not vary), `without`, `with_` (labels of the two cells compared), `n` (seeds),
         `ratio` (of having it: below 0 it lowers perplexity), `low`, `high` (95 % t interval over seeds), `p`,
+        `deltas` (one a seed, in nats),
         `p_holm` (corrected over the rows of a kind), `verdict` ("helps", "hurts", "not distinguishable", "one seed",
         "no result"). Kinds:
 
         - `removal`: the full model (all that vary on; the first such cell) against the one without it.
         - `addition`: the plainest model (all that vary off) with it against without. Not given where it would be the
           removal over again.
-        - `cumulative`: consecutive cells of a ladder from the plainest to the full model, in the study's order; the
-          last step may end at a full model that was listed before. Not given where all subsets are there: it would be
-          one of many orders.
+        - `cumulative`: the steps of a ladder from the plainest to the full model, on which the components are added
+          in their order. Not given where all subsets are there: it would be one of many orders.
         - `shapley`: where each of the 2^k subsets of the components that vary has exactly one cell, k ≥ 2: the mean
           effect over all orders of adding them, for each seed that finished all cells (Shapley 1953). In nats they
           add up to the full against the plainest model; those two are `without` and `with_`.
@@ -82,7 +85,7 @@ def component_effects(
     for context in _contexts(on, levels, belongs):
         for component, kind, without, with_, delta in _effects(context, nll):
             found = asdict(paired(delta))
-            tested = {name: found[name] for name in ("n", "ratio", "low", "high", "p")}
+            tested = {name: found[name] for name in _TESTED}
             named = {"component": component, "kind": kind, "at": context.at, "without": without, "with_": with_}
             rows.append({**named, **tested})
     order = {name: place for place, name in enumerate(on.columns)}
@@ -173,6 +176,7 @@ def _contexts(on: pd.DataFrame, levels: pd.DataFrame, belongs: dict[str, set[str
             {cell: frozenset(str(name) for name in on.columns if on.at[cell, name]) for cell in cells},
             {cell: {str(f): str(parts.at[cell, f]) for f in parts.columns} for cell in cells},
             belongs,
+            [str(name) for name in on.columns],
         )
 
 
@@ -185,7 +189,7 @@ def _effects(context: _Context, nll: pd.DataFrame) -> Iterator[tuple[str, str, s
     removals = _one_more(context, with_=full)
     additions = _one_more(context, without=plain)
     factorial = len(set(context.on.values())) == 2 ** len(varying)
-    ladder = [] if factorial or plain is None or full is None else _ladder(context, plain, full)
+    ladder = [] if factorial else _ladder(context, [name for name in context.order if name in varying], common)
     kinds = {
         "removal": removals,
         "addition": [step for step in additions if step not in removals],
@@ -219,22 +223,17 @@ def _one_more(context: _Context, without: str | None = None, with_: str | None =
     return list(found.values())
 
 
-def _ladder(context: _Context, plain: str, full: str) -> list[tuple[str, str, str]]:
-    """The steps from plain to full over consecutive cells; empty where the study holds no such ladder."""
-    cells = list(context.on)
-    steps: list[tuple[str, str, str]] = []
-    at = plain
-    while at != full:
-        following = cells.index(at) + 1
-        ways = [*cells[following : following + 1], full]
-        step = next(((c, at, way) for way in ways if (c := context.differ(at, way)) is not None), None)
-        if step is None:
-            return []
-        steps.append(step)
-        at = step[2]
-        if context.on[at] == context.on[full]:  # another variant of the full model is the top as well
-            break
-    return steps if len(steps) > 1 else []
+def _ladder(context: _Context, order: Sequence[str], common: frozenset[str]) -> list[tuple[str, str, str]]:
+    """(component, without, with) of every step from plain to full, in this order; empty where a step is missing.
+
+    By what is on and not by the order of the cells: two designs in one study share cells, under one label each.
+    """
+    cells = [_first(context, common | frozenset(order[:i])) for i in range(len(order) + 1)]
+    rungs = [cell for cell in cells if cell is not None]
+    if len(rungs) < len(cells) or len(order) < 2:
+        return []
+    steps = list(zip(order, rungs[:-1], rungs[1:], strict=True))
+    return steps if all(context.differ(without, with_) == name for name, without, with_ in steps) else []
 
 
 def _shapley(cells: dict[frozenset[str], str], players: list[str], nll: pd.DataFrame) -> dict[str, Array]:

@@ -20,7 +20,7 @@ from ablate.analyze.paired import Array, paired
 from ablate.analyze.table import factors_of, judge, nll_table
 
 Levels = tuple[str, ...]
-_TESTED = ["n", "contexts", "ratio", "low", "high", "p"]
+_TESTED = ["n", "contexts", "ratio", "low", "high", "p", "deltas"]
 _JUDGED = ["p_holm", "verdict", "dropped"]
 _EFFECT = ["factor", "reference", "level", "at", *_TESTED, *_JUDGED]
 _INTERACTION = ["factor", "reference", "level", "other", "other_reference", "other_level", *_TESTED, *_JUDGED]
@@ -36,7 +36,8 @@ def factor_effects(trials: pd.DataFrame) -> pd.DataFrame:
         One row a factor, level and context: `factor`, `reference`, `level`; `at`: "" for the marginal effect, the
         average over all combinations of the other factors that have both levels, or one such combination (only where
         there are several); `n` (seeds), `contexts` (combinations averaged), `ratio`, `low`, `high` (95 % t interval
-        over seeds), `p`, `p_holm` (corrected over the marginal rows, and over the others), `verdict` ("helps",
+        over seeds), `p`, `deltas` (one a seed, in nats), `p_holm` (corrected over the marginal rows, and over the
+        others), `verdict` ("helps",
         "hurts", "not distinguishable", "one seed", "no result") and `dropped`: paired differences that the study
         asked for and that had to be left out, because a trial has no result or so that every seed averages over the
         same combinations. Cells that share all levels count as one: the first.
@@ -135,7 +136,7 @@ def _averaged(deltas: Array) -> dict[str, object]:
     seeds, contexts = complete(np.isfinite(deltas))
     used = deltas[np.ix_(seeds, contexts)]
     found = asdict(paired(used.mean(axis=1) if used.size else []))
-    tested = {name: found[name] for name in ("n", "ratio", "low", "high", "p")}
+    tested = {name: found[name] for name in ("n", "ratio", "low", "high", "p", "deltas")}
     return {**tested, "contexts": int(contexts.sum()), "dropped": int(deltas.size - used.size)}
 
 

@@ -43,6 +43,7 @@ class Difference:
         better_low, better_high: its 95 % interval, which excludes 0.5 exactly where p < 0.05.
         wins: the plain share of differences below 0; a difference of 0 is half a win.
         sd: standard deviation of the differences, in nats.
+        deltas: the differences themselves; () where there are no pairs.
 
     Where differences do not vary at all (`sd` = 0), their spread was not seen and Student's t is not defined: `low`,
     `high`, `better_low` and `better_high` are NaN, `better` is 0, 0.5 or 1, and `p` is the sign-flip test's.
@@ -60,6 +61,7 @@ class Difference:
     better_high: float = NAN
     wins: float = NAN
     sd: float = NAN
+    deltas: tuple[float, ...] = ()
 
     @property
     def significant(self) -> bool:
@@ -85,14 +87,14 @@ def paired(delta: ArrayLike, rng: np.random.Generator | None = None) -> Differen
         return Difference(0)
     mean, wins = float(values.mean()), share_of_wins(values)
     if n == 1:
-        return Difference(1, mean=mean, ratio=ratio(mean), wins=wins)
+        return Difference(1, mean=mean, ratio=ratio(mean), wins=wins, deltas=(mean,))
     low, high, p = (float(x) for x in t_interval(values))
     sd = _sd(values)
     better, better_low, better_high = (float(x) for x in better_interval(mean, sd, n))
     p_sign_flip = sign_flip(values, rng)
     return Difference(
         n, mean, ratio(mean), ratio(low), ratio(high), p_sign_flip if sd == 0 else p, p_sign_flip, better, better_low,
-        better_high, wins, float(sd),
+        better_high, wins, float(sd), tuple(values.tolist()),
     )  # fmt: skip
 
 

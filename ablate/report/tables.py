@@ -94,7 +94,8 @@ def _escape_markdown(text: str) -> str:
 
 def comparison_table(comparison: pd.DataFrame, note: str) -> Shown:
     """One row a cell, each beside the baseline."""
-    return Shown("comparison", display(comparison), comparison, note, words=("cell", "verdict", "missing"))
+    numbers = comparison.drop(columns="deltas")
+    return Shown("comparison", display(comparison), numbers, note, words=("cell", "verdict", "missing"))
 
 
 def display(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +144,7 @@ def effects_table(effects: pd.DataFrame, name: str, note: str, costs: Mapping[st
     text = pd.DataFrame(rows, columns=columns)
     if (text["parameters"] == "–").all():
         text = text.drop(columns="parameters")
-    return Shown(name, text, effects.drop(columns="deltas", errors="ignore"), note, words=("part", "verdict"))
+    return Shown(name, text, effects.drop(columns="deltas"), note, words=("part", "verdict"))
 
 
 def whole(value: float | None) -> str:

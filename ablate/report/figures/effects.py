@@ -65,7 +65,7 @@ def draw_effects(effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None
 
 def _draw_effect(axis: Axes, place: int, row: dict[Any, Any]) -> None:
     colour = _COLOURS.get(row["verdict"], UNSURE)
-    seeds = np.expm1(np.asarray(row.get("deltas", ()), float))
+    seeds = np.expm1(np.asarray(row["deltas"], float))
     axis.plot(seeds, np.full(len(seeds), place), "o", ms=4, color=colour, alpha=0.45, mew=0)
     if np.isfinite(row["low"]):
         axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=2.4, solid_capstyle="butt")
