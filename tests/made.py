@@ -10,7 +10,7 @@ import pandas as pd
 from ablate.track.read import Results
 
 NASTY = "a$b_c|d{e}<script>alert(1)</script>\\&%#^~*`"
-PARTS = ("gates", "depth", "dropout", "tying")
+PARTS = ("gating", "depth", "dropout", "tying")
 
 
 def trials(cells, **columns):

@@ -61,30 +61,30 @@ def test_leave_one_out_is_the_full_model_and_the_full_model_without_each_compone
     study = study_of("design=leave_one_out", "model=better_lstm")
     assert {cell.label: parts(cell) for cell in study.cells} == {
         "full": BETTER,
-        "without gates": ("tanh", 2, 0.5, True, False),
+        "without gating": ("tanh", 2, 0.5, True, False),
         "without depth": ("lstm", 1, 0.5, True, False),
         "without dropout": ("lstm", 2, 0.0, True, False),
         "without tying": ("lstm", 2, 0.5, False, False),
     }
     assert study.record() == {
         "kind": "leave_one_out",
-        "components": ["gates", "depth", "dropout", "tying"],
+        "components": ["gating", "depth", "dropout", "tying"],
         "left_out": [{"label": "without residual", "reason": "residual is off in the full model"}],
     }
     assert study.name == "leave_one_out"
 
 
 def test_cumulative_goes_from_the_plainest_model_to_the_full_one_in_the_order_given():
-    order = "design.components=[tying,gates,depth,dropout]"
+    order = "design.components=[tying,gating,depth,dropout]"
     study = study_of("design=cumulative", "model=better_lstm", order)
     assert [(cell.label, *parts(cell)) for cell in study.cells] == [
         ("base", "tanh", 1, 0.0, False, False),
         ("+ tying", "tanh", 1, 0.0, True, False),
-        ("+ gates", "lstm", 1, 0.0, True, False),
+        ("+ gating", "lstm", 1, 0.0, True, False),
         ("+ depth", "lstm", 2, 0.0, True, False),
         ("+ dropout", *BETTER),
     ]
-    assert study.components == ["tying", "gates", "depth", "dropout"]
+    assert study.components == ["tying", "gating", "depth", "dropout"]
     assert study.left_out == []
 
 
@@ -113,7 +113,7 @@ def test_a_sweep_over_seed_gives_replicates_in_every_design():
         by_sweep, by_count = (study_of(f"design={design}", *depth, seeds).cells for seeds in ("seed=0,1", "seeds=2"))
         assert [(c.label, c.seeds) for c in by_sweep] == [(c.label, c.seeds) for c in by_count]
         assert {cell.seeds for cell in by_sweep} == {(0, 1)}
-    assert labels("design=leave_one_out", "model=lstm", "lr=0.1,0.1") == ["full", "without gates"]
+    assert labels("design=leave_one_out", "model=lstm", "lr=0.1,0.1") == ["full", "without gating"]
 
 
 def test_cells_can_be_listed_one_by_one():
@@ -127,7 +127,7 @@ def test_cells_can_be_listed_one_by_one():
 def test_two_designs_together_have_each_configuration_once():
     study = study_of("design=leave_one_out,cumulative", "model=better_lstm")
     assert [cell.label for cell in study.cells] == [
-        "full", "without gates", "without depth", "without dropout", "without tying", "base", "+ gates", "+ depth",
+        "full", "without gating", "without depth", "without dropout", "without tying", "base", "+ gating", "+ depth",
     ]  # fmt: skip
     assert study.record()["kind"] == "leave_one_out+cumulative"
     assert study.name == "leave_one_out-cumulative"
@@ -148,7 +148,7 @@ def test_every_cell_says_which_declared_components_are_on_and_every_factors_leve
     study = study_of("depth=1,2", "tie=true,false")
     assert study.cells[2].levels == {"depth": "2", "tie": "true"}
     assert study.cells[2].components == {
-        "gates": True, "depth": True, "dropout": False, "tying": True, "residual": False,
+        "gating": True, "depth": True, "dropout": False, "tying": True, "residual": False,
     }  # fmt: skip
     assert study.record() == {"kind": "grid", "components": [], "left_out": []}
 
@@ -242,7 +242,7 @@ def test_a_condition_that_cannot_be_is_refused_with_what_works(condition, messag
     [
         (
             ["design=leave_one_out", "model=rnn"],
-            "no component is on in the full model, model=rnn; off are gates (rnn=tanh)",
+            "no component is on in the full model, model=rnn; off are gating (rnn=tanh)",
         ),
         (["design=one_factor"], "none is given; add one, depth=1,2,4"),
         (["design=cells"], "names no cells; for example design.cells="),
@@ -256,7 +256,7 @@ def test_a_condition_that_cannot_be_is_refused_with_what_works(condition, messag
         (["design=leave_one_out", "design.components=[dropuot]"], "no component 'dropuot'; did you mean 'dropout'?"),
         (["design=leave_one_out", 'design.components="dropout,tying"'], "must be a list, for example [dropout,tying]"),
         (["+study=three_models,data_scaling"], "a study has one study"),
-        (["design=leave_one_out", "model=lstm", '+components.b="rnn=tanh"'], "the components gates and b both set rnn"),
+        (["design=leave_one_out", "model=lstm", '+components.b="rnn=tanh"'], "the components gating and b both set rnn"),
     ],
 )
 def test_a_newcomers_mistake_is_told_with_what_works(overrides, message):
@@ -333,7 +333,7 @@ def test_every_preset_composes_to_its_cells_and_a_plan_of_it_writes_nothing(pres
 
 def test_a_preset_of_a_design_takes_another_model_and_other_knobs(tmp_path):
     cells, lines = planned("+study=leave_one_out", *TINY, "model=lstm", "residual=true", "depth=3", folder=tmp_path)
-    assert list(cells) == ["full", "without gates", "without depth", "without residual"]
+    assert list(cells) == ["full", "without gating", "without depth", "without residual"]
     assert "note: left out, dropout is off in the full model: without dropout" in lines
 
 
@@ -344,7 +344,7 @@ def test_a_component_of_ones_own_may_stand_in_a_preset_of_ones_own(tmp_path):
         "components:\n  clipping: clip=null\n  tying: {off: tie=false, requires: depth=1}\n"
     )
     cells, _ = planned("--config-dir", "mine", "+study=clip", *TINY, "model=lstm", "tie=true", folder=tmp_path)
-    assert list(cells) == ["full", "without gates", "without tying", "without clipping"]
+    assert list(cells) == ["full", "without gating", "without tying", "without clipping"]
 
 
 def test_a_plan_tells_what_is_done_what_goes_on_and_what_is_left(tmp_path):
@@ -374,17 +374,17 @@ def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(
     launched = json.loads(line)
     assert launched["design"] == {
         "kind": "leave_one_out",
-        "components": ["gates", "depth", "dropout", "tying"],
+        "components": ["gating", "depth", "dropout", "tying"],
         "left_out": [
             {"label": "without residual", "reason": "residual is off in the full model"},
             {"label": "without dropout", "reason": "tie=true & dropout=0"},
         ],
     }
     cells = {cell["label"]: cell for cell in launched["cells"]}
-    assert list(cells) == ["full", "without gates", "without depth", "without tying"]
+    assert list(cells) == ["full", "without gating", "without depth", "without tying"]
     assert cells["without depth"]["levels"] == {"rnn": "lstm", "depth": "1", "dropout": "0.5", "tie": "true"}
     assert cells["without depth"]["components"] == {
-        "gates": True, "depth": False, "dropout": True, "tying": True, "residual": False,
+        "gating": True, "depth": False, "dropout": True, "tying": True, "residual": False,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from made import NASTY, curves, ladder, one_out, results, trials
 
 from ablate.report import write_report
 
-EFFECTS = {"gates": -0.2, "depth": 0.002, "dropout": 0.3, "tying": -0.05}
+EFFECTS = {"gating": -0.2, "depth": 0.002, "dropout": 0.3, "tying": -0.05}
 ONE_OUT = {"kind": "leave_one_out", "components": list(EFFECTS)}
 
 
@@ -19,7 +19,7 @@ ONE_OUT = {"kind": "leave_one_out", "components": list(EFFECTS)}
 def report(tmp_path_factory):
     """A study with something in every section: parts, a grid of them, failures, a nasty name, left-out cells."""
     table = ladder(EFFECTS, interaction=0.05)
-    table.loc[table["cell"] == "gates", "cell"] = NASTY
+    table.loc[table["cell"] == "gating", "cell"] = NASTY
     failed = (table["cell"] == "tying") & (table["seed"] == 1)
     table.loc[failed, ["status", "reason", "test_nll", "test_perplexity"]] = ["FAILED", NASTY, None, None]
     left_out = [{"label": NASTY, "reason": "tying requires embedding=hidden"}]

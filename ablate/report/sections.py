@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Section:
         tables: HTML of tables; figures: drawn ones.
         headings, rows: a table of words.
         samples: (title, text) pairs that are set as written.
+        aside: a title and a paragraph that opens on demand.
     """
 
     id: str
@@ -44,7 +45,8 @@ class Section:
     figures: Sequence[Drawn] = ()
     headings: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
-    samples: Sequence[tuple[str, str]] = field(default=())
+    samples: Sequence[tuple[str, str]] = ()
+    aside: tuple[str, str] | None = None
 
     def __bool__(self) -> bool:
         return any((self.says, self.warns, self.tables, self.figures, self.rows, self.samples))
@@ -56,7 +58,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         _comparison(results, analysis, drawn, folder),
         _parts(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
-        Section("sure", "How sure are we", says=(*certainty(analysis.noise), METHOD)),
+        Section("sure", "How sure are we", says=certainty(analysis.noise), aside=("How the intervals are made", METHOD)),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
         _published(analysis),

@@ -248,8 +248,10 @@ def _title(planned: PlannedTrial) -> str:
 
 def _as_rich(report: Report) -> Table:
     table = Table()
-    for i, heading in enumerate(report.table.columns):
+    # The page has it; a terminal is narrow.
+    shown = report.table.drop(columns="P(better)", errors="ignore")
+    for i, heading in enumerate(shown.columns):
         table.add_column(heading, justify="left" if i == 0 else "right")
-    for row in report.table.itertuples(index=False):
+    for row in shown.itertuples(index=False):
         table.add_row(*(Text(str(value)) for value in row))
     return table

@@ -10,6 +10,7 @@ import pandas as pd
 from ablate.report.figures.style import SERIES_SHOWN, Drawn, Look, counted, log_perplexity_axis, number, save, styled
 
 _ABSURD = 1e6  # a training that diverges would leave no room for the others
+_TOP = 20  # times the lowest: the first windows of a training are not what curves are compared by
 _AXES = {"step": "windows (updates)", "tokens": "tokens trained on", "seconds": "seconds"}
 
 
@@ -40,7 +41,11 @@ def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
                 axis.xaxis.set_major_formatter(number)
                 axis.xaxis.set_major_locator(MaxNLocator(5))
             row[0].set_ylabel(f"{split} perplexity")
-            log_perplexity_axis(row[0], "y", part["mean"] if len(part) else means["mean"])
+            shown = part["mean"] if len(part) else means["mean"]
+            top = shown.min() * _TOP
+            log_perplexity_axis(row[0], "y", shown.clip(upper=top))
+            if shown.max() > top:
+                row[0].set_ylim(top=top)
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
         n = int(means["n"].max())

@@ -96,9 +96,14 @@ def draw_steps(steps: pd.DataFrame, levels: pd.DataFrame, folder: Path) -> Drawn
             (_draw_ladder if kind == "cumulative" else _draw_removals)(axis, part, levels, means)
         log_perplexity_axis(axes[0][0], "y", levels["test_perplexity"])
         axes[0][0].set_ylabel("test perplexity (lower is better)")
+        told = {
+            "cumulative": "Added one after another, a bar is the mean change by that step; it depends on the order.",
+            "removal": "Taken away one at a time, a bar reaches from the full model to the model without the part.",
+        }
         caption = (
-            "Bars are the mean changes, dots single seeds; green lowers perplexity, orange raises it, grey cannot be "
-            "told at this number of seeds. A ladder depends on the order of its steps."
+            " ".join(told[kind] for kind, _ in panels)
+            + " Green: the part lowers perplexity, it helps. Orange: it hurts. Grey: cannot be told at this number of "
+            "seeds. Dots are seeds."
         )
         return save(figure, folder, "steps", "Step by step", caption)
 

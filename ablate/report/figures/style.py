@@ -149,11 +149,12 @@ def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> Non
     getattr(axis, f"set_{which}scale")("log")
     scale = axis.yaxis if which == "y" else axis.xaxis
     finite = values[(values > 0) & (values < 1e300)]
-    narrow = len(finite) > 0 and finite.max() / finite.min() < 4
-    if narrow:
+    span = finite.max() / finite.min() if len(finite) else 1.0
+    if span < 4:
         scale.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     else:
-        scale.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if span < 30 else (1.0, 2.0, 5.0)
+        scale.set_major_locator(LogLocator(base=10, subs=subs))
     scale.set_minor_locator(NullLocator())
     scale.set_major_formatter(FuncFormatter(number))
     scale.set_minor_formatter(NullFormatter())
