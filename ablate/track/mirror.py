@@ -246,7 +246,7 @@ class Mirror:
                 trial.run_id = run_id
                 trial.done = run.info.status == "FINISHED"
                 if trial.done and _JOURNALED not in run.data.tags:  # made by an older version
-                    _log_journal(client, run_id, trial.tail.path, ended=True)
+                    client.set_tag(run_id, _JOURNALED, _log_journal(client, run_id, trial.tail.path))
                 if not trial.done:
                     trial.copied = _points(client, run)
                     _reopen(client, run_id)
@@ -427,13 +427,12 @@ def _curve_values(event: Event) -> dict[str, float]:
     return values
 
 
-def _log_journal(client: MlflowClient, run_id: str, path: Path, *, ended: bool = False) -> None:
-    """Give a run its trial's journal, as it is now, in place of what it had of it."""
+def _log_journal(client: MlflowClient, run_id: str, path: Path) -> str:
+    """Give a run its trial's journal, as it is now, in place of what it had of it; returns how many bytes it has."""
     lines = whole_lines(path.read_bytes()) if path.exists() else b""
     if lines:
         _log_file(client, run_id, JOURNAL, lines)
-    if ended:
-        client.set_tag(run_id, _JOURNALED, str(len(lines)))
+    return str(len(lines))
 
 
 def _log_file(client: MlflowClient, run_id: str, name: str, data: bytes) -> None:
@@ -445,7 +444,7 @@ def _log_file(client: MlflowClient, run_id: str, name: str, data: bytes) -> None
 
 
 def _finish(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, RunTag
 
     run_id = str(trial.run_id)
     last = next(event for event in reversed(events) if event["event"] in FINAL_EVENTS)
@@ -467,10 +466,10 @@ def _finish(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
             client.update_run(run_id, name=f"{trial.label} · seed {seed} · test {perplexity(last['test_nll']):,.1f}")
         if last["sample"]:
             client.log_text(run_id, last["sample"], "sample.txt")
-    _log_journal(client, run_id, trial.tail.path, ended=True)
-    client.set_tag(run_id, "ablate.status", outcome)
+    tags = {_JOURNALED: _log_journal(client, run_id, trial.tail.path), "ablate.status": outcome}
     if "reason" in last:
-        client.set_tag(run_id, "ablate.reason", last["reason"])
+        tags["ablate.reason"] = last["reason"]
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     client.set_terminated(run_id, status=_MLFLOW_STATUS.get(outcome, "FAILED"), end_time=when)
 
 

@@ -90,7 +90,7 @@ class Store:
                 "http://127.0.0.1:5000"
             )
         self._uri = uri
-        self._database = Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
+        self._database = Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
         self._opened: MlflowClient | None = None
         self._found: list[Run] | None = None
 
@@ -164,14 +164,27 @@ class Store:
         try:
             if self._opened is None:
                 if self._database is not None:
-                    _check_database(self._database)
-                self._opened = open_client(self._uri)
+                    self._check_database(self._database)
+                # MLflow keeps a store by its URI, and a relative one means another file in another folder.
+                self._opened = open_client(self._uri if self._database is None else f"{_SQLITE}{self._database}")
             yield self._opened
         except KnobError:
             raise
         except Exception as error:  # whatever MLflow, its server or its database raises
             first = _without_password(str(error).strip().partition("\n")[0])[:200]
             raise KnobError(f"{self}: this MLflow store cannot be read ({type(error).__name__}: {first})") from error
+
+    def _check_database(self, path: Path) -> None:
+        """Refuse what is no store of MLflow's, which would otherwise be made into one."""
+        if not path.is_file():
+            raise KnobError(f"{self}: there is no such file")
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            try:
+                found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
+            except sqlite3.DatabaseError:
+                found = None
+        if found is None:
+            raise KnobError(f"{self}: this file is no MLflow store")
 
     def _artifact(self, client: MlflowClient, run: Run, name: str) -> bytes | None:
         """A file of a run; None where there is none."""
@@ -196,19 +209,6 @@ class Store:
         if recorded.scheme in ("", "file"):
             return Path(url2pathname(recorded.path))
         return None
-
-
-def _check_database(path: Path) -> None:
-    """Refuse what is no store of MLflow's, which would otherwise be made into one."""
-    if not path.is_file():
-        raise KnobError(f"{_SQLITE}{path}: there is no such file")
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        try:
-            found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
-        except sqlite3.DatabaseError:
-            found = None
-    if found is None:
-        raise KnobError(f"{_SQLITE}{path}: this file is no MLflow store")
 
 
 def _launched(run: Run) -> str:

@@ -19,14 +19,17 @@ import pytest
 from conftest import TINY
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from pandas.testing import assert_frame_equal
 from program import ROOT, ablate, journals, kill_tree, start, wait_until
 
+from ablate.config import KnobError
 from ablate.track import journal as journal_module
 from ablate.track import mirror as mirror_module
 from ablate.track.journal import JOURNAL, Folder, Journal
 from ablate.track.mirror import Mirror, create_database
 from ablate.track.process import is_dead, this_process
 from ablate.track.read import read_study
+from ablate.track.store import Store
 
 PRINT = "f" * 64
 LAUNCH = {
@@ -222,6 +225,20 @@ def test_training_goes_on_while_the_server_does_not_and_sync_replays_it_once(beh
     assert len(err.splitlines()) == 1
 
 
+def test_a_study_is_read_from_a_server_as_from_its_journals_once_it_answers(proxy, tmp_path):
+    folder = Folder(tmp_path)
+    finished_trial(folder, "served")
+    Mirror(folder, uri(proxy), {**LAUNCH, "study": "served"}, print).sync()
+    journals, store = read_study(folder, "served"), read_study(Store(uri(proxy)), "served")
+    assert_frame_equal(journals.trials, store.trials)
+    assert_frame_equal(journals.curves, store.curves)
+    assert (journals.launched, journals.samples) == (store.launched, store.samples)
+    for behaviour in ("broken", "hung"):
+        proxy.behaviour = behaviour
+        with pytest.raises(KnobError, match=f"http://127.0.0.1:{proxy.server_port}: this MLflow store cannot be read"):
+            read_study(Store(uri(proxy)), "served")
+
+
 CREATE = (
     "import sys; from pathlib import Path; from ablate.track.mirror import create_database as c; c(Path(sys.argv[1]))"
 )
@@ -265,13 +282,14 @@ def test_runs_of_a_study_that_was_killed_end_as_killed_at_the_next_start(tmp_pat
     assert [run.info.status for run in (*parents, *children)] == ["KILLED", "KILLED"]
 
 
-def finished_trial(folder):
+def finished_trial(folder, study="s"):
     journal = Journal(folder.trial(PRINT) / JOURNAL)
     journal.append("started", **STARTED)
     for step in (20, 40, 60):
         point(journal, step)
     journal.append("finished", **FINISHED)
-    Journal(folder.study("s")).append("launched", **{k: v for k, v in LAUNCH.items() if k != "event"})
+    launch = {**LAUNCH, "study": study}
+    Journal(folder.study(study)).append("launched", **{k: v for k, v in launch.items() if k != "event"})
 
 
 def synced(folder):

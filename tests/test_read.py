@@ -1,0 +1,529 @@
+"""One table from two sources: what journals say is what MLflow's store says, and both are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import TINY
+from mlflow import MlflowClient
+from pandas.testing import assert_frame_equal
+from program import ROOT, ablate, kill_tree, start, wait_until
+
+import ablate as package
+from ablate.config import KnobError
+from ablate.report import __main__ as report_main
+from ablate.report import write_report
+from ablate.report.write import Report
+from ablate.track import store as store_module
+from ablate.track.journal import JOURNAL, Folder, Journal, replace_text
+from ablate.track.mirror import Mirror, create_database
+from ablate.track.process import this_process
+from ablate.track.read import Results, open_source, read_studies, read_study
+from ablate.track.store import LAUNCH, LAUNCHED, Store
+from ablate.track.tables import CURVES, TRIALS, trials_table, validated
+
+ENDS = {
+    "diverged": ("finished", {"status": "DIVERGED", "diverged_at": 31, "test_nll": None, "valid_nll": None}),
+    "failed": ("failed", {"reason": "RuntimeError: no $ignal", "log": "trial.log"}),
+    "interrupted": ("interrupted", {"reason": "stopped by the user"}),
+}
+FINISHED = {
+    "status": "FINISHED", "diverged_at": None, "windows": 60, "tokens": 600, "seconds": 2.0, "train_seconds": 1.5,
+    "best_valid_nll": 1.5, "best_window": 60, "valid_nll": 1.5, "test_nll": 1.6, "sample": "",
+}  # fmt: skip
+
+
+def print_of(configuration, seed):
+    return hashlib.sha256(f"{configuration} {seed}".encode()).hexdigest()
+
+
+def record(folder, study, cells, **more):
+    """Write down a study: label → how each seed ended; (configuration, ends) where the label is not all it is."""
+    asked = []
+    for label, ends in cells.items():
+        configuration, ends = ends if isinstance(ends, tuple) else (label, ends)
+        seeds = ends if isinstance(ends, dict) else dict(enumerate(ends))
+        trials = [{"seed": seed, "fingerprint": print_of(configuration, seed)} for seed in seeds]
+        asked.append(
+            {"label": label, "levels": {"cell": label}, "components": {"tying": label == "full"}} | {"trials": trials}
+        )
+        for trial, end in zip(trials, seeds.values(), strict=True):
+            journal = Journal(folder.trial(trial["fingerprint"]) / JOURNAL)
+            if end != "new" and not journal.size():
+                write(journal, configuration, trial, end)
+    launch = {"study": study, "command": f"python -m ablate name={study}", "reports": "reports", "cells": asked, **more}
+    Journal(folder.study(study)).append("launched", **launch)
+    replace_text(folder.latest(), study)
+    return launch
+
+
+def write(journal, configuration, trial, end):
+    journal.append(
+        "started",
+        **trial,
+        process=this_process(),
+        command="c",
+        knobs={"depth": 2, "tie": True, "dropout": 0.5, "clip": None, "rnn": configuration, "seeds": 3},
+        facts={"data": "synthetic", "data_digest": "d", "code": "c", "threads": "2", "weather": "fair"},
+        parameters=10,
+        data={"name": "synthetic", "digest": "d" * 64, "tokens": {"train": 5}, "vocabulary": 7, "floor_nll": None},
+    )
+    for step in (20, 40, 60):
+        journal.append("train", step=step, tokens=step * 10, seconds=step / 10, train_nll=2 + 1 / step, lr=0.1)
+    journal.append("valid", step=60, tokens=600, seconds=6.0, valid_nll=2.5)
+    if end == "finished":
+        journal.append("finished", **{**FINISHED, "sample": f"text of {configuration} {trial['seed']}"})
+    elif end != "running":
+        event, values = ENDS[end]
+        journal.append(event, **{**FINISHED, **values} if event == "finished" else values)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def empty_store(tmp_path_factory):
+    """MLflow takes seconds to make a store: one is made, and copied."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    create_database(path)
+    global EMPTY
+    EMPTY = path
+
+
+def mirrored(folder, *launches):
+    if not folder.database().exists():
+        shutil.copy(EMPTY, folder.database())
+    for launch in launches:
+        Mirror(folder, None, launch, print).sync()
+    return Store(f"sqlite:///{folder.database()}")
+
+
+def assert_same(one, other):
+    assert_frame_equal(one.trials, other.trials)
+    assert_frame_equal(one.curves, other.curves)
+    assert (one.name, one.command, one.launched, one.design, one.samples) == (
+        other.name, other.command, other.launched, other.design, other.samples,
+    )  # fmt: skip
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def artifacts(folder, name):
+    return sorted((folder.root / "artifacts").glob(f"*/artifacts/{name}"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A real study of four trials."""
+    folder = tmp_path_factory.mktemp("study")
+    done = ablate("-m", "depth=1,2", "seeds=2", *TINY, "name=real", folder=folder)
+    assert done[0] == 0, done
+    return folder
+
+
+def test_a_study_read_from_mlflow_is_the_study_read_from_its_journals(study, tmp_path):
+    journals = read_study(Folder(study / "runs"))
+    store = read_study(Store(f"sqlite:///{study}/runs/mlflow.db"))
+    assert len(journals.trials) == 4
+    assert set(journals.trials["status"]) == {"FINISHED"}
+    assert len(journals.curves) > 8
+    assert_same(journals, store)
+    for name, results in (("journals", journals), ("again", journals), ("store", store)):
+        write_report(results, tmp_path / name)
+    assert files(tmp_path / "journals") == files(tmp_path / "again") == files(tmp_path / "store")
+
+
+WITHOUT_TORCH_AND_HYDRA = """
+import runpy, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "hydra", "omegaconf"):
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Refuse())
+runpy.run_module("ablate.report", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_report_needs_a_copied_store_alone_neither_journals_nor_torch_nor_hydra(study, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "moved"
+    shutil.copytree(study / "runs", here)
+    write_report(read_study(Folder(here), "real"), tmp_path / "reports")
+    there.mkdir()
+    shutil.copy(here / "mlflow.db", there)
+    shutil.copytree(here / "artifacts", there / "artifacts")
+    shutil.rmtree(here)
+    hidden = study / "runs" / "artifacts"
+    hidden.rename(study / "elsewhere")  # where the store says that its artifacts are
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH_AND_HYDRA, "--store", "sqlite:///moved/mlflow.db", "--reports", "new"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        )  # fmt: skip
+    finally:
+        (study / "elsewhere").rename(hidden)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert files(tmp_path / "new") == files(tmp_path / "reports")
+
+
+def test_a_study_that_was_killed_is_the_same_from_both_sources_after_the_next_start(tmp_path):
+    process = start(["ablate", *TINY, "windows=100000", "name=dies"], tmp_path)
+    folder = Folder(tmp_path / "runs")
+    wait_until(lambda: artifacts(folder, JOURNAL))
+    wait_until(lambda: len(read_study(folder, "dies").curves) > 100)
+    kill_tree(process)
+    assert ablate(*TINY, "name=lives", folder=tmp_path)[0] == 0
+    journals = read_study(folder, "dies")
+    assert list(journals.trials["status"]) == ["UNFINISHED"]
+    assert len(journals.curves) > 100
+    assert_same(journals, read_study(Store(f"sqlite:///{folder.database()}"), "dies"))
+
+
+LAYER = """
+from ablate.model.layers import TanhLayer
+
+class Raises(TanhLayer):
+    def forward(self, x_TBD, state):
+        raise RuntimeError("no signal")
+"""
+
+
+def test_a_study_with_a_cell_that_failed_is_the_same_from_both_sources(tmp_path):
+    (tmp_path / "mylayers.py").write_text(LAYER)
+    info = tmp_path / "mylayers-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: mylayers\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[ablate.rnn]\nraises = mylayers:Raises\n")
+    ablate("-m", "rnn=raises,tanh", *TINY, "name=s", folder=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
+    journals = read_study(Folder(tmp_path / "runs"), "s")
+    assert list(journals.trials["status"]) == ["FAILED", "FINISHED"]
+    assert journals.trials.loc[0, "reason"] == "RuntimeError: no signal"
+    assert_same(journals, read_study(Store(f"sqlite:///{tmp_path}/runs/mlflow.db"), "s"))
+
+
+def test_every_way_to_end_is_the_same_from_both_sources_whatever_a_page_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_PAGE", 2)
+    folder = Folder(tmp_path)
+    ends = ["finished", "diverged", "failed", "interrupted", "running", "new"]
+    launch = record(folder, "s", {"full": ends, "b": ["finished"] * 3})
+    journals, store = read_study(folder), read_study(mirrored(folder, launch))
+    assert_same(journals, store)
+    assert list(store.trials["status"]) == [
+        "FINISHED", "DIVERGED", "FAILED", "INTERRUPTED", "UNFINISHED", "UNFINISHED", *["FINISHED"] * 3,
+    ]  # fmt: skip
+    assert list(store.trials["component.tying"]) == [True] * 6 + [False] * 3
+    assert store.samples == {"full": "text of full 0", "b": "text of b 0"}
+    assert store.design == {"kind": "grid", "components": [], "left_out": []}, "a launch of an older version"
+
+
+def test_a_trial_trained_anew_is_read_from_its_newest_attempt(tmp_path):
+    folder = Folder(tmp_path)
+    launch = record(folder, "s", {"a": ["running"]})
+    mirrored(folder, launch)
+    trial = launch["cells"][0]["trials"][0]
+    write(Journal(folder.trial(trial["fingerprint"]) / JOURNAL), "a", trial, "finished")
+    store = mirrored(folder, launch)
+    assert len(artifacts(folder, JOURNAL)) == 2
+    assert_same(read_study(folder), read_study(store))
+    assert list(read_study(store).trials["status"]) == ["FINISHED"]
+
+
+def test_the_store_has_the_newest_launch_of_each_study_and_knows_which_came_last(tmp_path):
+    folder = Folder(tmp_path)
+    first = record(folder, "s", {"a": ["finished"]})
+    mirrored(folder, first)
+    other = record(folder, "other", {"b": ["finished"]})
+    store = mirrored(folder, other)
+    assert (store.newest_study(), store.studies()) == ("other", ["other", "s"])
+    again = record(folder, "s", {"a": ["finished"]}, design={"kind": "cells", "components": [], "left_out": []})
+    store = mirrored(folder, again)
+    assert len(artifacts(folder, LAUNCH)) == 2, "launched again, a study has the same parent run"
+    assert store.newest_study() == "s"
+    assert_same(read_study(folder), read_study(store))
+    assert read_study(store).design["kind"] == "cells"
+    more = record(folder, "s", {"a": ["finished"], "b": ["finished"]})
+    assert_same(read_study(folder), read_study(mirrored(folder, more)))
+    mirrored(folder, first)  # as sync does, launch by launch
+    assert list(read_study(mirrored(folder), "s").trials["cell"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "reason"),
+    [
+        ("finished", "UNFINISHED", "journal.jsonl is not in MLflow yet; MLflow says FINISHED"),
+        ("failed", "FAILED", "RuntimeError: no $ignal"),
+        ("running", "UNFINISHED", "journal.jsonl is not in MLflow yet"),
+    ],
+)
+def test_a_run_without_its_journal_is_a_row_that_says_what_mlflow_says(end, status, reason, tmp_path):
+    folder = Folder(tmp_path)
+    store = mirrored(folder, record(folder, "s", {"a": ["finished"], "b": [end]}))
+    whole = read_study(store).trials
+    (path,) = (path for path in artifacts(folder, JOURNAL) if '"rnn": "b"' in path.read_text())
+    path.unlink()
+    read = read_study(store)
+    assert list(read.trials["cell"]) == ["a", "b"]
+    row = read.trials.loc[1]
+    assert (row["status"], row["reason"], row["parameters"]) == (status, reason, 10)
+    assert pd.isna(row["test_nll"])
+    same = ["fingerprint", "knob.depth", "knob.tie", "knob.dropout", "knob.clip", "knob.rnn", "data_digest", "threads"]
+    assert list(row[same]) == list(whole.loc[1, same])
+    assert list(read.trials.dtypes) == list(whole.dtypes)
+
+
+def test_a_store_of_an_older_version_says_what_to_do_and_that_mends_it(tmp_path):
+    folder = Folder(tmp_path)
+    launch = record(folder, "s", {"a": ["finished", "failed"]})
+    store = mirrored(folder, launch)
+    for path in (*artifacts(folder, LAUNCH), *artifacts(folder, JOURNAL)):
+        path.unlink()
+    client = MlflowClient(f"sqlite:///{folder.database()}")
+    for run in client.search_runs([client.get_experiment_by_name("ablate").experiment_id]):
+        for tag in {LAUNCHED, "ablate.journal"} & set(run.data.tags):
+            client.delete_tag(run.info.run_id, tag)
+    with pytest.raises(
+        KnobError, match=r"the study 's' in sqlite:.* has no launch\.json, .*python -m ablate\.track sync"
+    ):
+        read_study(Store(f"sqlite:///{folder.database()}"))
+    assert_same(read_study(folder), read_study(mirrored(folder, launch)))
+    assert len(client.search_runs([client.get_experiment_by_name("ablate").experiment_id])) == 3
+    assert store.studies() == ["s"]
+
+
+def test_a_store_may_lie_anywhere_and_have_been_moved(tmp_path, monkeypatch):
+    folder = Folder(tmp_path / "a b")
+    mirrored(folder, record(folder, "s", {"a": ["finished"]}))
+    before = read_study(folder)
+    monkeypatch.chdir(tmp_path)
+    assert_same(before, read_study(Store("sqlite:///a b/mlflow.db")))
+    (tmp_path / "a b").rename(tmp_path / "c")
+    assert_same(before, read_study(Store("sqlite:///c/mlflow.db")))
+
+
+# The tables' own rules.
+
+
+@pytest.mark.parametrize("ends", [["finished"] * 3, ["new"] * 3, ["failed", "finished", "new"], ["diverged"] * 3])
+def test_columns_have_the_same_types_and_order_whether_all_some_or_no_trials_have_finished(ends, tmp_path):
+    complete, partial = Folder(tmp_path / "complete"), Folder(tmp_path / "partial")
+    record(complete, "s", {"a": ["finished"] * 3})
+    record(partial, "s", {"a": ends})
+    whole, part = read_study(complete), read_study(partial)
+    common = [name for name in whole.trials if name in part.trials]
+    assert list(part.trials.columns) == common
+    assert all(name.startswith(("knob.", "fact.")) for name in whole.trials if name not in common)
+    assert part.trials.dtypes.to_dict() == whole.trials[common].dtypes.to_dict()
+    assert part.curves.dtypes.to_dict() == whole.curves.dtypes.to_dict()
+    assert {str(whole.trials[name].dtype) for name in ("parameters", "windows", "tokens", "best_window")} == {"Int64"}
+    assert whole.trials["component.tying"].dtype == bool
+
+
+def test_knobs_are_what_was_recorded_and_facts_and_missing_values_can_be_told(tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "s", {"a": ["finished", "new"]})
+    trials = read_study(folder).trials
+    knobs = trials.loc[0, ["knob.depth", "knob.tie", "knob.dropout", "knob.clip", "knob.rnn"]]
+    assert list(knobs) == [2, True, 0.5, None, "a"]
+    assert type(knobs["knob.depth"]) is int
+    assert trials["parameters"].notna().tolist() == [True, False]
+    assert list(trials["reason"]) == ["", ""]
+    assert trials.loc[0, "fact.weather"] == "fair", "a fact that nobody declared"
+    assert trials.loc[0, "test_perplexity"] == math.exp(1.6)
+
+
+def test_a_factor_that_a_cell_does_not_name_has_the_level_it_resolved_to(tmp_path):
+    folder = Folder(tmp_path)
+    launch = record(folder, "s", {"a": ["finished"], "b": ["finished"], "c": ["new"]})
+    launch["cells"][0]["levels"] = {"depth": "3"}
+    Journal(folder.study("s")).append("launched", **launch)
+    levels = read_study(folder).trials["factor.depth"]
+    assert list(levels[:2]) == ["3", "2"]
+    assert pd.isna(levels[2])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("test_perplexity", 5.0), ("status", "DONE"), ("test_nll", None), ("seed", 1), ("parameters", -1),
+        ("component.tying", "yes"), ("cell", None),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_right_is_refused(column, value, tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "s", {"a": ["finished", "finished"]})
+    trials = read_study(folder).trials
+    values = [value, *trials[column][1:]]
+    with pytest.raises(KnobError, match="the study 's': what is recorded cannot be right: "):
+        validated(trials.assign(**{column: pd.Series(values, dtype=None if value else trials[column].dtype)}), TRIALS,
+                  "the study 's'")  # fmt: skip
+
+
+def test_a_perplexity_beyond_a_float_and_a_loss_that_is_none_pass_the_rules():
+    table = pd.DataFrame({"cell": "a", "seed": 0, "split": "train", "step": [1, 2, 3], "tokens": 1, "seconds": 0.1})
+    table = table.assign(nll=[1.0, 800.0, math.nan], perplexity=[math.e, math.inf, math.nan])
+    assert len(validated(table.astype({"cell": "str", "split": "str"}), CURVES, "here")) == 3
+    assert len(trials_table([])) == 0
+
+
+# Several studies as one.
+
+
+def test_two_studies_are_read_as_one_and_what_they_share_is_there_once(tmp_path):
+    folder = Folder(tmp_path)
+    design = {"kind": "leave_one_out", "components": ["tying"], "left_out": []}
+    record(folder, "leave_one_out", {"full": ["finished"] * 2, "without tying": ["finished"] * 2}, design=design)
+    design = {"kind": "cumulative", "components": ["gates", "tying"], "left_out": [{"label": "x", "reason": "y"}]}
+    cells = {"base": ["finished"] * 2, "+ tying": ("full", ["finished"] * 3), "without tying": ("other", ["failed"])}
+    record(folder, "cumulative", cells, design=design)
+    both = read_studies(folder, ["leave_one_out", "cumulative"])
+    assert both.name == "leave_one_out+cumulative"
+    assert list(dict.fromkeys(both.trials["cell"])) == ["full", "without tying", "base", "without tying (cumulative)"]
+    assert list(both.trials["seed"]) == [0, 1, 2, 0, 1, 0, 1, 0], "the third seed joins the two it has in common"
+    assert both.trials["fingerprint"].is_unique
+    assert both.design == {
+        "kind": "leave_one_out+cumulative", "components": ["tying", "gates"],
+        "left_out": [{"label": "x", "reason": "y"}],
+    }  # fmt: skip
+    points = both.curves.groupby(["cell", "seed"]).size()
+    assert set(points) == {4}
+    assert len(points) == 8
+    assert set(both.samples) == {"full", "without tying", "base"}
+    assert both.command == "python -m ablate name=leave_one_out && python -m ablate name=cumulative"
+    assert both.trials.dtypes.to_dict() == read_study(folder, "cumulative").trials.dtypes.to_dict()
+    store = mirrored(folder, *(json.loads(folder.study(n).read_text()) for n in ("leave_one_out", "cumulative")))
+    assert_same(both, read_studies(store, ["leave_one_out", "cumulative"]))
+
+
+def test_the_same_configuration_with_other_seeds_is_one_cell_and_another_one_is_not(tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "one", {"full": {0: "finished"}})
+    record(folder, "two", {"everything": ("full", {1: "finished"}), "full": ("other", {0: "finished"})})
+    cells = read_studies(folder, ["one", "two"]).trials
+    assert list(zip(cells["cell"], cells["seed"], strict=True)) == [("full", 0), ("full", 1), ("full (two)", 0)]
+
+
+def test_studies_that_declare_different_components_can_be_told_apart(tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "new", {"full": ["finished"]})
+    launch = record(folder, "old", {"b": ["finished"]})
+    del launch["cells"][0]["components"]
+    Journal(folder.study("old")).append("launched", **launch)
+    assert "component.tying" not in read_study(folder, "old").trials
+    known = read_studies(folder, ["new", "old"]).trials["component.tying"]
+    assert known.dtype == "boolean"
+    assert known.isna().tolist() == [False, True]
+
+
+def test_one_name_is_that_study_none_the_newest_and_many_a_name_that_a_folder_can_have(tmp_path):
+    folder = Folder(tmp_path)
+    names = [f"study-{i}-{'x' * 30}" for i in range(9)]
+    for name in names:
+        record(folder, name, {"a": ["finished"]})
+    assert_same(read_studies(folder, []), read_study(folder, names[-1]))
+    assert_same(read_studies(folder, names[:1]), read_study(folder, names[0]))
+    long = read_studies(folder, names).name
+    assert len(long) == 100
+    assert long != read_studies(folder, names[:-1]).name
+    assert len(read_studies(folder, names).trials) == 1
+    with pytest.raises(KnobError, match=f"{names[0]}: named twice"):
+        read_studies(folder, [names[0], names[1], names[0]])
+
+
+# From Python and from the command line.
+
+
+def test_results_and_curves_are_tables_a_call_away(tmp_path, monkeypatch):
+    folder = Folder(tmp_path / "runs")
+    mirrored(folder, record(folder, "s", {"a": ["finished"]}), record(folder, "t", {"b": ["finished"]}))
+    monkeypatch.chdir(tmp_path)
+    assert_frame_equal(package.results("s"), read_study(folder, "s").trials)
+    assert_frame_equal(package.results(), read_study(folder, "t").trials)
+    assert_frame_equal(package.curves("s", "t", runs=folder.root), read_studies(folder, ["s", "t"]).curves)
+    assert_frame_equal(package.results("s", store="sqlite:///runs/mlflow.db"), read_study(folder, "s").trials)
+    with pytest.raises(KnobError, match="results are read from one of them"):
+        package.results("s", runs="runs", store="sqlite:///runs/mlflow.db")
+
+
+def test_importing_ablate_loads_no_heavy_library():
+    heavy = "{'torch', 'pandas', 'mlflow', 'numpy', 'pandera', 'hydra'}"
+    code = f"import sys, ablate; ablate.results; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    """A folder with two studies, one of them in MLflow, and files that are no store."""
+    place = tmp_path_factory.mktemp("mistaken")
+    folder = Folder(place / "runs")
+    mirrored(folder, record(folder, "ref", {"full": ["finished"], "b": ["finished"]}))
+    record(folder, "other", {"b": ["finished"]})
+    (place / "text").write_text("this is no database")
+    (place / "empty").touch()
+    return place
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--runs", "nowhere"], "no study in nowhere; start one with python -m ablate"),
+        (["re"], "no study 're'; did you mean 'ref'? in runs; there are other, ref"),
+        (["ref", "othr"], "no study 'othr'; did you mean 'other'? in runs; there are other, ref"),
+        (
+            ["--runs", "runs", "--store", "sqlite:///runs/mlflow.db"],
+            "--runs and --store: a report is written from one of",
+        ),
+        (["--store", "runs/mlflow.db"], "store=runs/mlflow.db: must be the address of an MLflow store; for example"),
+        (["--store", "sqlite:///no/mlflow.db"], "sqlite:///no/mlflow.db: there is no such file"),
+        (["--store", "sqlite:///text"], "sqlite:///text: this file is no MLflow store"),
+        (["--store", "sqlite:///empty"], "sqlite:///empty: this file is no MLflow store"),
+        (["--store", "http://me:secret@127.0.0.1:9"], "http://127.0.0.1:9: this MLflow store cannot be read ("),
+        (["nil", "--store", "sqlite:///runs/mlflow.db"], "no study 'nil' in sqlite:///runs/mlflow.db; there are ref"),
+        (["ref", "ref"], "ref: named twice; name each study once"),
+        (
+            ["ref", "--baseline", "ful"],
+            "--baseline ful: ref has no such cell; did you mean 'full'?; its cells are full, b",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_told_in_one_line(arguments, said, mistaken, monkeypatch):
+    monkeypatch.chdir(mistaken)
+    before = sorted(mistaken.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        report_main.main(arguments)
+    message = str(ended.value.code)
+    assert message.startswith(f"ablate.report: {said}"), message
+    assert "\n" not in message
+    assert "secret" not in message
+    assert sorted(mistaken.rglob("*")) == before, "nothing is made where nothing can be read"
+
+
+def test_a_baseline_and_several_studies_reach_the_report(tmp_path, monkeypatch, capsys):
+    folder = Folder(tmp_path)
+    record(folder, "s", {"full": ["finished"], "b": ["finished"]})
+    record(folder, "t", {"c": ["finished"]})
+    seen = []
+
+    def write_report(results, reports, **more):
+        seen.append((results.name, reports.name, more))
+        return Report(reports, reports / "index.html", results.trials[["cell"]], ["beware"], results.trials[:0])
+
+    monkeypatch.setattr(report_main, "write_report", write_report)
+    report_main.main(["s", "t", "--runs", str(tmp_path), "--reports", "there", "--baseline", "b"])
+    report_main.main(["--runs", str(tmp_path)])
+    assert seen == [("s+t", "there", {"baseline": "b"}), ("t", "reports", {})]
+    assert "note: beware\nreport: there/index.html" in capsys.readouterr().out
+
+
+def test_a_source_is_a_folder_or_a_store_and_results_keep_their_design():
+    assert str(open_source()) == "runs"
+    assert str(open_source(store="http://me:secret@host:1/")) == "http://host:1/"
+    assert "design" in Results.__dataclass_fields__
