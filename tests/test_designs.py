@@ -256,7 +256,7 @@ def test_a_condition_that_cannot_be_is_refused_with_what_works(condition, messag
         (["design=leave_one_out", "design.components=[dropuot]"], "no component 'dropuot'; did you mean 'dropout'?"),
         (["design=leave_one_out", 'design.components="dropout,tying"'], "must be a list, for example [dropout,tying]"),
         (["+study=three_models,data_scaling"], "a study has one study"),
-        (["design=leave_one_out", "model=lstm", '+components.b="rnn=tanh"'], "the components gating and b both set rnn"),
+        (["design=leave_one_out", "model=lstm", '+components.b="rnn=tanh"'], "components gating and b both set rnn"),
     ],
 )
 def test_a_newcomers_mistake_is_told_with_what_works(overrides, message):

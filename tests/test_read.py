@@ -21,7 +21,6 @@ import ablate as package
 from ablate.config import KnobError
 from ablate.report import __main__ as report_main
 from ablate.report import write_report
-from ablate.report.write import Report
 from ablate.track import store as store_module
 from ablate.track.journal import JOURNAL, Folder, Journal, replace_text
 from ablate.track.mirror import Mirror, create_database
@@ -490,7 +489,7 @@ def mistaken(tmp_path_factory):
         (["ref", "ref"], "ref: named twice; name each study once"),
         (
             ["ref", "--baseline", "ful"],
-            "--baseline ful: ref has no such cell; did you mean 'full'?; its cells are full, b",
+            "baseline ful: the study has no such cell; did you mean 'full'?; it has full, b",
         ),
     ],
 )
@@ -506,21 +505,18 @@ def test_what_is_wrong_with_a_command_is_told_in_one_line(arguments, said, mista
     assert sorted(mistaken.rglob("*")) == before, "nothing is made where nothing can be read"
 
 
-def test_a_baseline_and_several_studies_reach_the_report(tmp_path, monkeypatch, capsys):
+def test_a_baseline_and_several_studies_reach_the_report(tmp_path, capsys):
     folder = Folder(tmp_path)
     record(folder, "s", {"full": ["finished"], "b": ["finished"]})
     record(folder, "t", {"c": ["finished"]})
-    seen = []
-
-    def write_report(results, reports, **more):
-        seen.append((results.name, reports.name, more))
-        return Report(reports, reports / "index.html", results.trials[["cell"]], ["beware"], results.trials[:0])
-
-    monkeypatch.setattr(report_main, "write_report", write_report)
-    report_main.main(["s", "t", "--runs", str(tmp_path), "--reports", "there", "--baseline", "b"])
-    report_main.main(["--runs", str(tmp_path)])
-    assert seen == [("s+t", "there", {"baseline": "b"}), ("t", "reports", {})]
-    assert "note: beware\nreport: there/index.html" in capsys.readouterr().out
+    report_main.main(["s", "t", "--runs", str(tmp_path), "--reports", str(tmp_path / "there"), "--baseline", "b"])
+    said = capsys.readouterr().out
+    assert f"report: {tmp_path / 'there' / 's+t' / 'index.html'}" in said
+    table = pd.read_csv(tmp_path / "there" / "s+t" / "comparison.csv").set_index("cell")
+    assert list(table.index) == ["full", "b", "c"]
+    assert table.loc["b", "verdict"] == "baseline"
+    report_main.main(["--runs", str(tmp_path), "--reports", str(tmp_path / "there")])
+    assert f"report: {tmp_path / 'there' / 't' / 'index.html'}" in capsys.readouterr().out
 
 
 def test_a_source_is_a_folder_or_a_store_and_results_keep_their_design():

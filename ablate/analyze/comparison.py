@@ -66,7 +66,8 @@ def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     cells = cells_of(trials)
     first = cells[0] if baseline is None else baseline
     if first not in cells:
-        raise KnobError(f"baseline={first}: the study has no such cell{suggest(first, cells)}; use baseline={cells[0]}")
+        near = suggest(first, cells)
+        raise KnobError(f"baseline {first}: the study has no such cell{near}; it has {names(cells, 20)}")
     nll = nll_table(trials)
     rows = pd.DataFrame([_row(trials, nll, cell, first) for cell in cells])
     judged = judge(rows.rename(columns={"difference": "ratio"}), "better", "worse").rename(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from ablate.config import KnobError
-from ablate.registry import suggest
-from ablate.report import Report, write_report
-from ablate.track.read import Results, open_source, read_studies
+from ablate.report import write_report
+from ablate.track.read import open_source, read_studies
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,26 +24,15 @@ def main(arguments: list[str] | None = None) -> None:
         if options.runs is not None and options.store is not None:
             raise KnobError("--runs and --store: a report is written from one of them; leave out the other")
         results = read_studies(open_source(options.runs, options.store), options.studies)
-        report = _write(results, Path(options.reports), options.baseline)
+        report = write_report(results, Path(options.reports), options.baseline)
     except (KnobError, OSError) as error:
         sys.exit(f"ablate.report: {error}")
     print(report.table.to_string(index=False))
+    for sentence in report.findings:
+        print(sentence)
     for warning in report.warnings:
         print(f"note: {warning}")
     print(f"report: {report.page}")
-
-
-def _write(results: Results, reports: Path, baseline: str | None) -> Report:
-    write: Callable[..., Report] = write_report
-    if baseline is None:
-        return write(results, reports)
-    cells = list(dict.fromkeys(results.trials["cell"]))
-    if baseline not in cells:
-        raise KnobError(
-            f"--baseline {baseline}: {results.name} has no such cell{suggest(baseline, cells)}; "
-            f"its cells are {', '.join(cells[:20])}{', …' if len(cells) > 20 else ''}"
-        )
-    return write(results, reports, baseline=baseline)
 
 
 if __name__ == "__main__":

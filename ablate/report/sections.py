@@ -58,7 +58,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         _comparison(results, analysis, drawn, folder),
         _parts(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
-        Section("sure", "How sure are we", says=certainty(analysis.noise), aside=("How the intervals are made", METHOD)),
+        Section("sure", "How sure are we", says=certainty(analysis.noise), aside=("How intervals are made", METHOD)),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
         _published(analysis),

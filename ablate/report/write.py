@@ -48,9 +48,9 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
     Args:
         baseline: the cell that the others are compared with; None: the study's first.
     """
+    analysis = analyse(results, baseline)
     folder = reports / results.name
     folder.mkdir(parents=True, exist_ok=True)
-    analysis = analyse(results, baseline)
     _write_data(results, folder)
     drawn = draw_all(results, analysis, folder)
     said = findings(analysis)
