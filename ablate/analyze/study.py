@@ -108,7 +108,12 @@ def _components(results: Results) -> pd.DataFrame:
     """
     designed = results.design.get("components")
     effects = component_effects(results.trials, designed or None)
-    return effects if designed or (effects["kind"] == "shapley").any() else effects.iloc[:0]
+    if not designed and not (effects["kind"] == "shapley").any():
+        return effects.iloc[:0]
+    # The last step of a ladder is a removal too, and its first an addition: one pair of cells is told once.
+    told = effects.groupby("kind")["component"].transform("nunique")
+    kept: pd.DataFrame = effects[(told > 1) | (told == told.max())]
+    return kept.reset_index(drop=True)
 
 
 def analyse(results: Results, baseline: str | None = None) -> Analysis:

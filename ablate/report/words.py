@@ -27,9 +27,10 @@ def findings(analysis: Analysis) -> list[str]:
 
 def _of_parts(effects: pd.DataFrame) -> str:
     """What each component buys, by the fairest measure that the study allows."""
-    kind = next((kind for kind in _PREFERRED if (effects["kind"] == kind).any()), None)
-    if kind is None:
+    if effects.empty:
         return ""
+    covered = effects.groupby("kind")["component"].nunique()
+    kind = max((kind for kind in _PREFERRED if kind in covered), key=lambda kind: covered[kind])
     rows = effects[(effects["kind"] == kind) & effects["ratio"].notna()].to_dict("records")
     helping = sorted((row for row in rows if row["verdict"] == "helps"), key=lambda row: float(row["ratio"]))
     hurting = sorted((row for row in rows if row["verdict"] == "hurts"), key=lambda row: -float(row["ratio"]))
