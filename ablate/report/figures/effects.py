@@ -116,7 +116,7 @@ def _draw_ladder(axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: pd
     axis.plot([-0.3, 0.3], [means[cells[0]]] * 2, color=TEXT, lw=2)
     for place, row in enumerate(rows, 1):
         # Having the part is the step itself.
-        _bar(axis, place, means[row["without"]], means[row["with_"]], _COLOURS.get(row["verdict"], UNSURE))
+        _bar(axis, place, means[row["without"]], means[row["with_"]], row["ratio"], row["verdict"])
         axis.plot([place - 1 - 0.3, place + 0.3], [means[row["without"]]] * 2, color=SOFT, lw=0.8, ls=":")
     axis.set_title("Added one after another")
     _name(axis, names)
@@ -129,16 +129,18 @@ def _draw_removals(axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: 
     axis.axhline(means[full], color=TEXT, lw=1.2)
     for place, row in enumerate(rows, 1):
         # Taking it away is shown; where that raises perplexity, the part helps.
-        _bar(axis, place, means[full], means[row["without"]], _COLOURS.get(row["verdict"], UNSURE))
+        _bar(axis, place, means[full], means[row["without"]], 1 / (1 + row["ratio"]) - 1, row["verdict"])
     axis.set_title("Taken away one at a time")
     _name(axis, ["full model", *(f"− {row['component']}" for row in rows)])
 
 
-def _bar(axis: Axes, place: int, before: float, after: float, colour: str) -> None:
+def _bar(axis: Axes, place: int, before: float, after: float, change: float, verdict: str) -> None:
+    """A bar between two means; `change` is the one that is paired by seed, as in the table."""
+    colour = _COLOURS.get(verdict, UNSURE)
     axis.bar(place, after - before, bottom=before, width=0.6, color=colour, alpha=0.8, zorder=2)
     up = after >= before
     axis.annotate(
-        percent(after / before - 1), (place, after), (0, 6 if up else -6), textcoords="offset points", ha="center",
+        percent(change), (place, after), (0, 6 if up else -6), textcoords="offset points", ha="center",
         va="bottom" if up else "top", zorder=4,
     )  # fmt: skip
 
