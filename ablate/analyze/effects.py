@@ -279,7 +279,7 @@ def _mixed(table: pd.DataFrame, long: pd.Series[float], terms: dict[str, Array])
     """p by likelihood ratio between mixed models with and without each term; as it was where one does not converge."""
     from scipy import stats
 
-    y: Array = np.asarray(long, dtype=np.float64)
+    y: Array = np.asarray((long - long.mean()) / long.std(), dtype=np.float64)  # statsmodels expects a variance near 1
     seeds = pd.factorize(long.index.get_level_values("seed"))[0]
     fixed = {term: columns for term, columns in terms.items() if term != "seed"}
     found = dict(zip(table["term"], table["p"], strict=True))
