@@ -285,12 +285,13 @@ def test_adding_one_in_measures_each_component_in_the_plainest_model():
 
 def test_a_ladder_measures_each_step_also_when_its_top_was_listed_before():
     steps = {"base": "", "+ b": "b", "+ a": "ab", "+ c": "abc"}
-    ladder = component_effects(ablation(steps, wavy))
+    order = ["b", "a", "c"]
+    ladder = component_effects(ablation(steps, wavy), order)
     told = {("a", "+ b", "+ a"), ("b", "base", "+ b"), ("c", "+ a", "+ c")}
     cumulative = ladder[ladder["kind"] == "cumulative"]
     assert set(cumulative[["component", "without", "with_"]].itertuples(index=False, name=None)) == told
     joined = {"full": "abc", "without a": "bc", "without b": "ac", "base": "", "+ b": "b", "+ a": "ab"}
-    found = component_effects(ablation(joined, wavy))
+    found = component_effects(ablation(joined, wavy), order)
     assert set(found.loc[found["kind"] == "cumulative", "with_"]) == {"+ b", "+ a", "full"}
     assert set(found.loc[found["kind"] == "removal", "component"]) == {"a", "b", "c"}
     assert set(found.loc[found["kind"] == "addition", "component"]) == {"b"}
@@ -381,14 +382,14 @@ def test_a_component_that_helps_alone_and_hurts_in_company_is_pointed_out():
 
     def nll(on, _):
         effect = -0.1 if on == "a" else 0.1 if on == "ab" else 0.0
-        return 5 + effect + 0.001 * rng.normal()
+        return 5 + effect + 0.0001 * rng.normal()
 
     found = component_effects(ablation({"none": "", "a": "a", "b": "b", "ab": "ab"}, nll))
     told = disagreements(found)
     row = only(told, component="a")
     assert (row["first"], row["second"]) == ("removal", "addition")
     assert row["sentence"] == (
-        "a changes perplexity by +10.5% (hurts) in the full model and by -9.5% (helps) in the plainest model: "
+        "a changes perplexity by +10.5 % (hurts) in the full model and by −9.5 % (helps) in the plainest model: "
         "what it does depends on the parts around it."
     )
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ablate.analyze.paired import Array, paired
 from ablate.analyze.table import factors_of, judge, nll_table
+from ablate.track.units import percent
 
 KINDS = ("removal", "addition", "cumulative", "shapley")
 _TESTED = ["n", "ratio", "low", "high", "p", "deltas"]
@@ -136,7 +137,7 @@ def _disagree(one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> str
 
 
 def _signed(row: Mapping[Hashable, Any]) -> str:
-    return f"{row['ratio']:+.1%} ({row['verdict']})"
+    return f"{percent(row['ratio'])} ({row['verdict']})"
 
 
 def _states(trials: pd.DataFrame, components: Sequence[str] | Mapping[str, Sequence[str]] | None) -> pd.DataFrame:

@@ -128,7 +128,7 @@ def _context(levels: pd.DataFrame, combination: Levels, without: set[int]) -> st
 
 def _stack(deltas: list[pd.Series[float]], nll: pd.DataFrame) -> Array:
     """Shape [seeds, contexts]."""
-    return np.array([delta.to_numpy(float) for delta in deltas]).reshape(-1, len(nll)).T
+    return np.array([delta.to_numpy(float) for delta in deltas]).reshape(len(deltas), len(nll)).T
 
 
 def _averaged(deltas: Array) -> dict[str, object]:
@@ -297,7 +297,7 @@ def _likelihood(y: Array, columns: list[Array], seeds: NDArray[np.intp]) -> floa
     """Log-likelihood of a mixed model with a random intercept a seed; None when statsmodels has any doubt."""
     import warnings
 
-    from statsmodels.regression.mixed_linear_model import MixedLM  # type: ignore[import-untyped]
+    from statsmodels.regression.mixed_linear_model import MixedLM
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -316,6 +316,3 @@ def _sd(values: Array) -> Array:
     """Standard deviation over the last axis; exactly 0 where values do not vary."""
     sd = np.asarray(values.std(-1, ddof=1)) if values.shape[-1] > 1 else np.zeros(values.shape[:-1])
     return np.where(sd < NO_SPREAD, 0.0, sd)
-
-
-FIELDS = tuple(field.name for field in fields(Difference))
