@@ -34,6 +34,7 @@ _FACTS = ("parameters", "vocabulary_size", "tokens", "data_digest", "code", "tor
 # What warnings_for has a sentence of its own for, or what follows from the factors.
 _TOLD_APART = {*_FACTS} - {"torch"}
 _SETS_TOKENS = {"factor.train_tokens", "factor.epochs", "factor.windows", "factor.batch", "factor.window"}
+_NOT_YET = "not finished"
 _WORTH_TELLING = 1.2  # train times that differ by less are noise of the machine
 
 
@@ -121,7 +122,7 @@ def confounds(trials: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for column in _candidates(trials):
         values = {cell: _values(started, cell, column) for cell in cells}
-        if len(set(values.values())) > 1:
+        if len({*values.values()} - {_NOT_YET}) > 1:
             name = column.removeprefix("knob.")
             rows[name] = {"factor": f"factor.{name}" in trials or column in _set_by_presets(trials), **values}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["factor", *cells])
@@ -289,7 +290,12 @@ def _followers(trials: pd.DataFrame) -> set[str]:
 
 def _values(trials: pd.DataFrame, cell: str, column: str) -> str:
     """All values that a cell's trials have, digests cut to what tells them apart."""
-    values = dict.fromkeys(trials.loc[trials["cell"] == cell, column].map(show))
+    found = trials.loc[trials["cell"] == cell, column]
+    if column == "tokens":  # what a trial has trained on is known once it has finished
+        found = found.dropna()
+        if found.empty:
+            return _NOT_YET
+    values = dict.fromkeys(found.map(show))
     return ", ".join(value[:12] if column in ("code", "data_digest") else value for value in values)
 
 

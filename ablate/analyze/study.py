@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from ablate.analyze.comparison import compare, confounds, warnings_for
+from ablate.analyze.comparison import compare, confounds, confounds_between, warnings_for
 from ablate.analyze.components import component_effects, disagreements
 from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_text, published
 from ablate.track.read import Results
 
+_COMPARED = 60  # cells whose differences to the baseline anybody reads
 KINDS = {
     "removal": "taken from the full model",
     "addition": "added to the plainest",
@@ -36,6 +37,7 @@ class Analysis:
         shares: of the variation between trials, by factor.
         noise: how far seeds alone move a result, and what could have been shown.
         confounds: what differs between cells.
+        besides: cell → (what, value in the baseline, value in the cell) of all that differs besides the factors.
         published: figures of others by the same recipe; same_text: by other recipes on the same text.
         warnings: what to know before believing any of it, a sentence each.
     """
@@ -49,6 +51,7 @@ class Analysis:
     shares: VarianceShares
     noise: Noise
     confounds: pd.DataFrame
+    besides: Mapping[str, Sequence[tuple[str, str, str]]]
     published: pd.DataFrame
     same_text: pd.DataFrame
     warnings: list[str]
@@ -67,6 +70,14 @@ class Analysis:
         marginal = self.factors[self.factors["at"] == ""]
         names = [f"{row['factor']}: {row['reference']} → {row['level']}" for row in marginal.to_dict("records")]
         return marginal.assign(name=names)
+
+    def named_simple(self) -> pd.DataFrame:
+        """The effects of `factors` at single combinations of the other factors, with a `name` each."""
+        simple = self.factors[self.factors["at"] != ""]
+        names = [
+            f"{row['factor']}: {row['reference']} → {row['level']}, at {row['at']}" for row in simple.to_dict("records")
+        ]
+        return simple.assign(name=names)
 
     def named_interactions(self) -> pd.DataFrame:
         """`interactions` with a `name` each."""
@@ -101,6 +112,12 @@ class Analysis:
         return costs
 
 
+def _besides(trials: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, list[tuple[str, str, str]]]:
+    base = str(comparison.loc[comparison["verdict"] == "baseline", "cell"].iloc[0])
+    others = [str(cell) for cell in comparison["cell"].head(_COMPARED) if cell != base]
+    return {cell: confounds_between(trials, base, cell) for cell in others}
+
+
 def _components(results: Results) -> pd.DataFrame:
     """Effects of the components that the design varies.
 
@@ -133,6 +150,7 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         shares=variance_shares(trials),
         noise=noise(trials, baseline),
         confounds=confounds(trials),
+        besides=_besides(trials, comparison),
         published=published(trials, comparison),
         same_text=on_the_same_text(trials),
         warnings=warnings_for(trials),

@@ -23,6 +23,7 @@ Figures = Mapping[str, Drawn | None]
 
 _DIGITS_OF_A_DIGEST = 16
 _CELLS_SAMPLED = 12
+_SIMPLE_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
         _published(analysis),
         _confounds(analysis),
+        _besides(analysis),
         _left_out(results),
         _failures(results),
         Section("samples", "What the models write", samples=list(results.samples.items())[:_CELLS_SAMPLED]),
@@ -136,6 +138,9 @@ def _grid(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
             "that they act independently."
         )
         tables.append(_html(effects_table(analysis.named_interactions(), "interactions-table", note, {}), folder))
+    if 0 < len(simple := analysis.named_simple()) <= _SIMPLE_SHOWN:
+        note = "The same effects, each at one combination of the other factors. P-values are corrected over this table."
+        tables.append(_html(effects_table(simple, "simple-effects", note, {}), folder))
     figures = _there(drawn, "grid", "interactions")
     return Section("grid", "The grid", says=says if figures or tables else (), tables=tables, figures=figures)
 
@@ -179,15 +184,29 @@ def _confounds(analysis: Analysis) -> Section:
     )
 
 
+def _besides(analysis: Analysis) -> Section:
+    rows = [
+        [cell, "; ".join(f"{what}: {_readable(base)} → {_readable(value)}" for what, base, value in told)]
+        for cell, told in analysis.besides.items()
+        if told
+    ]
+    says = ["What each row does not share with the baseline, besides what the study varied on purpose."] if rows else ()
+    headings = ["cell", "baseline → cell"]
+    return Section("besides", "What a difference may also come from", says=says, headings=headings, rows=rows)
+
+
 def _grouped(values: Mapping[Any, Any]) -> str:
     """value: its cells; value: its cells."""
     cells: dict[str, list[str]] = {}
     for cell, value in values.items():
-        text = f"{int(value):,}" if str(value).isdecimal() else str(value)[:_DIGITS_OF_A_DIGEST]
-        cells.setdefault(text, []).append(str(cell))
+        cells.setdefault(_readable(str(value)), []).append(str(cell))
     if len(cells) > 8:
         return f"{len(cells)} different values; see results.csv"
     return "; ".join(f"{value}: {_some(names)}" for value, names in cells.items())
+
+
+def _readable(value: str) -> str:
+    return f"{int(value):,}" if value.isdecimal() else value[:_DIGITS_OF_A_DIGEST]
 
 
 def _some(names: Sequence[str]) -> str:

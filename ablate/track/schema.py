@@ -49,10 +49,8 @@ def _is_exp(perplexity: str, nll: str) -> pa.Check:
 
 
 def _only_finished_have_a_result(table: pd.DataFrame) -> bool:
-    with_result = table["test_nll"].notna()
-    missing = (table["status"] == "FINISHED") & ~with_result
-    stray = table["status"].isin(["FAILED", "INTERRUPTED", "UNFINISHED"]) & with_result
-    return not (missing | stray).any()
+    # A trial that finished may have a test loss that is no number; it is then told apart by the analysis.
+    return not (table["status"].isin(["FAILED", "INTERRUPTED", "UNFINISHED"]) & table["test_nll"].notna()).any()
 
 
 TRIALS = pa.DataFrameSchema(
@@ -93,7 +91,7 @@ TRIALS = pa.DataFrameSchema(
     checks=[
         _is_exp("valid_perplexity", "valid_nll"),
         _is_exp("test_perplexity", "test_nll"),
-        pa.Check(_only_finished_have_a_result, error="a trial has a test_nll when it is FINISHED, and only then"),
+        pa.Check(_only_finished_have_a_result, error="a trial without an end has no test_nll"),
     ],
     unique=["cell", "seed"],
     strict=True,

@@ -1,0 +1,50 @@
+"""Published figures stand beside the cells that follow their recipe, and beside no others."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from conftest import knobs_of
+
+from ablate.analyze.published import on_the_same_text, published
+
+
+def tables(*overrides, test=135.3):
+    """A study of one cell with these knobs, and its comparison."""
+    knobs = {f"knob.{name}": value for name, value in knobs_of(*overrides).flat().items()}
+    trials = pd.DataFrame([{"cell": "mine", "seed": 0, "data": knobs["knob.data.name"], **knobs}])
+    return trials, pd.DataFrame([{"cell": "mine", "n": 3, "test_mean": test}])
+
+
+def test_the_books_lstm_stands_beside_its_three_readers():
+    found = published(*tables("model=lstm", "recipe=book", "data=ptb"))
+    (row,) = found.to_dict("records")
+    assert (row["published"], row["published_sd"], row["n"]) == (136.08, 0.81, 3)
+    assert row["difference"] == pytest.approx(135.3 / 136.08 - 1)
+    assert "Deep Learning from Scratch 2" in row["cite"]
+
+
+def test_the_books_better_lstm_has_the_books_figure_and_that_of_a_peer():
+    found = published(*tables("model=better_lstm", "recipe=book", "data=ptb"))
+    assert found["published"].tolist() == [75.76, 75.96]
+    untied = published(*tables("model=better_lstm", "recipe=book", "data=ptb", "tie=false"))
+    assert untied["published"].tolist() == [80.97]
+
+
+@pytest.mark.parametrize(
+    "other", ["hidden=200", "epochs=5", "lr=10", "train_tokens=100000", "dropout=0.1", "data=kjv", "rnn=tanh"]
+)
+def test_another_recipe_text_or_slice_is_no_match(other):
+    trials, comparison = tables("model=lstm", "recipe=book", "data=ptb", other)
+    assert published(trials, comparison).empty
+
+
+def test_a_cell_without_a_result_is_not_compared():
+    trials, comparison = tables("model=lstm", "recipe=book", "data=ptb")
+    assert published(trials, comparison.assign(n=0)).empty
+
+
+def test_figures_of_other_recipes_are_shown_for_their_own_text_alone():
+    assert len(on_the_same_text(tables("data=ptb")[0])) >= 8
+    assert on_the_same_text(tables("data=kjv")[0]).empty
+    assert on_the_same_text(pd.DataFrame({"cell": ["a"]})).empty
