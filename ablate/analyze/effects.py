@@ -127,7 +127,7 @@ def _context(levels: pd.DataFrame, combination: Levels, without: set[int]) -> st
 
 def _stack(deltas: list[pd.Series[float]], nll: pd.DataFrame) -> Array:
     """Shape [seeds, contexts]."""
-    return np.array([delta.to_numpy(float) for delta in deltas]).reshape(-1, len(nll)).T
+    return np.array([delta.to_numpy(float) for delta in deltas]).reshape(len(deltas), len(nll)).T
 
 
 def _averaged(deltas: Array) -> dict[str, object]:
