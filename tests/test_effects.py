@@ -382,7 +382,7 @@ def test_a_component_that_helps_alone_and_hurts_in_company_is_pointed_out():
 
     def nll(on, _):
         effect = -0.1 if on == "a" else 0.1 if on == "ab" else 0.0
-        return 5 + effect + 0.0001 * rng.normal()
+        return 5 + effect + 1e-5 * rng.normal()
 
     found = component_effects(ablation({"none": "", "a": "a", "b": "b", "ab": "ab"}, nll))
     told = disagreements(found)

@@ -31,6 +31,10 @@ _NOT_CONFOUNDS = {
     "device",
 }
 _FACTS = ("parameters", "vocabulary_size", "tokens", "data_digest", "code", "torch", "device", "threads", "precision")
+_COMPARED = [
+    "cell", "seed", "status", "reason", "parameters", "tokens", "train_seconds", "valid_perplexity", "test_perplexity",
+    "test_nll",
+]  # fmt: skip
 # What warnings_for has a sentence of its own for, or what follows from the factors.
 _TOLD_APART = {*_FACTS} - {"torch"}
 _SETS_TOKENS = {"factor.train_tokens", "factor.epochs", "factor.windows", "factor.batch", "factor.window"}
@@ -70,7 +74,8 @@ def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         near = suggest(first, cells)
         raise KnobError(f"baseline {first}: the study has no such cell{near}; it has {names(cells, 20)}")
     nll = nll_table(trials)
-    rows = pd.DataFrame([_row(trials, nll, cell, first) for cell in cells])
+    by_cell = dict(iter(trials[_COMPARED].groupby("cell", sort=False)))  # a hundred knobs would make it slow
+    rows = pd.DataFrame([_row(by_cell[cell], nll, first) for cell in cells])
     judged = judge(rows.rename(columns={"difference": "ratio"}), "better", "worse").rename(
         columns={"ratio": "difference"}
     )
@@ -121,7 +126,7 @@ def confounds(trials: pd.DataFrame) -> pd.DataFrame:
     cells = cells_of(started)
     rows = {}
     for column in _candidates(trials):
-        values = {cell: _values(started, cell, column) for cell in cells}
+        values = _values(started, column)
         if len({*values.values()} - {_NOT_YET}) > 1:
             name = column.removeprefix("knob.")
             rows[name] = {"factor": f"factor.{name}" in trials or column in _set_by_presets(trials), **values}
@@ -181,7 +186,7 @@ def _of_missing(trials: pd.DataFrame) -> str:
     missing = trials[trials["status"] != "FINISHED"]
     if missing.empty:
         return ""
-    counts = {cell: missing.loc[missing["cell"] == cell, "status"].value_counts() for cell in cells_of(missing)}
+    counts = {str(cell): its.value_counts() for cell, its in missing.groupby("cell", sort=False)["status"]}
     told = {cell: ", ".join(f"{n} {str(status).lower()}" for status, n in by.items()) for cell, by in counts.items()}
     which = names([f"{cell} ({what})" for cell, what in told.items()])
     return (
@@ -202,9 +207,10 @@ def _of_data(done: pd.DataFrame) -> str:
         return ""
     if done["vocabulary_size"].nunique() < 2 and not _evaluated_apart(done):
         return ""
-    texts = {cell: f"corpus {_values(done, cell, 'data_digest')}" for cell in cells_of(done)}
+    texts = {cell: f"corpus {digest}" for cell, digest in _values(done, "data_digest").items()}
     if done["vocabulary_size"].nunique() > 1:
-        texts = {cell: f"{text} of {_values(done, cell, 'vocabulary_size')} words" for cell, text in texts.items()}
+        sizes = _values(done, "vocabulary_size")
+        texts = {cell: f"{text} of {sizes[cell]} words" for cell, text in texts.items()}
     return (
         "The rows were not evaluated on the same text with the same vocabulary: their perplexities measure "
         f"different things and must not be compared ({_by_value(texts)})."
@@ -214,14 +220,13 @@ def _of_data(done: pd.DataFrame) -> str:
 def _of_tokens(done: pd.DataFrame) -> str:
     if "tokens" not in done or done["tokens"].nunique() < 2 or _SETS_TOKENS & set(done.columns):
         return ""
-    tokens = {cell: _values(done, cell, "tokens") for cell in cells_of(done)}
-    return f"The rows were not trained on equally many tokens: {_by_value(tokens)}."
+    return f"The rows were not trained on equally many tokens: {_by_value(_values(done, 'tokens'))}."
 
 
 def _of_code(done: pd.DataFrame) -> str:
     if "code" not in done or done["code"].nunique() < 2:
         return ""
-    code = {cell: f"version {_values(done, cell, 'code')}" for cell in cells_of(done)}
+    code = {cell: f"version {digest}" for cell, digest in _values(done, "code").items()}
     return (
         f"The rows were not trained by the same code: {_by_value(code)}. What the change of the code did and what the "
         "factors did cannot be told apart; force=true trains all of them anew."
@@ -233,7 +238,7 @@ def _of_machines(done: pd.DataFrame) -> str:
     for fact in ("precision", "threads", "device"):
         on_purpose = f"factor.{fact}" in done
         if fact in done and done[fact].nunique() > 1 and not on_purpose:
-            told.append(f"{fact} {_by_value({cell: _values(done, cell, fact) for cell in cells_of(done)})}")
+            told.append(f"{fact} {_by_value(_values(done, fact))}")
     if not told:
         return ""
     return f"The rows were not computed alike: {'; '.join(told)}. Last digits differ, and times cannot be compared."
@@ -288,20 +293,18 @@ def _followers(trials: pd.DataFrame) -> set[str]:
     return {"embedding"} if same.all() else set()
 
 
-def _values(trials: pd.DataFrame, cell: str, column: str) -> str:
-    """All values that a cell's trials have, digests cut to what tells them apart."""
-    found = trials.loc[trials["cell"] == cell, column]
-    if column == "tokens":  # what a trial has trained on is known once it has finished
-        found = found.dropna()
-        if found.empty:
-            return _NOT_YET
-    values = dict.fromkeys(found.map(show))
-    return ", ".join(value[:12] if column in ("code", "data_digest") else value for value in values)
+def _values(trials: pd.DataFrame, column: str) -> dict[str, str]:
+    """Cell ↦ all values that its trials have, digests cut to what tells them apart."""
+    found: dict[str, dict[str, None]] = {str(cell): {} for cell in trials["cell"]}
+    # What a trial has trained on is known once it has finished.
+    known = trials[trials[column].notna()] if column == "tokens" else trials
+    for cell, value in zip(known["cell"], known[column].map(show), strict=True):
+        found[str(cell)][value[:12] if column in ("code", "data_digest") else value] = None
+    return {cell: ", ".join(values) or _NOT_YET for cell, values in found.items()}
 
 
-def _row(trials: pd.DataFrame, nll: pd.DataFrame, cell: str, baseline: str) -> dict[str, object]:
-    of_cell = trials[trials["cell"] == cell]
-    done = finished(of_cell)
+def _row(of_cell: pd.DataFrame, nll: pd.DataFrame, baseline: str) -> dict[str, object]:
+    cell, done = str(of_cell["cell"].iloc[0]), finished(of_cell)
     found, kind, both = difference_between(nll, cell, baseline)
     if cell == baseline:  # it is no comparison: nothing is tested, and no test is counted
         found, kind = Difference(found.n, mean=found.mean, ratio=found.ratio), ""
@@ -335,7 +338,8 @@ def _spread(split: str, done: pd.DataFrame) -> dict[str, float]:
 
 
 def _missing(of_cell: pd.DataFrame) -> Iterable[str]:
-    for row in of_cell[of_cell["status"] != "FINISHED"].to_dict("records"):
-        yield f"seed {row['seed']} {row['status'].lower()}" + (f" ({row['reason']})" if row["reason"] else "")
+    for seed, status, reason in zip(of_cell["seed"], of_cell["status"], of_cell["reason"], strict=True):
+        if status != "FINISHED":
+            yield f"seed {seed} {status.lower()}" + (f" ({reason})" if reason else "")
     for seed in without_finite_loss(of_cell)["seed"]:
         yield f"seed {seed} finished with a test loss that is no finite number"

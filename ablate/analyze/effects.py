@@ -8,8 +8,9 @@ of Experiments, ch. 4). Effects are of log-perplexity, shown as a ratio minus 1:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -204,7 +205,8 @@ def variance_shares(trials: pd.DataFrame) -> VarianceShares:
         return VarianceShares(pd.DataFrame(columns=_SHARES), LEAST_SQUARES, reason)
     y = long.to_numpy(float)
     terms = _terms(long, levels)
-    residual, rank = _fit(y, list(terms.values()))
+    fit = cache(lambda chosen: _fit(y, [terms[term] for term in terms if term in chosen]))
+    residual, rank = fit(frozenset(terms))
     df_residual = y.size - rank
     total = float(((y - y.mean()) ** 2).sum())
     if df_residual == 0:
@@ -216,7 +218,9 @@ def variance_shares(trials: pd.DataFrame) -> VarianceShares:
     mean_square = residual / df_residual
     rows = []
     for term in [*(t for t in terms if t != "seed"), "seed"]:
-        added, df = _adds(y, terms, term)
+        others = _without(terms, term)
+        (less, its_rank), (more, their_rank) = fit(others), fit(others | {term})
+        added, df = max(0.0, less - more), their_rank - its_rank
         if df > 0:
             f = added / df / mean_square
             omega = df * (f - 1) / (df * (f - 1) + y.size)
@@ -255,19 +259,18 @@ def _indicators(values: pd.Series[str]) -> Array:
 def _fit(y: Array, columns: list[Array]) -> tuple[float, int]:
     """Residual sum of squares of y on columns and a constant, and the rank of these."""
     x = np.column_stack([np.ones(y.size), *columns])
-    solution, _, rank, _ = np.linalg.lstsq(x, y, rcond=None)
-    return float(((y - x @ solution) ** 2).sum()), int(rank)
+    centred = y - y.mean()
+    # Columns of 0 and 1: their products are exact, and much smaller than they are where there are many cells.
+    values, vectors = np.linalg.eigh(x.T @ x)
+    kept = values > 1e-9 * values[-1]
+    basis = vectors[:, kept]
+    fitted = x @ (basis @ (basis.T @ (x.T @ centred) / values[kept]))
+    return float(((centred - fitted) ** 2).sum()), int(kept.sum())
 
 
-def _without(terms: dict[str, Array], term: str) -> list[Array]:
-    """The columns of all terms that do not contain this one."""
-    return [columns for other, columns in terms.items() if term not in (other, *other.split(" × "))]
-
-
-def _adds(y: Array, terms: dict[str, Array], term: str) -> tuple[float, int]:
-    others = _without(terms, term)
-    (without, rank), (with_it, more) = _fit(y, others), _fit(y, [*others, terms[term]])
-    return max(0.0, without - with_it), more - rank
+def _without(terms: Iterable[str], term: str) -> frozenset[str]:
+    """All terms that do not contain this one."""
+    return frozenset(other for other in terms if term not in (other, *other.split(" × ")))
 
 
 def _wants_mixed_model(long: pd.Series[float]) -> bool:
@@ -284,7 +287,7 @@ def _mixed(table: pd.DataFrame, long: pd.Series[float], terms: dict[str, Array])
     fixed = {term: columns for term, columns in terms.items() if term != "seed"}
     found = dict(zip(table["term"], table["p"], strict=True))
     for term in table.loc[~table["term"].isin(["seed", "residual"]), "term"]:
-        others = _without(fixed, term)
+        others = [fixed[other] for other in fixed if other in _without(fixed, term)]
         less, more = (_likelihood(y, part, seeds) for part in (others, [*others, fixed[term]]))
         if less is None or more is None:
             return VarianceShares(table, f"{LEAST_SQUARES} (a mixed model did not converge)", "")

@@ -294,6 +294,7 @@ def seeds_needed(difference: float, sd: float, power: float = POWER, level: floa
     return float(n)
 
 
+@lru_cache(maxsize=1024)
 def seeds_for_half(n: int, power: float = POWER, level: float = LEVEL) -> float:
     """Pairs that show half of what n pairs can show, both with this power; NaN for n < 2. No sd enters: it cancels."""
     return seeds_needed(detectable(1.0, n, power, level) / 2, 1.0, power, level)
