@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.track.read import Results
+from ablate.track.units import perplexity
 
 NASTY = "a$b_c|d{e}<script>alert(1)</script>\\&%#^~*`"
 PARTS = ("gating", "depth", "dropout", "tying")
@@ -43,8 +44,8 @@ def _row(label, seed, nll):
         "best_valid_nll": nll,
         "valid_nll": nll,
         "test_nll": nll,
-        "valid_perplexity": np.exp(nll) if done else None,
-        "test_perplexity": np.exp(nll) if done else None,
+        "valid_perplexity": perplexity(nll) if done else None,
+        "test_perplexity": perplexity(nll) if done else None,
         "data": "kjv",
         "data_digest": "d",
         "code": "c",

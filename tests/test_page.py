@@ -144,8 +144,10 @@ def test_the_same_results_give_the_same_bytes(report, tmp_path):
 def test_a_figure_that_a_study_no_longer_has_goes_from_its_folder(tmp_path):
     folder = write_report(results(one_out(EFFECTS), design=ONE_OUT), tmp_path).folder
     assert (folder / "steps.png").exists()
+    assert (folder / "components.tex").exists()
     write_report(results(trials({"a": [4.0]})), tmp_path)
     assert not (folder / "steps.png").exists()
+    assert not (folder / "components.tex").exists()
 
 
 def test_cells_that_a_design_left_out_and_trials_without_a_result_are_listed_with_the_reason(report):

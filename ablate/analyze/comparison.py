@@ -37,7 +37,7 @@ _COMPARED = [
 ]  # fmt: skip
 # What warnings_for has a sentence of its own for, or what follows from the factors.
 _TOLD_APART = {*_FACTS} - {"torch"}
-_SETS_TOKENS = {"factor.train_tokens", "factor.epochs", "factor.windows", "factor.batch", "factor.window"}
+_SETS_TOKENS = {"factor.train_tokens", "factor.epochs", "factor.windows"}
 _NOT_YET = "not finished"
 _WORTH_TELLING = 1.2  # train times that differ by less are noise of the machine
 
@@ -63,7 +63,8 @@ def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         - `sd_nats`: standard deviation of the differences; `deltas`: these themselves, one a seed, in nats.
         - `detectable`: the smallest ratio minus 1 that so many pairs show with a power of 80 %; `seeds_for_half`: the
           pairs that show half of it. NaN without pairs.
-        - `verdict`: "baseline"; "better" or "worse" (p_holm < 0.05); "not distinguishable"; "one seed"; "no result".
+        - `verdict`: "baseline"; "better" or "worse" (p_holm < 0.05); "not distinguishable"; "one seed"; "no result";
+          "not comparable" (evaluated on another text or vocabulary than the baseline: no difference is given).
 
     Raises:
         KnobError: when there is no cell `baseline`.
@@ -75,10 +76,13 @@ def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         raise KnobError(f"baseline {first}: the study has no such cell{near}; it has {names(cells, 20)}")
     nll = nll_table(trials)
     by_cell = dict(iter(trials[_COMPARED].groupby("cell", sort=False)))  # a hundred knobs would make it slow
-    rows = pd.DataFrame([_row(by_cell[cell], nll, first) for cell in cells])
+    same = set(comparable(trials, first))
+    alike = {cell: cell in same for cell in cells}
+    rows = pd.DataFrame([_row(by_cell[cell], nll, first, alike[cell]) for cell in cells])
     judged = judge(rows.rename(columns={"difference": "ratio"}), "better", "worse").rename(
         columns={"ratio": "difference"}
     )
+    judged.loc[~judged["cell"].map(alike).astype(bool), "verdict"] = "not comparable"
     judged.loc[judged["cell"] == first, "verdict"] = "baseline"
     return judged
 
@@ -165,6 +169,7 @@ def warnings_for(trials: pd.DataFrame) -> list[str]:
         _of_code(done),
         _of_machines(done),
         _of_settings(done),
+        _of_presets(done),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -205,7 +210,7 @@ def _of_losses(odd: pd.DataFrame) -> str:
 def _of_data(done: pd.DataFrame) -> str:
     if "data_digest" not in done or done["data_digest"].nunique() < 2:
         return ""
-    if done["vocabulary_size"].nunique() < 2 and not _evaluated_apart(done):
+    if len(set(texts_of(done).values())) < 2:
         return ""
     texts = {cell: f"corpus {digest}" for cell, digest in _values(done, "data_digest").items()}
     if done["vocabulary_size"].nunique() > 1:
@@ -257,6 +262,18 @@ def _of_settings(done: pd.DataFrame) -> str:
     )
 
 
+def _of_presets(done: pd.DataFrame) -> str:
+    """Presets that set several parts at once, where that is the only thing that tells the rows apart."""
+    parts = {name for name in _set_by_presets(done) if not name.startswith("knob.data.")}
+    varied = [str(name) for name in confounds(done).index if f"knob.{name}" in parts]
+    if len(varied) < 2 or any(f"factor.{name}" in done for name in varied):
+        return ""
+    return (
+        f"The presets of model= differ in several parts at once ({', '.join(varied)}): what one of them does cannot be "
+        "told from these rows. design=leave_one_out and design=cumulative vary one part at a time."
+    )
+
+
 def _by_value(values: dict[str, str]) -> str:
     """`x: a, b; y: c` of a ↦ x, b ↦ x, c ↦ y."""
     cells: dict[str, list[str]] = {}
@@ -265,11 +282,28 @@ def _by_value(values: dict[str, str]) -> str:
     return "; ".join(f"{value}: {names(where)}" for value, where in cells.items())
 
 
-def _evaluated_apart(done: pd.DataFrame) -> bool:
-    """Whether rows differ in data by more than how much of train they saw."""
-    return done.groupby(done["knob.train_tokens"].map(show))["data_digest"].nunique().max() > 1 or (
-        done["knob.data.name"].nunique() > 1
-    )
+def comparable(trials: pd.DataFrame, baseline: str) -> list[str]:
+    """The cells that are evaluated on what the baseline is, in the study's order; what never started counts too."""
+    texts = texts_of(trials)
+    mine = texts.get(baseline)
+    return [cell for cell in cells_of(trials) if mine is None or texts.get(cell, mine) == mine]
+
+
+def texts_of(trials: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Cell → what it is evaluated on: the text and the vocabulary. Two cells are comparable where these are the same.
+
+    How much of the text a cell was trained on makes no difference to that. Cells that have not started are left out.
+    """
+    known = trials[trials["parameters"].notna()].drop_duplicates("cell")
+    if "data_digest" not in known or known.empty:
+        return {}
+    data = [str(c) for c in known.columns if str(c).startswith("knob.data.")]
+    of_text = pd.DataFrame({c: known[c].map(show) for c in [*data, "vocabulary_size"]}, index=known.index)
+    # The same knobs and the same slice, but another digest: the file behind the knobs has changed.
+    slices = known["knob.train_tokens"].map(show) if "knob.train_tokens" in known else pd.Series("", known.index)
+    digests = known["data_digest"].groupby([*(of_text[c] for c in of_text), slices]).transform("nunique")
+    of_text["digest"] = known["data_digest"].where(digests > 1, "")
+    return {str(cell): tuple(map(str, row)) for cell, row in zip(known["cell"], of_text.to_numpy(), strict=True)}
 
 
 def _candidates(trials: pd.DataFrame) -> list[str]:
@@ -303,16 +337,16 @@ def _values(trials: pd.DataFrame, column: str) -> dict[str, str]:
     return {cell: ", ".join(values) or _NOT_YET for cell, values in found.items()}
 
 
-def _row(of_cell: pd.DataFrame, nll: pd.DataFrame, baseline: str) -> dict[str, object]:
+def _row(of_cell: pd.DataFrame, nll: pd.DataFrame, baseline: str, alike: bool) -> dict[str, object]:
     cell, done = str(of_cell["cell"].iloc[0]), finished(of_cell)
-    found, kind, both = difference_between(nll, cell, baseline)
+    found, kind, both = difference_between(nll, cell, baseline) if alike else (Difference(0), "", 0)
     if cell == baseline:  # it is no comparison: nothing is tested, and no test is counted
         found, kind = Difference(found.n, mean=found.mean, ratio=found.ratio), ""
     known = asdict(found)
     spread = found.sd if kind == "paired" else float("nan")
     return {
         "cell": cell,
-        "parameters": of_cell["parameters"].iloc[0],
+        "parameters": of_cell["parameters"].dropna().head(1).max(),  # a seed that never started has none on record
         "tokens": done["tokens"].astype(float).mean(),
         "train_seconds": done["train_seconds"].astype(float).mean(),
         "n": len(done),
@@ -334,6 +368,8 @@ def _row(of_cell: pd.DataFrame, nll: pd.DataFrame, baseline: str) -> dict[str, o
 
 def _spread(split: str, done: pd.DataFrame) -> dict[str, float]:
     values = done[f"{split}_perplexity"].astype(float)
+    if np.isinf(values).any():  # an absurd loss: a mean would be one, and a spread is none
+        return {f"{split}_mean": float("inf"), f"{split}_sd": float("nan")}
     return {f"{split}_mean": values.mean(), f"{split}_sd": values.std(ddof=1)}
 
 

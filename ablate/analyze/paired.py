@@ -63,11 +63,6 @@ class Difference:
     sd: float = NAN
     deltas: tuple[float, ...] = ()
 
-    @property
-    def significant(self) -> bool:
-        """Whether p is below 1 − level, before any correction for the number of tests."""
-        return self.p < 1 - LEVEL
-
 
 def paired(delta: ArrayLike, rng: np.random.Generator | None = None) -> Difference:
     """Summarise paired differences.
@@ -134,6 +129,12 @@ def ratio(nats: float) -> float:
     """A difference of log-perplexity as a ratio of perplexities minus 1; infinite where a float ends."""
     with np.errstate(over="ignore"):
         return float(np.expm1(nats))
+
+
+def undone(change: float) -> float:
+    """The ratio minus 1 of the way back: what taking a part away does, where having it does `change`."""
+    with np.errstate(divide="ignore", over="ignore"):
+        return float(np.expm1(-np.log1p(change)))
 
 
 def share_of_wins(delta: Array) -> float:

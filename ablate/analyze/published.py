@@ -31,7 +31,8 @@ def published(trials: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
         is ours over theirs, minus 1. A cell matches where every knob that the figure names has the same value and it
         was trained on all of the text with the whole vocabulary.
     """
-    first = trials.drop_duplicates("cell").set_index("cell")
+    started = trials[trials["parameters"].notna()] if "parameters" in trials else trials
+    first = started.drop_duplicates("cell").set_index("cell")
     rows = [
         {
             "cell": row["cell"],

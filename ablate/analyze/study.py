@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ablate.analyze.comparison import compare, confounds, confounds_between, warnings_for
+from ablate.analyze.comparison import comparable, compare, confounds, confounds_between, warnings_for
 from ablate.analyze.components import component_effects, disagreements
 from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
 from ablate.analyze.noise import Noise, noise
@@ -60,7 +60,9 @@ class Analysis:
         """`components` with a `name` for each row that says how it was measured where there are several ways."""
         ways = self.components["kind"].nunique()
         names = [
-            f"{row['component']}, {KINDS[row['kind']]}" if ways > 1 else str(row["component"])
+            str(row["component"])
+            + (f" at {row['at']}" if row["at"] else "")
+            + (f", {KINDS[row['kind']]}" if ways > 1 else "")
             for row in self.components.to_dict("records")
         ]
         return self.components.assign(name=names)
@@ -112,19 +114,17 @@ class Analysis:
         return costs
 
 
-def _besides(trials: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, list[tuple[str, str, str]]]:
-    base = str(comparison.loc[comparison["verdict"] == "baseline", "cell"].iloc[0])
+def _besides(trials: pd.DataFrame, comparison: pd.DataFrame, base: str) -> dict[str, list[tuple[str, str, str]]]:
     others = [str(cell) for cell in comparison["cell"].head(_COMPARED) if cell != base]
     return {cell: confounds_between(trials, base, cell) for cell in others}
 
 
-def _components(results: Results) -> pd.DataFrame:
+def _components(trials: pd.DataFrame, designed: Sequence[str] | None) -> pd.DataFrame:
     """Effects of the components that the design varies.
 
     A grid varies factors; it says something of components where it holds all of their combinations (Shapley).
     """
-    designed = results.design.get("components")
-    effects = component_effects(results.trials, designed or None)
+    effects = component_effects(trials, designed or None)
     if not designed and not (effects["kind"] == "shapley").any():
         return effects.iloc[:0]
     # The last step of a ladder is a removal too, and its first an addition: one pair of cells is told once.
@@ -137,9 +137,12 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
     """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
     trials = results.trials
     comparison = compare(trials, baseline)
-    components = _components(results)
     designed = bool(results.design.get("components"))
-    factors, together = factor_effects(trials), interactions(trials)
+    # What was evaluated on other text cannot be averaged with the rest.
+    base = str(comparison.loc[comparison["verdict"] == "baseline", "cell"].iloc[0])
+    alike = trials[trials["cell"].isin(comparable(trials, base))]
+    components = _components(alike, results.design.get("components"))
+    factors, together = factor_effects(alike), interactions(alike)
     return Analysis(
         designed=designed,
         comparison=comparison,
@@ -147,10 +150,10 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         disagreements=list(disagreements(components)["sentence"]),
         factors=factors.iloc[:0] if designed else factors,
         interactions=together.iloc[:0] if designed else together,
-        shares=variance_shares(trials),
-        noise=noise(trials, baseline),
+        shares=variance_shares(alike),
+        noise=noise(alike, base),
         confounds=confounds(trials),
-        besides=_besides(trials, comparison),
+        besides=_besides(trials, comparison, base),
         published=published(trials, comparison),
         same_text=on_the_same_text(trials),
         warnings=warnings_for(trials),

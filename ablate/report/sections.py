@@ -19,6 +19,8 @@ from ablate.report.words import certainty
 from ablate.track.read import Results
 from ablate.track.units import percent, perplexity
 
+TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects")
+
 Figures = Mapping[str, Drawn | None]
 
 _DIGITS_OF_A_DIGEST = 16
@@ -32,22 +34,20 @@ class Section:
 
     Attributes:
         says: paragraphs; warns: what to know before believing them.
-        tables: HTML of tables; figures: drawn ones.
+        tables: HTML of tables, each with a note on how to read it; figures: drawn ones.
         headings, rows: a table of words.
         samples: (title, text) pairs that are set as written.
-        aside: a title and a paragraph that opens on demand.
     """
 
     id: str
     title: str
     says: Sequence[str] = ()
     warns: Sequence[str] = ()
-    tables: Sequence[Markup] = ()
+    tables: Sequence[tuple[Markup, str]] = ()
     figures: Sequence[Drawn] = ()
     headings: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     samples: Sequence[tuple[str, str]] = ()
-    aside: tuple[str, str] | None = None
 
     def __bool__(self) -> bool:
         return any((self.says, self.warns, self.tables, self.figures, self.rows, self.samples))
@@ -59,7 +59,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         _comparison(results, analysis, drawn, folder),
         _parts(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
-        Section("sure", "How sure are we", says=certainty(analysis.noise), aside=("How intervals are made", METHOD)),
+        Section("sure", "How sure are we", says=certainty(analysis.noise)),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
         _published(analysis),
@@ -70,16 +70,17 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         Section("samples", "What the models write", samples=list(results.samples.items())[:_CELLS_SAMPLED]),
         _commands(results),
         _provenance(results),
+        Section("method", "How intervals are made", says=[METHOD]),
     ]
     return [section for section in made if section]
 
 
 def _comparison(results: Results, analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     table = comparison_table(analysis.comparison, _note(results, analysis.comparison))
-    floors = results.trials["floor_nll"].dropna().unique()
+    floors = results.trials["floor_nll"].unique()
     floor = (
         (f"The source of this text is known: no model can get below a test perplexity of {perplexity(floors[0]):.3f}.",)
-        if len(floors) == 1
+        if len(floors) == 1 and pd.notna(floors[0])
         else ()
     )
     return Section(
@@ -91,8 +92,8 @@ def _note(results: Results, comparison: pd.DataFrame) -> str:
     several = comparison["n"].max() > 1
     spread = (
         "± is the standard deviation over seeds; brackets hold 95 % intervals, of differences paired by seed. "
-        "P(better): chance that a new seed has the lower perplexity here. p: paired t test, corrected for the number "
-        "of rows (Holm)."
+        "P(better): chance that a new seed has the lower perplexity here. p: paired t test (Welch's "
+        "where two rows share no seed), corrected for the number of rows (Holm); the intervals are not."
         if several
         else "One seed a row: no spread can be given."
     )
@@ -104,15 +105,15 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     components, factors = analysis.named_components(), analysis.named_factors()
     note = (
         "The change of test perplexity by having the part; below zero it helps. Paired by seed, averaged over seeds as "
-        "log-perplexity."
+        "log-perplexity. P-values are corrected (Holm) over the rows that are measured the same way."
     )
     tables = []
     if len(components):
         tables.append(_html(effects_table(components, "components", note, analysis.costs()), folder))
     if len(factors):
         note = (
-            "The change of test perplexity from the first level to the second, averaged over all settings of the other "
-            "factors; below zero the second is better."
+            "The change of test perplexity from the first level to the second, averaged over those settings of the "
+            "other factors that have both; below zero the second is better. P-values are corrected (Holm) over this table."
         )
         tables.append(_html(effects_table(factors, "factors", note, {}), folder))
     return Section(
@@ -135,7 +136,7 @@ def _grid(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     if len(analysis.interactions):
         note = (
             "How much more (or less) one factor changes perplexity when the other has its second level; zero means "
-            "that they act independently."
+            "that they act independently. P-values are corrected (Holm) over this table."
         )
         tables.append(_html(effects_table(analysis.named_interactions(), "interactions-table", note, {}), folder))
     if 0 < len(simple := analysis.named_simple()) <= _SIMPLE_SHOWN:
@@ -265,5 +266,5 @@ def _there(drawn: Figures, *names: str) -> list[Drawn]:
     return [figure for figure in map(drawn.get, names) if figure is not None]
 
 
-def _html(table: Shown, folder: Path) -> Markup:
-    return Markup(write_table(table, folder))
+def _html(table: Shown, folder: Path) -> tuple[Markup, str]:
+    return Markup(write_table(table, folder)), table.note

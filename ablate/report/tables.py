@@ -15,6 +15,7 @@ from great_tables import GT
 from ablate.track.units import duration, percent
 
 NOT_AVAILABLE = "n/a"
+_ABSURD = 1e6  # perplexities beyond it differ from each other in nothing that matters
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Shown:
         numbers: what it was made from, for the CSV file.
         note: how to read it.
         words: columns that hold words; the others are set flush right.
+        not_on_paper: columns that a page in print is too narrow for; they are left out of the LaTeX table.
     """
 
     name: str
@@ -34,28 +36,31 @@ class Shown:
     numbers: pd.DataFrame
     note: str
     words: Sequence[str] = ()
+    not_on_paper: Sequence[str] = ()
 
 
 def write_table(shown: Shown, folder: Path) -> str:
-    """Write <name>.html, .md, .tex and .csv; return the HTML of the table alone."""
-    html = str(_table(shown, shown.text, shown.note).as_raw_html(inline_css=False))
+    """Write <name>.html, .md, .tex and .csv; return the HTML of the table alone, without its note."""
+    table = GT(shown.text, id=f"table-{shown.name}").cols_align("right", columns=_numeric(shown, shown.text))
+    html = str(table.as_raw_html(inline_css=False))
     path = folder / shown.name
+    noted = table.tab_source_note(shown.note).as_raw_html(inline_css=False)
     path.with_suffix(".html").write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{shown.name}</title>{html}</html>\n',
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{shown.name}</title>{noted}</html>\n',
         encoding="utf-8",
     )
     path.with_suffix(".md").write_text(markdown(shown.text) + f"\n{shown.note}\n", encoding="utf-8")
-    plain = shown.text.rename(columns=plain_latin).map(plain_latin)
-    latex = _table(shown, plain, plain_latin(shown.note)).as_latex()
+    narrow = shown.text[[name for name in shown.text.columns if name not in shown.not_on_paper]]
+    plain = narrow.rename(columns=plain_latin).map(plain_latin)
+    paper = GT(plain).cols_align("right", columns=[plain_latin(name) for name in _numeric(shown, narrow)])
+    latex = paper.tab_source_note(plain_latin(shown.note)).tab_options(table_font_size="8pt").as_latex()
     path.with_suffix(".tex").write_text("% needs \\usepackage{booktabs}\n" + latex + "\n", encoding="utf-8")
     shown.numbers.to_csv(path.with_suffix(".csv"), index=False)
     return html
 
 
-def _table(shown: Shown, text: pd.DataFrame, note: str) -> GT:
-    names = zip(text.columns, shown.text.columns, strict=True)
-    right = [name for name, original in names if original not in shown.words]
-    return GT(text, id=f"table-{shown.name}").tab_source_note(note).cols_align("right", columns=right)
+def _numeric(shown: Shown, text: pd.DataFrame) -> list[str]:
+    return [str(name) for name in text.columns if name not in shown.words]
 
 
 # What pdflatex has no letter for, in words that it has.
@@ -95,7 +100,9 @@ def _escape_markdown(text: str) -> str:
 def comparison_table(comparison: pd.DataFrame, note: str) -> Shown:
     """One row a cell, each beside the baseline."""
     numbers = comparison.drop(columns="deltas")
-    return Shown("comparison", display(comparison), numbers, note, words=("cell", "verdict", "missing"))
+    wide = ("tokens seen", "time", "valid perplexity", "P(better)", "missing")
+    words = ("cell", "verdict", "missing")
+    return Shown("comparison", display(comparison), numbers, note, words, wide)
 
 
 def display(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -180,6 +187,8 @@ def _known(value: float | None) -> bool:
 def _spread(mean: float, sd: float, n: int) -> str:
     if n == 0:
         return NOT_AVAILABLE
+    if mean > _ABSURD:
+        return f"over {_ABSURD:,.0f}"
     digits = 1 if mean < 10_000 else 0
     return f"{mean:,.{digits}f}" if n == 1 else f"{mean:,.{digits}f} ± {sd:,.{digits}f}"
 
@@ -187,6 +196,8 @@ def _spread(mean: float, sd: float, n: int) -> str:
 def _difference(row: Mapping[Any, Any]) -> str:
     if not _known(row["difference"]):
         return NOT_AVAILABLE
-    if not _known(row["difference_low"]):
+    if row["pairs"] == 1 or (row["difference_kind"] == "unpaired" and row["n"] == 1):
         return f"{percent(row['difference'])} (n = 1)"
+    if not _known(row["difference_low"]):
+        return f"{percent(row['difference'])} (no spread)"
     return f"{percent(row['difference'])} [{percent(row['difference_low'])}, {percent(row['difference_high'])}]"

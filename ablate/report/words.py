@@ -2,87 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ablate.analyze.noise import Noise
+from ablate.analyze.paired import undone
 from ablate.analyze.study import Analysis
 from ablate.track.units import percent
+
+Row = Mapping[Any, Any]
 
 _PREFERRED = ("shapley", "removal", "cumulative", "addition")
 _SETTLED = ("helps", "hurts")
 _WORTH_SAYING = 0.05
+_NAMED = 6  # more names than that are no sentence
 
 
 def findings(analysis: Analysis) -> list[str]:
     """The headline and what stands beside it, the most important first; never empty."""
     of_parts, of_factors = _of_parts(analysis.components), _of_factors(analysis.factors)
     first = of_parts or of_factors if analysis.designed else of_factors or of_parts
-    said = [first, _of_cells(analysis.comparison)]
-    return [sentence for sentence in said if sentence]
+    return [sentence for sentence in (first, _of_cells(analysis.comparison)) if sentence]
 
 
 def _of_parts(effects: pd.DataFrame) -> str:
-    """What each component buys, by the fairest measure that the study allows."""
+    """What each component buys, by the measure that tells of the most of them."""
     if effects.empty:
         return ""
     covered = effects.groupby("kind")["component"].nunique()
     kind = max((kind for kind in _PREFERRED if kind in covered), key=lambda kind: covered[kind])
-    rows = effects[(effects["kind"] == kind) & effects["ratio"].notna()].to_dict("records")
+    rows: Sequence[Row] = effects[(effects["kind"] == kind) & effects["ratio"].notna()].to_dict("records")
     helping = sorted((row for row in rows if row["verdict"] == "helps"), key=lambda row: float(row["ratio"]))
     hurting = sorted((row for row in rows if row["verdict"] == "hurts"), key=lambda row: -float(row["ratio"]))
-    unsure = [row for row in rows if row["verdict"] not in _SETTLED]
     said = []
     if helping:
-        said.append(f"{_capital(helping[0]['component'])} earns its keep the most: {_phrase(helping[0])}.")
+        most = "earns its keep the most, by the mean" if len(helping) > 1 else "earns its keep"
+        said.append(f"{_capital(_name(helping[0]))} {most}: {_phrase(helping[0])}.")
     if helping[1:]:
-        others = _and([_short(row) for row in helping[1:]])
-        said.append(f"{_capital(others)} {_verb(helping[1:], 'helps', 'help')} too.")
+        said.append(f"{_capital(_list(helping[1:]))} {_verb(helping[1:], 'helps', 'help')} too.")
     if hurting:
-        said.append(f"{_capital(hurting[0]['component'])} hurts here: {_phrase(hurting[0])}.")
+        said.append(f"{_capital(_name(hurting[0]))} hurts here: {_phrase(hurting[0])}.")
     if hurting[1:]:
-        said.append(f"So {_verb(hurting[1:], 'does', 'do')} {_and([_short(row) for row in hurting[1:]])}.")
-    if unsure:
-        names = _and([_short(row) for row in unsure])
-        few = max(row["n"] for row in unsure)
-        why = "with one seed all of this may be chance" if few < 2 else f"{few} seeds cannot tell"
-        said.append(f"Whether {names} {_verb(unsure, 'helps', 'help')}: {why}.")
+        said.append(f"So {_verb(hurting[1:], 'does', 'do')} {_list(hurting[1:])}.")
+    for n in sorted({int(row["n"]) for row in rows if row["verdict"] not in _SETTLED}, reverse=True):
+        unsure = [row for row in rows if row["verdict"] not in _SETTLED and row["n"] == n]
+        why = f"{n} seeds cannot tell" if n > 1 else "one seed cannot tell, it may be chance"
+        said.append(f"Whether {_list(unsure)} {_verb(unsure, 'helps', 'help')}: {why}.")
     return " ".join(said)
 
 
-def _phrase(row: Mapping[Any, Any]) -> str:
+def _phrase(row: Row) -> str:
     """An effect in words, with its interval."""
-    change, low, high = _change(row)
     how = {
         "removal": "without it test perplexity is",
         "shapley": "averaged over all orders, having it makes test perplexity",
         "addition": "added to the plainest model it makes test perplexity",
         "cumulative": "added in its turn it makes test perplexity",
     }[row["kind"]]
-    sure = f" (95 % interval {percent(low)} to {percent(high)}, {row['n']} seeds)" if np.isfinite(low) else ""
-    return f"{how} {_more(change)}{sure}"
+    change, low, high = _change(row)
+    direction = "higher" if change > 0 else "lower"
+    return f"{how} {_size(change)} {direction}" + _interval(low, high, f"{row['n']} seeds")
 
 
-def _change(row: Mapping[Any, Any]) -> tuple[float, float, float]:
-    """Change, low and high as they are told: of taking a part away, the reciprocal of having it, for a removal."""
+def _change(row: Row) -> tuple[float, float, float]:
+    """Change, low and high as they are told: of taking a part away for a removal, else of having it."""
     if row["kind"] == "removal":
-        return 1 / (1 + row["ratio"]) - 1, 1 / (1 + row["high"]) - 1, 1 / (1 + row["low"]) - 1
-    return row["ratio"], row["low"], row["high"]
+        return undone(row["ratio"]), undone(row["high"]), undone(row["low"])
+    return float(row["ratio"]), float(row["low"]), float(row["high"])
 
 
-def _short(row: Mapping[Any, Any]) -> str:
-    return f"{row['component']} ({'without it ' if row['kind'] == 'removal' else ''}{percent(_change(row)[0])})"
+def _name(row: Row) -> str:
+    return f"{row['component']} at {row['at']}" if row["at"] else str(row["component"])
 
 
-def _more(ratio: float) -> str:
-    return f"{_share(abs(ratio))} {'higher' if ratio > 0 else 'lower'}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _list(rows: Sequence[Row]) -> str:
+    """Names with their effects."""
+    shown = [
+        f"{_name(row)} ({'without it ' if row['kind'] == 'removal' else ''}{percent(_change(row)[0])})" for row in rows
+    ]
+    return _and(shown)
 
 
 def _of_factors(factors: pd.DataFrame) -> str:
@@ -95,35 +96,45 @@ def _of_factors(factors: pd.DataFrame) -> str:
         return f"None of {_and(list(dict.fromkeys(marginal['factor'])))} makes a difference that these seeds can show."
     pool = marginal if settled.empty else settled
     row = max(pool.to_dict("records"), key=lambda row: abs(float(np.log1p(row["ratio"]))))
-    sure = _sure(row["low"], row["high"], row["n"]) if row["n"] > 1 else ", one seed: this may be chance"
+    sure = _interval(row["low"], row["high"], f"{row['n']} seeds") if row["n"] > 1 else ", one seed: this may be chance"
+    over = f" on average over {row['contexts']} settings of the rest" if row["contexts"] > 1 else ""
     return (
-        f"{_capital(row['factor'])} matters most: {row['factor']}={row['level']} instead of {row['reference']} changes "
-        f"test perplexity by {percent(row['ratio'])} on average over the rest of the grid{sure}."
+        f"{_capital(row['factor'])} matters most, by the mean: {row['factor']}={row['level']} instead of "
+        f"{row['reference']} changes test perplexity by {percent(row['ratio'])}{over}{sure}."
     )
 
 
 def _of_cells(comparison: pd.DataFrame) -> str:
-    """The best cell beside the baseline."""
-    done = comparison[comparison["n"] > 0]
+    """The best cell beside the baseline, of those that can be compared with it."""
+    done = comparison[(comparison["n"] > 0) & (comparison["verdict"] != "not comparable")]
+    if done.empty:
+        done = comparison[comparison["n"] > 0]
     if done.empty:
         return "No trial has finished yet."
-    best = done.sort_values("test_mean", kind="stable").iloc[0]
-    base = comparison[comparison["verdict"] == "baseline"]
-    value = f"{best['test_mean']:,.1f}"
+    best = done.sort_values("test_mean", kind="stable").iloc[0].to_dict()
+    base = comparison[comparison["verdict"] == "baseline"].iloc[0].to_dict()
+    value = f"{best['test_mean']:,.1f}" if best["test_mean"] < 1e6 else "over 1,000,000"
     if len(done) == 1:
         return f"{best['cell']} reaches a test perplexity of {value} (n = {best['n']})."
-    if base.empty or best["cell"] == base.iloc[0]["cell"] or pd.isna(best["difference"]):
+    if best["cell"] == base["cell"] or pd.isna(best["difference"]):
         return f"{best['cell']} has the lowest test perplexity: {value} (n = {best['n']})."
-    low, high = -best["difference_high"], -best["difference_low"]
-    sure = (
-        "; with one seed this may be chance"
-        if pd.isna(low)
-        else f" (95 % interval {_share(low)} to {_share(high)}, {best['pairs']} seeds)"
-    )
-    first = base.iloc[0]["cell"]
-    named = "the first row" if first == comparison.iloc[0]["cell"] else "the baseline"
-    gain = _share(-best["difference"])
-    return f"{best['cell']} has the lowest test perplexity, {value}: {gain} below {first}, {named}{sure}."
+    role = "the first row" if base["cell"] == comparison["cell"].iloc[0] else "the baseline"
+    beside = _beside(best, f"{base['cell']}, {role}")
+    return f"{best['cell']} has the lowest test perplexity, {value}: {beside}."
+
+
+def _beside(best: Row, other: str) -> str:
+    """How the row with the lowest mean stands beside the baseline, which its own seeds need not confirm."""
+    seeds = f"{best['pairs']} seeds" if best["difference_kind"] == "paired" else "no seed in common"
+    if best["verdict"] == "better":
+        sure = _interval(best["difference_low"], best["difference_high"], seeds)
+        return f"{_size(best['difference'])} below {other}{sure}"
+    if best["verdict"] == "one seed":
+        below = f"{_size(best['difference'])} {'below' if best['difference'] < 0 else 'above'} {other}"
+        return f"{below}; with one seed in common this may be chance"
+    if best["verdict"] == "worse":  # on the seeds that both have; the mean is over all
+        return f"but on the seeds that both have it is {_size(best['difference'])} above {other}"
+    return f"{percent(best['difference'])} beside {other}, which {seeds} cannot tell from chance"
 
 
 def certainty(noise: Noise) -> list[str]:
@@ -134,28 +145,43 @@ def certainty(noise: Noise) -> list[str]:
     spread = f"standard deviation within a cell; 95 % interval {low} to {high}"
     said = [f"Seeds alone move test perplexity by {middle} ({spread})."]
     if noise.correlation > _WORTH_SAYING:
-        gained = f"{100 * noise.correlation:.0f} %"
-        said.append(f"Every cell was run on the same seeds: that removed {gained} of the variance of a difference.")
+        said.append(
+            f"Comparing the same seeds removes {100 * noise.correlation:.0f} % of the variance of a difference."
+        )
     if np.isfinite(noise.detectable):
         said.append(
-            f"With {noise.n} seeds, a single difference of {_share(noise.detectable)} to the baseline would have been "
-            f"shown four times out of five; to show one half as large would take {noise.seeds_for_half:.0f} seeds."
+            f"With {noise.n} pairs of seeds, the fewest of any row, a single difference of {_size(noise.detectable)} "
+            "to the baseline would have been shown four times out of five; to show one half as large would take "
+            f"{noise.seeds_for_half:.0f} seeds. The smallest p that a test of the signs of {noise.n} pairs can give is "
+            f"{noise.smallest_p:.2g}."
         )
-        said.append(f"The smallest p that a test of the signs of {noise.n} pairs can give is {noise.smallest_p:.2g}.")
     elif noise.reason:
         said.append(f"What could have been shown is not known: {noise.reason}.")
     return [" ".join(said)]
 
 
-def _sure(low: float, high: float, n: int) -> str:
-    return f" (95 % interval {percent(low)} to {percent(high)}, {n} seeds)" if n > 1 and np.isfinite(low) else ""
+def _interval(low: float, high: float, seeds: str) -> str:
+    """In brackets, without signs where both ends lie on the same side, as the direction has been said."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return f" ({seeds})"
+    if low * high > 0:
+        ends = sorted((abs(low), abs(high)))
+        return f" (95 % interval {_size(ends[0])} to {_size(ends[1])}, {seeds})"
+    return f" (95 % interval {percent(low)} to {percent(high)}, {seeds})"
 
 
-def _and(names: list[str]) -> str:
+def _size(ratio: float) -> str:
+    """A change without its sign."""
+    return percent(abs(ratio)).removeprefix("+")
+
+
+def _and(names: Sequence[str]) -> str:
+    if len(names) > _NAMED:
+        names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _verb(rows: list[Any], one: str, many: str) -> str:
+def _verb(rows: Sequence[object], one: str, many: str) -> str:
     return one if len(rows) == 1 else many
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ablate.analyze.study import Analysis, analyse
 from ablate.report.figures import draw_all
-from ablate.report.sections import Section, make_sections
+from ablate.report.sections import TABLES, Section, make_sections
 from ablate.report.tables import display
 from ablate.report.words import findings
 from ablate.track.read import Results
@@ -52,6 +52,7 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
     folder = reports / results.name
     folder.mkdir(parents=True, exist_ok=True)
     _write_data(results, folder)
+    _clear_tables(folder)
     drawn = draw_all(results, analysis, folder)
     said = findings(analysis)
     sections = make_sections(results, analysis, drawn, folder)
@@ -59,6 +60,13 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
     page.write_text(_page(results, said, analysis, sections), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
     return Report(folder, page, display(analysis.comparison), said, analysis.warnings, failures)
+
+
+def _clear_tables(folder: Path) -> None:
+    """Those of an earlier report, which this study may no longer have."""
+    for name in TABLES:
+        for suffix in (".html", ".md", ".tex", ".csv"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def _write_data(results: Results, folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+_TIMES, _ABSURD = 10.0, 1e6
+
 
 def perplexity(nll: float) -> float:
     """exp of a cross-entropy in nats a token; infinite where a float ends, NaN for NaN."""
@@ -23,6 +25,8 @@ def duration(seconds: float) -> str:
 
 
 def percent(ratio: float) -> str:
-    """A ratio minus 1 as a signed percentage; more digits where one would say nothing."""
+    """A ratio minus 1 as a signed percentage, from 10 on as a multiple; more digits where one would say nothing."""
+    if ratio >= _TIMES:
+        return f"×{1 + ratio:,.0f}" if ratio < _ABSURD else f"over ×{_ABSURD:,.0f}"
     digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
     return f"{100 * ratio:+.{digits}f} %".replace("-", "−")

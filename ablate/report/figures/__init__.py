@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ablate.analyze.study import Analysis
+from ablate.analyze.table import finished as with_result
 from ablate.report.figures.comparison import draw_comparison, draw_cost
 from ablate.report.figures.curves import draw_curves
 from ablate.report.figures.effects import draw_effects, draw_steps
@@ -12,14 +13,12 @@ from ablate.report.figures.grid import draw_heatmap, draw_interactions
 from ablate.report.figures.style import Drawn, make_look
 from ablate.track.read import Results
 
-FIGURES = ("comparison", "cost", "curves", "effects", "steps", "grid", "interactions")
-
 
 def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Drawn | None]:
     """Every figure that this study has something for, by name; what an earlier report had besides is removed."""
     look = make_look(list(analysis.comparison["cell"]))
     trials, comparison = results.trials, analysis.comparison
-    finished = trials[trials["status"] == "FINISHED"]
+    finished = with_result(trials)
     drawn = {
         "comparison": draw_comparison(trials, comparison, look, folder),
         "cost": draw_cost(trials, comparison, look, folder),

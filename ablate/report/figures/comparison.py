@@ -9,7 +9,19 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyze.pareto import front
-from ablate.report.figures.style import SOFT, TEXT, Drawn, Look, counted, log_perplexity_axis, number, save, styled
+from ablate.analyze.table import finished as with_result
+from ablate.report.figures.style import (
+    SOFT,
+    TEXT,
+    Drawn,
+    Look,
+    counted,
+    elide,
+    log_perplexity_axis,
+    number,
+    save,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +34,7 @@ def draw_comparison(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, 
     """Test perplexity of every finished trial, one row a cell: a dot a seed, a bar at the mean."""
     import matplotlib.pyplot as plt
 
-    finished = trials[trials["status"] == "FINISHED"]
+    finished = with_result(trials)
     if finished.empty:
         return None
     rows = _best(comparison, _ROWS_SHOWN)
@@ -49,7 +61,7 @@ def draw_comparison(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, 
         axis.set(
             xlabel="test perplexity (lower is better)" + (", logarithmic" if wide else ""), ylim=(len(rows) - 0.5, -0.5)
         )
-        axis.set_yticks(range(len(rows)), [f"{r['cell']}  (n = {r['n']})" for r in rows.to_dict("records")])
+        axis.set_yticks(range(len(rows)), [f"{elide(r['cell'])}  (n = {r['n']})" for r in rows.to_dict("records")])
         axis.grid(visible=False, axis="y")
         caption = (
             "Test perplexity: a dot is one seed, the bar the mean of a cell, the dotted line that of the baseline."
@@ -62,10 +74,11 @@ def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder
     """Perplexity against parameters and against time, with the cells that none beats in both."""
     import matplotlib.pyplot as plt
 
-    done = comparison[comparison["n"] > 0]
+    comparable = comparison["verdict"] != "not comparable"
+    done = comparison[(comparison["n"] > 0) & comparable & comparison["parameters"].notna()]
     if len(done) < 2:
         return None
-    finished = trials[trials["status"] == "FINISHED"]
+    finished = with_result(trials)
     with styled():
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
         best = []
@@ -83,7 +96,8 @@ def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder
             figure.legend(handles, labels, loc="outside right center")
         caption = (
             "What a lower perplexity costs: small dots are seeds, large marks means; ringed are the cells "
-            f"that no other beats in both. By parameters: {best[0]}. By time: {best[1]}."
+            f"that no other beats in both. By parameters: {best[0]}. By time, as measured with "
+            f"whatever else the machine was doing: {best[1]}."
         )
         return save(figure, folder, "cost", "What it costs", caption)
 
@@ -94,7 +108,7 @@ def _draw_front(axis: Axes, done: pd.DataFrame, finished: pd.DataFrame, cost: st
         seeds = finished[finished["cell"] == cell]
         colour = look.colours[cell]
         axis.plot(seeds[cost].astype(float), seeds["test_perplexity"], ".", ms=4, alpha=0.6, color=colour)
-        axis.plot(row[cost], row["test_mean"], look.markers[cell], ms=9, color=colour, label=cell, ls="none")
+        axis.plot(row[cost], row["test_mean"], look.markers[cell], ms=9, color=colour, label=elide(cell), ls="none")
     unbeaten = done[front(done[cost].to_numpy(float), done["test_mean"].to_numpy(float))].sort_values(cost)
     x, y = unbeaten[cost].astype(float), unbeaten["test_mean"]
     axis.plot(x, y, drawstyle="steps-post", color=TEXT, lw=1, alpha=0.7, zorder=0)

@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ablate.report.figures.style import SERIES_SHOWN, Drawn, Look, counted, log_perplexity_axis, number, save, styled
+from ablate.report.figures.style import (
+    SERIES_SHOWN,
+    Drawn,
+    Look,
+    counted,
+    elide,
+    log_perplexity_axis,
+    number,
+    save,
+    styled,
+)
 
 _ABSURD = 1e6  # a training that diverges would leave no room for the others
 _TOP = 20  # times the lowest: the first windows of a training are not what curves are compared by
@@ -32,7 +42,9 @@ def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
                 for cell in cells:
                     line = part[part["cell"] == cell]
                     marks = look.markers[cell] if split == "valid" and len(line) <= 25 else None
-                    axis.plot(line[x], line["mean"], color=look.colours[cell], marker=marks, ms=4, lw=1.4, label=cell)
+                    axis.plot(
+                        line[x], line["mean"], color=look.colours[cell], marker=marks, ms=4, lw=1.4, label=elide(cell)
+                    )
                     axis.fill_between(
                         line[x].astype(float), line["low"], line["high"], color=look.colours[cell], alpha=0.2, lw=0
                     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ablate.analyze.paired import undone
 from ablate.report.figures.style import (
     HELPS,
     HURTS,
@@ -17,6 +18,7 @@ from ablate.report.figures.style import (
     UNSURE,
     Drawn,
     counted,
+    elide,
     log_perplexity_axis,
     percent_tick,
     save,
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ROWS_SHOWN = 30
+_PANELS_SHOWN = 4
+_ABSURD = 1e6  # a perplexity beside which no other can be seen
+_TITLES = {"cumulative": "Added one after another", "removal": "Taken away one at a time"}
+_KINDS_OF_STEPS = tuple(_TITLES)
 _COLOURS = {"helps": HELPS, "hurts": HURTS}
 
 
@@ -40,7 +46,7 @@ def draw_effects(effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None
     """
     import matplotlib.pyplot as plt
 
-    known = effects[effects["ratio"].notna()].reset_index(drop=True)
+    known = effects[np.isfinite(effects["ratio"].astype(float))].reset_index(drop=True)
     if known.empty:
         return None
     rows = known.head(_ROWS_SHOWN)
@@ -52,25 +58,28 @@ def draw_effects(effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None
         axis.set(
             ylim=(len(rows) - 0.4, -0.6), xlabel=f"change of test perplexity by {what}   (left: helps · right: hurts)"
         )
-        axis.set_yticks(range(len(rows)), list(rows["name"]))
+        axis.set_yticks(range(len(rows)), [elide(str(name)) for name in rows["name"]])
         axis.grid(visible=False, axis="y")
         axis.xaxis.set_major_formatter(percent_tick)
         caption = (
             f"What {what} changes: the mark is the mean over seeds, the line its 95 % interval, a dot one seed. "
-            "A line that crosses zero is no finding. Green helps, orange hurts, grey cannot be told at this number of "
-            "seeds." + counted(len(rows), len(known), "effects", "first in order")
+            "A line that crosses zero is no finding. Green helps, orange hurts, grey cannot be told from zero after "
+            "correction for the number of effects." + counted(len(rows), len(known), "effects", "first in order")
         )
         return save(figure, folder, "effects", "What each part buys", caption)
 
 
 def _draw_effect(axis: Axes, place: int, row: dict[Any, Any]) -> None:
     colour = _COLOURS.get(row["verdict"], UNSURE)
-    seeds = np.expm1(np.asarray(row["deltas"], float))
+    with np.errstate(over="ignore"):
+        seeds = np.expm1(np.asarray(row["deltas"], float))
+    seeds = seeds[np.isfinite(seeds)]
     axis.plot(seeds, np.full(len(seeds), place), "o", ms=4, color=colour, alpha=0.45, mew=0)
-    if np.isfinite(row["low"]):
+    certain = " (one seed)" if row["n"] == 1 else " (no spread)"
+    if np.isfinite(row["low"]) and np.isfinite(row["high"]):
         axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=2.4, solid_capstyle="butt")
+        certain = f" [{percent(row['low'])}, {percent(row['high'])}]"
     axis.plot(row["ratio"], place, "D", ms=7, color=colour, mec="white", mew=0.8)
-    certain = f" [{percent(row['low'])}, {percent(row['high'])}]" if np.isfinite(row["low"]) else " (one seed)"
     axis.text(1.02, place, percent(row["ratio"]) + certain, va="center", transform=axis.get_yaxis_transform())
 
 
@@ -83,17 +92,22 @@ def draw_steps(steps: pd.DataFrame, levels: pd.DataFrame, folder: Path) -> Drawn
     """
     import matplotlib.pyplot as plt
 
-    panels = [(kind, steps[steps["kind"] == kind]) for kind in ("cumulative", "removal")]
-    panels = [(kind, part) for kind, part in panels if len(part)]
-    if not panels:
-        return None
     means = levels.groupby("cell")["test_perplexity"].mean()
+    # A step from or to a cell without a result has no height.
+    steps = steps[steps["without"].isin(means.index) & steps["with_"].isin(means.index) & steps["ratio"].notna()]
+    wanted = steps[steps["kind"].isin(_KINDS_OF_STEPS)]
+    groups = wanted.groupby(["kind", "at"], sort=False)
+    panels = [(str(kind), str(at), part) for (kind, at), part in groups][:_PANELS_SHOWN]
+    if not panels or levels["test_perplexity"].max() > _ABSURD:
+        return None
     with styled():
         figure, axes = plt.subplots(
             1, len(panels), figsize=(6 * len(panels), 4.6), sharey=True, squeeze=False, layout="constrained"
         )
-        for axis, (kind, part) in zip(axes[0], panels, strict=True):
+        for axis, (kind, at, part) in zip(axes[0], panels, strict=True):
             (_draw_ladder if kind == "cumulative" else _draw_removals)(axis, part, levels, means)
+            axis.set_title(_TITLES[kind] + (f", at {elide(at)}" if at else ""))
+            axis.margins(y=0.12)
         log_perplexity_axis(axes[0][0], "y", levels["test_perplexity"])
         axes[0][0].set_ylabel("test perplexity (lower is better)")
         told = {
@@ -101,7 +115,7 @@ def draw_steps(steps: pd.DataFrame, levels: pd.DataFrame, folder: Path) -> Drawn
             "removal": "Taken away one at a time, a bar reaches from the full model to the model without the part.",
         }
         caption = (
-            " ".join(told[kind] for kind, _ in panels)
+            " ".join(told[kind] for kind in dict.fromkeys(kind for kind, _, _ in panels))
             + " Green: the part lowers perplexity, it helps. Orange: it hurts. Grey: cannot be told at this number of "
             "seeds. Dots are seeds."
         )
@@ -118,7 +132,6 @@ def _draw_ladder(axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: pd
         # Having the part is the step itself.
         _bar(axis, place, means[row["without"]], means[row["with_"]], row["ratio"], row["verdict"])
         axis.plot([place - 1 - 0.3, place + 0.3], [means[row["without"]]] * 2, color=SOFT, lw=0.8, ls=":")
-    axis.set_title("Added one after another")
     _name(axis, names)
 
 
@@ -129,8 +142,7 @@ def _draw_removals(axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: 
     axis.axhline(means[full], color=TEXT, lw=1.2)
     for place, row in enumerate(rows, 1):
         # Taking it away is shown; where that raises perplexity, the part helps.
-        _bar(axis, place, means[full], means[row["without"]], 1 / (1 + row["ratio"]) - 1, row["verdict"])
-    axis.set_title("Taken away one at a time")
+        _bar(axis, place, means[full], means[row["without"]], undone(row["ratio"]), row["verdict"])
     _name(axis, ["full model", *(f"− {row['component']}" for row in rows)])
 
 
@@ -154,6 +166,7 @@ def _seeds(axis: Axes, cells: Sequence[str], levels: pd.DataFrame) -> None:
 
 def _name(axis: Axes, names: Sequence[str]) -> None:
     slanted = sum(map(len, names)) > 60
+    names = [elide(name) for name in names]
     axis.set_xticks(range(len(names)), names, rotation=20 if slanted else 0, ha="right" if slanted else "center")
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.grid(visible=False, axis="x")

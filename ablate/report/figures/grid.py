@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from ablate.report.figures.style import Colour, Drawn, log_perplexity_axis, save, styled
+from ablate.analyze.table import finished as with_result
+from ablate.report.figures.style import SOFT, Colour, Drawn, log_perplexity_axis, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    finished = trials[trials["status"] == "FINISHED"]
+    finished = with_result(trials)
     chosen = _axes_of(finished)
     if chosen is None:
         return None
@@ -45,7 +46,7 @@ def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
             table = _table(part, finished, down, across, "mean")
             counts = _table(part, finished, down, across, "size")
             words = [
-                [f"{m:,.1f}\nn = {n:.0f}" if n > 0 else "no\nresult" for m, n in zip(ms, ns, strict=True)]
+                [f"{m:,.1f}\nn = {n:.0f}" for m, n in zip(ms, ns, strict=True)]
                 for ms, ns in zip(table.to_numpy(float), counts.fillna(0).to_numpy(float), strict=True)
             ]
             sns.heatmap(
@@ -53,6 +54,8 @@ def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
                 vmin=limits.min(), vmax=limits.max(), norm=_norm(limits), cbar=False, linewidths=1.5, square=False,
                 annot_kws={"fontsize": 9},
             )  # fmt: skip
+            for i, j in np.argwhere(table.isna().to_numpy()):
+                axis.text(j + 0.5, i + 0.5, "no\nresult", ha="center", va="center", color=SOFT, fontsize=9)
             axis.set(title=_where(others, levels), xlabel=_short(across), ylabel="")
             axis.tick_params(length=0, labelrotation=0)
             axis.grid(visible=False)
@@ -70,7 +73,7 @@ def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    finished = trials[trials["status"] == "FINISHED"]
+    finished = with_result(trials)
     chosen = _axes_of(finished)
     if chosen is None:
         return None
@@ -78,8 +81,9 @@ def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
     pairs = [(a, b) for i, a in enumerate(factors) for b in factors[i + 1 :]]
     # The factor of more levels lies along the axis.
     pairs = [(a, b) if finished[a].nunique() >= finished[b].nunique() else (b, a) for a, b in pairs]
-    pairs = [(a, b) for a, b in pairs if finished[b].nunique() <= 6 and finished[a].nunique() <= _LEVELS][:_PANELS]
-    pairs = [(a, b) for a, b in pairs if _crossed(finished, a, b)]
+    pairs = [(a, b) for a, b in pairs if finished[b].nunique() <= 6 and finished[a].nunique() <= _LEVELS]
+    whole = {(a, b): _balanced(finished, a, b) for a, b in pairs}
+    pairs = [pair for pair in pairs if len(whole[pair])][:_PANELS]
     if not pairs:
         return None
     with styled():
@@ -87,10 +91,11 @@ def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
             1, len(pairs), figsize=(1 + 3.9 * len(pairs), 4.2), sharey=True, squeeze=False, layout="constrained"
         )
         for axis, (x, hue) in zip(axes[0], pairs, strict=True):
-            order, hues = list(dict.fromkeys(finished[x])), list(dict.fromkeys(finished[hue]))
+            part = whole[x, hue]
+            order, hues = list(dict.fromkeys(part[x])), list(dict.fromkeys(part[hue]))
             palette = sns.color_palette("colorblind", len(hues))
             for colour, level, marker in zip(palette, hues, "os^DvP", strict=False):
-                _draw_line(axis, finished[finished[hue] == level], x, order, f"{_short(hue)}={level}", colour, marker)
+                _draw_line(axis, part[part[hue] == level], x, order, f"{_short(hue)}={level}", colour, marker)
             axis.set_xticks(range(len(order)), order)
             axis.set_xlabel(_short(x))
             axis.legend(fontsize=9)
@@ -98,7 +103,8 @@ def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
         log_perplexity_axis(axes[0][0], "y", finished["test_perplexity"])
         caption = (
             "Does the effect of one factor depend on another? Dots are trials, lines join the means over seeds and "
-            "all other factors, on a logarithmic scale: parallel lines mean no interaction."
+            "those settings of the other factors that have all of these cells, on a logarithmic scale: parallel lines "
+            "mean no interaction."
         )
         return save(figure, folder, "interactions", "Which parts depend on each other", caption)
 
@@ -112,9 +118,18 @@ def _draw_line(
     axis.plot(means.index, np.exp(means), marker=marker, ms=6, lw=1.6, color=colour, label=label)
 
 
-def _crossed(finished: pd.DataFrame, a: str, b: str) -> bool:
-    """Whether two factors were varied together, and not one at a time."""
-    return finished.groupby([a, b]).ngroups > finished[a].nunique() + finished[b].nunique() - 1
+def _balanced(finished: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """The trials of those combinations of the other factors that have all combinations of these two.
+
+    Over others a mean would be of different things at different points, and lines would cross that do not.
+    """
+    others = [factor for factor in _factors(finished) if factor not in (a, b)]
+    needed = finished[a].nunique() * finished[b].nunique()
+    if not others:
+        return finished if finished.groupby([a, b]).ngroups == needed else finished.iloc[:0]
+    cells = finished.groupby([*others, a, b], sort=False).size().groupby(level=others).size()
+    keys = pd.MultiIndex.from_frame(finished[others]) if len(others) > 1 else pd.Index(finished[others[0]])
+    return finished[(cells.reindex(keys) == needed).to_numpy()]
 
 
 def _axes_of(finished: pd.DataFrame) -> tuple[str, str, list[str]] | None:

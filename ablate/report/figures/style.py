@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +23,7 @@ TEXT = "#1c1c1e"  # in a page that is read in the dark it becomes the page's own
 PAPER = "#fefefe"  # and the paper the page's own paper
 SOFT = "#767680"  # readable on white and on black
 HELPS, HURTS, UNSURE = "#0b7a5c", "#c2410c", "#767680"
+_LONGEST = 60  # letters of a name in a figure
 SERIES_SHOWN = 10  # as many as colours and markers can tell apart
 _MARKERS = "osD^vPX<>*"
 
@@ -136,10 +137,19 @@ def _for_page(path: Path, name: str) -> str:
     text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>figure-{name}-", text)
-    # The paper is the page's; the ink too.
-    text = text.replace(f"fill: {PAPER}", "fill: none").replace(TEXT, "currentColor")
+    text = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(tag[0], name), text)
     return text.replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def _tag_for_page(tag: str, name: str) -> str:
+    """Ids of its own, and the page's own paper and ink."""
+    tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>figure-{name}-", tag)
+    return tag.replace(f"fill: {PAPER}", "fill: none").replace(TEXT, "currentColor")
+
+
+def elide(label: str) -> str:
+    """A name short enough to stand in a figure."""
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 16]}…{label[-15:]}"
 
 
 def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> None:
@@ -175,6 +185,3 @@ def percent_tick(ratio: float, _: object = None) -> str:
 def counted(shown: int, of: int, noun: str, which: str) -> str:
     """A sentence about what is left out of a figure; "" where nothing is."""
     return "" if shown == of else f" Shown are the {shown} {noun} {which} of {of}; all are in the CSV files."
-
-
-Draw = Callable[[], Drawn | None]
