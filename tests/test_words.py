@@ -70,9 +70,11 @@ def test_a_part_without_which_the_model_collapses_is_no_division_by_zero(tmp_pat
 
 def test_a_component_crossed_with_a_factor_is_named_with_its_level(tmp_path):
     some, more = (one_out({"dropout": x, "tying": -0.1}) for x in (-0.1, 0.2))
-    crossed = pd.concat([
-        part.assign(cell=f"hidden={h} " + part["cell"], **{"factor.hidden": h}) for h, part in (("20", some), ("30", more))
-    ], ignore_index=True)  # fmt: skip
+    parts = [
+        part.assign(cell=f"hidden={h} " + part["cell"], **{"factor.hidden": h})
+        for h, part in (("20", some), ("30", more))
+    ]
+    crossed = pd.concat(parts, ignore_index=True)
     report = report_of(crossed, tmp_path, {"components": ["dropout", "tying"]})
     assert "ropout at hidden=20" in report.findings[0]
     assert "Dropout at hidden=30 hurts here" in report.findings[0]

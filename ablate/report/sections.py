@@ -113,7 +113,8 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     if len(factors):
         note = (
             "The change of test perplexity from the first level to the second, averaged over those settings of the "
-            "other factors that have both; below zero the second is better. P-values are corrected (Holm) over this table."
+            "other factors that have both; below zero the second is better. P-values are corrected (Holm) over this "
+            "table."
         )
         tables.append(_html(effects_table(factors, "factors", note, {}), folder))
     return Section(

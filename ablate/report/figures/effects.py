@@ -46,7 +46,8 @@ def draw_effects(effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None
     """
     import matplotlib.pyplot as plt
 
-    known = effects[np.isfinite(effects["ratio"].astype(float))].reset_index(drop=True)
+    ratios = effects["ratio"].astype(float)
+    known = effects[ratios < _ABSURD].reset_index(drop=True)  # False for NaN
     if known.empty:
         return None
     rows = known.head(_ROWS_SHOWN)
@@ -64,9 +65,17 @@ def draw_effects(effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None
         caption = (
             f"What {what} changes: the mark is the mean over seeds, the line its 95 % interval, a dot one seed. "
             "A line that crosses zero is no finding. Green helps, orange hurts, grey cannot be told from zero after "
-            "correction for the number of effects." + counted(len(rows), len(known), "effects", "first in order")
+            "correction for the number of effects."
+            + _not_drawn(effects[ratios >= _ABSURD])
+            + counted(len(rows), len(known), "effects", "first in order")
         )
         return save(figure, folder, "effects", "What each part buys", caption)
+
+
+def _not_drawn(effects: pd.DataFrame) -> str:
+    """What would leave no room for the others."""
+    names = ", ".join(elide(str(name)) for name in effects["name"].head(5))
+    return f" Not drawn, for it is over ×{_ABSURD:,.0f}: {names}." if names else ""
 
 
 def _draw_effect(axis: Axes, place: int, row: dict[Any, Any]) -> None:
