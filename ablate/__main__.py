@@ -188,7 +188,8 @@ def _how_to_quote(text: str) -> str:
         return f"""quote it twice, '{key}="{value}"'"""
     if key not in ("design.exclude", "design.cells"):
         return "quote it if it holds brackets"
-    return f"""quote it twice, '{key}=["{value.strip("[]")}"]'"""
+    items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
+    return f"quote it twice, '{key}=[{items}]'"
 
 
 def _in_one_line(error: Exception) -> str:

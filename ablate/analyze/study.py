@@ -108,7 +108,8 @@ class Analysis:
         parameters = self.comparison.set_index("cell")["parameters"]
         costs = {}
         for row in self.named_components().to_dict("records"):
-            if row["without"] in parameters and row["with_"] in parameters:
+            # Averaged over all orders it is no step between two cells.
+            if row["kind"] != "shapley" and {row["without"], row["with_"]} <= set(parameters.index):
                 added = parameters[row["with_"]] - parameters[row["without"]]
                 costs[str(row["name"])] = "" if pd.isna(added) else f"{added:+,.0f}".replace("-", "−")
         return costs

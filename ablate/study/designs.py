@@ -208,13 +208,13 @@ def _listed_cell(text: str) -> Levels:
         key, equals, level = override.partition("=")
         where = f'design.cells=["{text}"]'
         if not equals:
-            raise KnobError(f'{where}: {override} is no override; for example design.cells=["depth=1 tie=true"]')
+            raise KnobError(f"{where}: {override} is no override; for example 'design.cells=[\"depth=1 tie=true\"]'")
         if (refusal := unknown_name(key)) is not None:
             raise KnobError(f"{where}: {refusal}")
         if "," in re.sub(r"""\[.*?\]|\{.*?\}|"[^"]*"|'[^']*'""", "", level):
             raise KnobError(
                 f"{where}: a cell has one level of {key}; write a cell for each, "
-                f'for example design.cells=["{key}={level.split(",")[0]}","{key}={level.split(",")[1]}"]'
+                'for example \'design.cells=["depth=1 tie=true","depth=2 dropout=0.5"]\''
             )
         cell[key] = level
     return cell
@@ -307,7 +307,7 @@ def check_use(designs: Sequence[Design]) -> None:
     if cells and "cells" not in kinds:
         raise KnobError(f"design.cells={json.dumps(list(cells))}: not used by design={kinds[0]}; add design=cells")
     if "cells" in kinds and not cells:
-        raise KnobError('design=cells: names no cells; for example design.cells=["depth=1 tie=true","depth=2"]')
+        raise KnobError('design=cells: names no cells; for example \'design.cells=["depth=1 tie=true","depth=2"]\'')
     components = next((design.components for design in designs if design.components is not None), None)
     if components is not None and not {*kinds} & {*OF_COMPONENTS}:
         raise KnobError(

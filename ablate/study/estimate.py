@@ -230,6 +230,8 @@ def _totals(
         work = sum(_work_left(planned, starts) for planned in plan if not planned.is_done)
         about = _about(wall_seconds(list(seconds.values()), workers))
         shapes = f"{len(measured)} shape{'s' if len(measured) > 1 else ''} of model"
-        lines.append(f"about {about} with workers={workers}, by {work:.2g} operations and {shapes} measured just now")
+        lines.append(
+            f"about {about} with workers={workers}, by {work:.2g} operations and {shapes} measured just now, as busy as this machine is"
+        )
     lines.append("nothing was trained; without plan=true it starts")
     return lines

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablate.config import KnobError
 from ablate.report import Report, write_report
 from ablate.study.cells import Cell, Study
 from ablate.study.estimate import show_plan
@@ -36,6 +38,7 @@ def run_study(study: Study) -> int:
     if knobs.plan:
         show_plan(study, plan)
         return 0
+    _check_reports(Path(knobs.reports))
     command = _command()
     launched = _record_launch(folder, study, command, plan)
     view = make_view(name, plan)
@@ -60,6 +63,16 @@ def run_study(study: Study) -> int:
             view.note("MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up")
     view.summary(report, _how_to_browse(folder, knobs.tracking.uri, mirror.page()) if mirror is not None else None)
     return _exit_code(report)
+
+
+def _check_reports(folder: Path) -> None:
+    """Refuse before anything is trained what could not be written after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise KnobError(f"reports={folder}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[PlannedTrial]) -> Event:

@@ -251,7 +251,7 @@ def _as_rich(report: Report) -> Table:
     # The page has it; a terminal is narrow.
     shown = report.table.drop(columns="P(better)", errors="ignore")
     for i, heading in enumerate(shown.columns):
-        table.add_column(heading, justify="left" if i == 0 else "right")
+        table.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
     for row in shown.itertuples(index=False):
         table.add_row(*(Text(str(value)) for value in row))
     return table

@@ -17,6 +17,7 @@ from ablate.report.figures.style import (
     Look,
     counted,
     elide,
+    fine_numbers,
     log_perplexity_axis,
     number,
     save,
@@ -56,7 +57,7 @@ def draw_comparison(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, 
         if wide:
             log_perplexity_axis(axis, "x", finished["test_perplexity"])
         else:
-            axis.xaxis.set_major_formatter(number)
+            axis.xaxis.set_major_formatter(fine_numbers(finished["test_perplexity"].astype(float)))
         axis.text(1.02, 1.0, "mean", transform=axis.transAxes, va="bottom", color=SOFT)
         axis.set(
             xlabel="test perplexity (lower is better)" + (", logarithmic" if wide else ""), ylim=(len(rows) - 0.5, -0.5)

@@ -116,9 +116,9 @@ def draw_steps(steps: pd.DataFrame, levels: pd.DataFrame, folder: Path) -> Drawn
         for axis, (kind, at, part) in zip(axes[0], panels, strict=True):
             (_draw_ladder if kind == "cumulative" else _draw_removals)(axis, part, levels, means)
             axis.set_title(_TITLES[kind] + (f", at {elide(at)}" if at else ""))
-            axis.margins(y=0.12)
         log_perplexity_axis(axes[0][0], "y", levels["test_perplexity"])
         axes[0][0].set_ylabel("test perplexity (lower is better)")
+        _make_room(axes[0][0], levels["test_perplexity"].astype(float))
         told = {
             "cumulative": "Added one after another, a bar is the mean change by that step; it depends on the order.",
             "removal": "Taken away one at a time, a bar reaches from the full model to the model without the part.",
@@ -129,6 +129,12 @@ def draw_steps(steps: pd.DataFrame, levels: pd.DataFrame, folder: Path) -> Drawn
             "seeds. Dots are seeds."
         )
         return save(figure, folder, "steps", "Step by step", caption)
+
+
+def _make_room(axis: Axes, values: pd.Series[float]) -> None:
+    """Above and below, on a logarithmic axis: labels stand outside the bars."""
+    room = (values.max() / values.min()) ** 0.12 * 1.002
+    axis.set_ylim(values.min() / room, values.max() * room)
 
 
 def _draw_ladder(axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: pd.Series[float]) -> None:

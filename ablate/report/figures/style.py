@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
 Colour = tuple[float, float, float]
 
@@ -166,8 +168,17 @@ def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> Non
         subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if span < 30 else (1.0, 2.0, 5.0)
         scale.set_major_locator(LogLocator(base=10, subs=subs))
     scale.set_minor_locator(NullLocator())
-    scale.set_major_formatter(FuncFormatter(number))
+    scale.set_major_formatter(FuncFormatter(number) if span >= 4 else fine_numbers(finite))
     scale.set_minor_formatter(NullFormatter())
+
+
+def fine_numbers(values: pd.Series[float]) -> FuncFormatter:
+    """A formatter with as many digits as tell the ticks of about six apart."""
+    from matplotlib.ticker import FuncFormatter
+
+    step = (values.max() - values.min()) / 6 if len(values) > 1 else 1.0
+    digits = max(0, math.ceil(-math.log10(step))) if step > 0 else 1
+    return FuncFormatter(lambda value, _: f"{value:,.{digits}f}")
 
 
 def number(value: float, _: object = None) -> str:
