@@ -230,8 +230,7 @@ def _totals(
         work = sum(_work_left(planned, starts) for planned in plan if not planned.is_done)
         about = _about(wall_seconds(list(seconds.values()), workers))
         shapes = f"{len(measured)} shape{'s' if len(measured) > 1 else ''} of model"
-        lines.append(
-            f"about {about} with workers={workers}, by {work:.2g} operations and {shapes} measured just now, as busy as this machine is"
-        )
+        measured_now = f"{shapes} measured just now, as busy as this machine is"
+        lines.append(f"about {about} with workers={workers}, by {work:.2g} operations and {measured_now}")
     lines.append("nothing was trained; without plan=true it starts")
     return lines
