@@ -32,8 +32,10 @@ def test_a_grid_ends_with_a_table_a_report_and_the_command_to_browse(study):
     assert "report: reports/depth-tie/index.html" in out
     assert "curves: mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in out
     assert "then open http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=ablate\n" in out
-    for name in ("index.html", "comparison.md", "comparison.tex", "comparison.csv", "comparison.html", "curves.png",
-                 "curves.svg", "comparison.png", "results.csv"):  # fmt: skip
+    for name in (
+        "index.html", "comparison.md", "comparison.tex", "comparison.csv", "comparison.html", "curves.png",
+        "curves.svg", "comparison.png", "results.csv", "results.parquet", "factors.tex", "grid.pdf",
+    ):  # fmt: skip
         assert (folder / "reports" / "depth-tie" / name).stat().st_size > 100, name
     table = pd.read_csv(folder / "reports" / "depth-tie" / "comparison.csv")
     assert list(table["cell"]) == ["depth=1 tie=true", "depth=1 tie=false", "depth=2 tie=true", "depth=2 tie=false"]
@@ -73,7 +75,7 @@ def test_mlflow_holds_a_parent_and_a_child_for_every_trial_once(study):
     for metric in ("valid_perplexity", "lr", "grad_norm", "tokens_per_s"):
         assert len(client.get_metric_history(one.info.run_id, metric)) >= 2, metric
     assert one.data.metrics["test_perplexity"] > 1
-    assert {a.path for a in client.list_artifacts(one.info.run_id)} == {"config.yaml", "sample.txt"}
+    assert {a.path for a in client.list_artifacts(one.info.run_id)} == {"config.yaml", "journal.jsonl", "sample.txt"}
     columns = json.loads(experiment.tags["mlflow.sharedViewState.ablate"])["selectedColumns"]
     shown = {"metrics": one.data.metrics, "params": one.data.params, "tags": one.data.tags}
     for column in columns:

@@ -122,7 +122,9 @@ def test_a_grid_has_a_heatmap_and_interactions_and_names_the_factor_that_matters
     report = write_report(results(table), tmp_path)
     for name in ("grid", "interactions", "effects"):
         assert (report.folder / f"{name}.svg").exists(), name
-    assert re.match(r"A matters most: a=on instead of off changes test perplexity by −2\d\.\d % on", report.findings[0])
+    assert re.match(
+        r"A matters most, by the mean: a=on instead of off changes test perplexity by −2\d\.\d % on", report.findings[0]
+    )
     svg = (report.folder / "grid.svg").read_text()
     means = table.groupby("cell")["test_perplexity"].mean()
     assert all(f"{mean:,.1f}" in svg for mean in means)

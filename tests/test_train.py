@@ -206,7 +206,9 @@ def test_auto_is_bf16_where_the_processor_has_it(monkeypatch):
 
 
 def test_bf16_products_stay_close_to_fp32(tmp_path):
-    exact, rounded = (run(tmp_path, f"precision={p}")[0] for p in ("fp32", "bf16"))
+    # Torch has an LSTM in bf16 only where the processor has bf16; it has the other layer everywhere.
+    rnn = "lstm" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "tanh"
+    exact, rounded = (run(tmp_path, f"precision={p}", f"rnn={rnn}")[0] for p in ("fp32", "bf16"))
     assert exact.test_nll != rounded.test_nll
     assert rounded.test_nll == pytest.approx(exact.test_nll, rel=0.02)
 

@@ -131,7 +131,7 @@ def _beside(best: Row, other: str) -> str:
         return f"{_size(best['difference'])} below {other}{sure}"
     if best["verdict"] == "one seed":
         below = f"{_size(best['difference'])} {'below' if best['difference'] < 0 else 'above'} {other}"
-        return f"{below}; with one seed in common this may be chance"
+        return f"{below}; with one seed this may be chance"
     if best["verdict"] == "worse":  # on the seeds that both have; the mean is over all
         return f"but on the seeds that both have it is {_size(best['difference'])} above {other}"
     return f"{percent(best['difference'])} beside {other}, which {seeds} cannot tell from chance"

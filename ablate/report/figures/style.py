@@ -163,7 +163,7 @@ def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> Non
     finite = values[(values > 0) & (values < 1e300)]
     span = finite.max() / finite.min() if len(finite) else 1.0
     if span < 4:
-        scale.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        scale.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10]))
     else:
         subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if span < 30 else (1.0, 2.0, 5.0)
         scale.set_major_locator(LogLocator(base=10, subs=subs))
