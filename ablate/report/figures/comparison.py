@@ -89,7 +89,7 @@ def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder
             unbeaten = _draw_front(axis, done, finished, cost, look)
             axis.set_xlabel(f"{label} (fewer is better)")
             axis.xaxis.set_major_formatter(number)
-            best.append(", ".join(unbeaten["cell"].head(4)) + (", …" if len(unbeaten) > 4 else ""))
+            best.append(", ".join(unbeaten["cell"].head(4)) + (" and more" if len(unbeaten) > 4 else ""))
         axes[0].set_ylabel("test perplexity (lower is better)")
         log_perplexity_axis(axes[0], "y", finished["test_perplexity"])
         handles, labels = axes[0].get_legend_handles_labels()
