@@ -16,6 +16,8 @@ from typing import IO
 
 import torch
 
+from ablate.config import KnobError, Knobs
+
 RESULTS = Path(__file__).parent / "RESULTS.md"
 ROOT = Path(__file__).parent.parent
 
@@ -57,6 +59,30 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median and range."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def compose(*overrides: str) -> Knobs:
+    """The knobs that overrides of conf/config.yaml resolve to. Raises KnobError when this machine cannot run them."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from ablate.__main__ import conf_folder
+    from ablate.config import parse
+    from ablate.train.machine import settle
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = hydra_compose("config", overrides=list(overrides))
+    return settle(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+
+
+def precisions() -> list[str]:
+    """What this machine multiplies in."""
+    try:
+        compose("precision=bf16")
+    except KnobError:
+        return ["fp32"]
+    return ["fp32", "bf16"]
 
 
 @contextmanager

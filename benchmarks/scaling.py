@@ -13,22 +13,7 @@ from ablate.config import Knobs
 from ablate.data import Windows
 from ablate.train import Trial
 from ablate.train.engine import Training, train_window
-from benchmarks.common import Table
-
-
-def compose(*overrides: str) -> Knobs:
-    """The knobs that overrides of conf/config.yaml resolve to."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from ablate.__main__ import conf_folder
-    from ablate.config import parse
-    from ablate.train.machine import settle
-
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = hydra_compose("config", overrides=list(overrides))
-    return settle(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+from benchmarks.common import Table, compose, precisions
 
 
 def speed(knobs: Knobs, vocabulary: int, tokens: int, windows: int = 12) -> float:
@@ -63,13 +48,13 @@ def scaling() -> Table:
                     at["vocabulary"],
                     at["tokens"],
                 )
-                for precision in ("fp32", "bf16")
+                for precision in precisions()
             ]
-            rows.append([f"{factor}={level:,}", *(f"{s:,.0f}" for s in speeds), f"{speeds[1] / speeds[0]:.2f}"])
+            rows.append([f"{factor}={level:,}", *(f"{s:,.0f}" for s in speeds)])
     return Table(
         title="How the speed scales",
         command="python -m benchmarks scaling",
-        headings=["", "tokens/s, fp32", "tokens/s, bf16", "ratio"],
+        headings=["", *(f"tokens/s, {precision}" for precision in precisions())],
         rows=rows,
         note="Updates alone, on random words; what is not named is as in the second row: an untied LSTM of 100 units.",
     )
