@@ -297,6 +297,12 @@ class Knobs:
     workers: int = knob(
         Number(int, 2, low=1, high=1024), "trials trained at a time, each in a process of its own", decides=False
     )
+    pack: int | None = knob(
+        Number(int, 8, low=1, high=1024, optional=True),
+        "trials that differ in seeds and numbers alone, trained together as one program; null: as many as a CUDA "
+        "device holds, one on a CPU",
+        decides=False,
+    )
     force: bool = knob(Flag(), "train again what is finished", decides=False)
     plan: bool = knob(
         Flag(), "true: say what would be trained, how long it would take, and train nothing", decides=False
@@ -329,7 +335,7 @@ def _is_free_text(f: Field[Any]) -> bool:
     return isinstance(rule, Text) and rule.pattern == Text.pattern
 
 
-_OF_THE_LAUNCH = ("seed", "seeds", "force", "plan", "name", "runs", "reports", "workers", "tracking")
+_OF_THE_LAUNCH = ("seed", "seeds", "force", "plan", "name", "runs", "reports", "workers", "pack", "tracking")
 GROUPS = ("model", "recipe", "data", "tracking", "study", "design")
 # What says which cells there are, and is no knob of any: `ablate.study.designs` reads it.
 _OF_THE_DESIGN = ("design", "components")

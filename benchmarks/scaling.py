@@ -12,7 +12,7 @@ import torch
 from ablate.config import Knobs
 from ablate.data import Windows
 from ablate.train import Trial
-from ablate.train.engine import Training, train_window
+from ablate.train.engine import Pack, train_window
 from benchmarks.common import Table, compose, precisions
 
 
@@ -20,11 +20,11 @@ def speed(knobs: Knobs, vocabulary: int, tokens: int, windows: int = 12) -> floa
     """Median tokens a second over windows of random words."""
     device = torch.device("cpu")
     ids = np.random.default_rng(0).integers(vocabulary, size=tokens).astype(np.int32)
-    training, text = Training(Trial(knobs, 0), vocabulary, device), Windows(ids, knobs.batch, knobs.window)
+    pack, text = Pack([Trial(knobs, 0)], vocabulary, device), Windows(ids, knobs.batch, knobs.window)
     seconds = []
     for number in range(windows):
         started = time.perf_counter()
-        train_window(training, text, number, device)
+        train_window(pack, text, number, device)
         seconds.append(time.perf_counter() - started)
     return knobs.batch * knobs.window / statistics.median(seconds[2:])
 

@@ -68,9 +68,9 @@ def make_layer(inputs, hidden, generator):
     return layer, [layer.kernel.weight_ih_l0, layer.kernel.weight_hh_l0, layer.kernel.bias_ih_l0]
 
 
-@pytest.mark.parametrize("pack", [True, False])
-def test_the_lstm_is_torchs_up_to_the_rounding_of_bf16(monkeypatch, pack):
-    monkeypatch.setattr(kernels, "_PACKING", pack and kernels._PACKING)
+@pytest.mark.parametrize("lay_out", [True, False])
+def test_the_lstm_is_torchs_up_to_the_rounding_of_bf16(monkeypatch, lay_out):
+    monkeypatch.setattr(kernels, "_LAYS_OUT", lay_out and kernels._LAYS_OUT)
     generator = torch.Generator().manual_seed(4)
     layer, weights = make_layer(H, 6, generator)
     x = torch.randn(T, B, H, generator=generator, requires_grad=True)

@@ -137,7 +137,7 @@ def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monke
     launched = [{"label": "lstm", "levels": {}, "trials": [{"seed": 0, "fingerprint": first.fingerprint}]}]
     Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
     assert planned("windows=3", "lr=0.5").why == "", "it had no result"
-    worker.train(first, "c")
+    worker.train([first], "c")
     assert planned("windows=3").why == "", "it stands"
     assert planned("windows=3", "lr=0.5", "tie=true").why == "tie changed (false → true); lr changed (0.003 → 0.5)"
     assert planned("windows=3", "precision=fp32").why == "precision changed (bf16 → fp32)"

@@ -12,6 +12,7 @@ from conftest import TINY, knobs_of
 from reference import ReferenceLM
 
 from ablate.data import Corpus, Windows, load_corpus
+from ablate.model.packed import Alone
 from ablate.train import Checkpoints, Trial, fit
 from ablate.train import engine as engine_module
 from ablate.train.engine import make_model
@@ -28,7 +29,7 @@ def run(tmp_path, *overrides, seed=0, corpus=None):
         return len(events)
 
     corpus = corpus or load_corpus(knobs.data).slice(knobs.train_tokens, knobs.vocabulary)
-    outcome = fit(Trial(knobs, seed), corpus, sink, Checkpoints(tmp_path, "x"))
+    (outcome,) = fit([Trial(knobs, seed)], corpus, [sink], [Checkpoints(tmp_path, "x")])
     return outcome, events
 
 
@@ -87,7 +88,7 @@ def test_an_epoch_is_the_whole_windows_of_the_stream(tmp_path):
 
 def test_the_rate_is_divided_after_each_validation_without_a_new_best(tmp_path, monkeypatch):
     curve = iter([3.0, 2.0, 2.5, 2.0, 1.0, 9.0, 0.0])  # best, best, worse, equal, best, worse; the last is the test
-    monkeypatch.setattr(engine_module, "evaluate", lambda *_: next(curve))
+    monkeypatch.setattr(engine_module, "evaluate", lambda *_: [next(curve)])
     outcome, events = run(tmp_path, "windows=60", "valid_every=10", "decay=4", "lr=0.016")
     assert [e["lr"] for e in of(events, "train") if e["step"] % 10 == 0 and e["step"] % 20 == 10] == [
         0.016, 0.016, 0.001,
@@ -101,11 +102,11 @@ def test_the_test_text_is_read_once_with_the_weights_asked_for(tmp_path, monkeyp
     curve = iter([1.0, 5.0])
     seen = []
 
-    def fake(model, ids, knobs, device):
+    def fake(program, ids, knobs, device):
         if ids.size == 601:
-            seen.append(model.output.bias.detach().clone())
-            return 7.0
-        return next(curve)
+            seen.append(program.model.output.bias.detach().clone())
+            return [7.0]
+        return [next(curve)]
 
     monkeypatch.setattr(engine_module, "evaluate", fake)
     corpus = load_corpus(knobs_of(*TINY).data)
@@ -126,7 +127,7 @@ def test_carry_decides_whether_position_and_state_restart_with_the_epoch(tmp_pat
     monkeypatch.setattr(
         engine_module.RecurrentLM, "loss", lambda self, x, y, s: (fresh.append(s is None), loss(self, x, y, s))[1]
     )
-    monkeypatch.setattr(engine_module, "evaluate", lambda *_: 1.0)
+    monkeypatch.setattr(engine_module, "evaluate", lambda *_: [1.0])
     # 100 train tokens are 4 windows of 4 × 5.
     run(tmp_path, "train_tokens=100", "windows=9", "carry=true")
     assert places == list(range(9))
@@ -143,7 +144,7 @@ def test_evaluation_is_the_books_to_the_last_digit():
     model = make_model(knobs, 30)
     model.initialize(0, 0.01)
     model.double()
-    got = evaluate(model, ids, knobs, torch.device("cpu"))
+    (got,) = evaluate(Alone(model), ids, knobs, torch.device("cpu"))
     # From the words of the book: 8 whole windows, rows jump = 100 // 3 apart, state carried, the tail dropped.
     layer = {
         f"{n}.{i}": getattr(model.layers[i].kernel, t).detach().numpy()
@@ -222,7 +223,7 @@ def test_the_machine_is_described():
 
 def test_a_validation_that_is_no_number_is_divergence_too(tmp_path, monkeypatch):
     curve = iter([2.0, math.nan])
-    monkeypatch.setattr(engine_module, "evaluate", lambda *_: next(curve))
+    monkeypatch.setattr(engine_module, "evaluate", lambda *_: [next(curve)])
     outcome, _ = run(tmp_path, "windows=60", "valid_every=20")
     assert (outcome.status, outcome.windows) == ("DIVERGED", 40)
     assert (outcome.best_valid_nll, outcome.best_window, outcome.test_nll) == (2.0, 20, None)

@@ -119,6 +119,11 @@ class RecurrentLM(nn.Module):
         generators = {f"dropouts.{i}": dropout.generator for i, dropout in enumerate(self.dropouts)}
         return {name: generator for name, generator in generators.items() if isinstance(generator, torch.Generator)}
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output matrix is the embedding."""
+        return self.output.weight is self.embedding.weight
+
     def parameter_count(self) -> int:
         """Trained numbers; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

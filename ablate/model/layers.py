@@ -7,9 +7,15 @@ A layer that a user registers under `ablate.rnn` is an nn.Module with this inter
     layer = Layer(input_size, hidden_size)
     layer.fan_in()                          parameter name → number of inputs, for the initial values
     layer(x_TBD, state) -> (h_TBH, state)   state is None at the start of a stream, else a tuple of tensors
+
+One that can compute K replicates at once has one method more; a layer without it is trained alone:
+
+    Layer.together(weights, x_KTBD, state) -> (h_KTBH, state)   weights: parameter name → K of them, stacked
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +44,8 @@ class _TorchLayer(nn.Module):
         return {"kernel.weight_ih_l0": self.kernel.input_size, "kernel.weight_hh_l0": self.kernel.hidden_size}
 
 
+_TRAINED = ("kernel.weight_ih_l0", "kernel.weight_hh_l0", "kernel.bias_ih_l0")
+
 _WIDE = 400  # units from which kernels.lstm is the faster; benchmarks/RESULTS.md
 
 
@@ -55,15 +63,17 @@ class LSTMLayer(_TorchLayer):
         """h_TBH and the state (h_1BH, c_1BH) after the last step."""
         if self._ours_is_faster(x_TBD):
             zero = x_TBD.new_zeros(1, x_TBD.shape[1], self.kernel.hidden_size)
-            h_TBH, h_1BH, c_1BH = kernels.lstm(x_TBD, *(state or (zero, zero)), *self._weights)
+            h_TBH, h_1BH, c_1BH = kernels.lstm(x_TBD, *(state or (zero, zero)), *map(self.get_parameter, _TRAINED))
             return h_TBH, (h_1BH, c_1BH)
         h_TBH, state = self.kernel(x_TBD, state)
         return h_TBH, state
 
-    @property
-    def _weights(self) -> list[Tensor]:
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
-        return [self.kernel.get_parameter(name) for name in names]
+    @staticmethod
+    def together(weights: Mapping[str, Tensor], x_KTBD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """h_KTBH and the state (h_K1BH, c_K1BH) after the last step."""
+        before = state or _zeros(x_KTBD, weights, 2)
+        h_KTBH, *after = kernels.lstm(x_KTBD, *before, *(weights[name] for name in _TRAINED))
+        return h_KTBH, tuple(after)
 
     def _ours_is_faster(self, x_TBD: Tensor) -> bool:
         """Torch's own bf16 backward pass on a CPU is slow for wide layers."""
@@ -85,6 +95,19 @@ class TanhLayer(_TorchLayer):
         """h_TBH and the state (h_1BH,) after the last step."""
         h_TBH, h_1BH = self.kernel(x_TBD, None if state is None else state[0])
         return h_TBH, (h_1BH,)
+
+    @staticmethod
+    def together(weights: Mapping[str, Tensor], x_KTBD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """h_KTBH and the state (h_K1BH,) after the last step."""
+        (before,) = state or _zeros(x_KTBD, weights, 1)
+        h_KTBH = kernels.tanh(x_KTBD, before, *(weights[name] for name in _TRAINED))
+        return h_KTBH, (h_KTBH[:, -1:],)
+
+
+def _zeros(x_KTBD: Tensor, weights: Mapping[str, Tensor], count: int) -> State:
+    """The state at the start of a stream."""
+    replicates, _, streams, _ = x_KTBD.shape
+    return (x_KTBD.new_zeros(replicates, 1, streams, weights["kernel.weight_hh_l0"].shape[-1]),) * count
 
 
 def detach(state: State) -> State:
@@ -108,9 +131,16 @@ class Dropout(nn.Module):
         """x with a new mask in training, x itself in evaluation or with p = 0."""
         if not self.training or self.p == 0:
             return x
+        return x * self.mask(x.shape, torch.promote_types(x.dtype, torch.float32))
+
+    def mask(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """A new one, on the generator's device: 0 for what is dropped, 1/(1 − p) for the others."""
+        device = "cpu" if self.generator is None else self.generator.device
+        if self.p == 0:
+            return torch.ones(shape, dtype=dtype, device=device)
         # Two uniform numbers of 32 bits in each draw: several times faster than `bernoulli_`. What p = 0.3 drops,
         # p = 0.5 drops too: cells are compared under common random numbers.
-        pairs = torch.empty((x.numel() + 1) // 2, dtype=torch.int64, device=x.device)
+        pairs = torch.empty((shape.numel() + 1) // 2, dtype=torch.int64, device=device)
         uniform = pairs.random_(-(2**63), None, generator=self.generator).view(torch.int32)
-        keep = (uniform[: x.numel()] >= int(self.p * 2**32) - 2**31).view(x.shape)
-        return x * keep.to(torch.promote_types(x.dtype, torch.float32)).div_(1 - self.p)
+        keep = (uniform[: shape.numel()] >= int(self.p * 2**32) - 2**31).view(shape)
+        return keep.to(dtype).div_(1 - self.p)

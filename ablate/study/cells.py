@@ -12,7 +12,7 @@ from ablate.study.conditions import Condition, Values, read_condition, values_of
 from ablate.study.designs import REPLICATES, Asked, Component, check_use, declared, read_asked
 
 # Knobs that belong to a launch as a whole.
-_ONE_VALUE = ("runs", "reports", "name", "tracking", "workers", "plan")
+_ONE_VALUE = ("runs", "reports", "name", "tracking", "workers", "pack", "plan")
 # What says which cells there are.
 _OF_THE_DESIGN = ("design", "components")
 

@@ -23,7 +23,7 @@ from ablate.study.view import FILE_WIDTH, describe_left_out
 from ablate.track.journal import JOURNAL, Journal
 from ablate.track.units import duration
 from ablate.train import Checkpoints
-from ablate.train.engine import Training, train_window
+from ablate.train.engine import Pack, train_window
 from ablate.train.evaluate import evaluate, sample
 from ablate.train.machine import prepare, set_default_threads
 
@@ -99,13 +99,14 @@ def _measured(planned: PlannedTrial) -> Speed:
     knobs, corpus = planned.trial.knobs, corpus_of(planned.trial.knobs)
     device = prepare(knobs)
     began = time.perf_counter()
-    training = Training(planned.trial, len(corpus.words), device)
+    pack = Pack([planned.trial], len(corpus.words), device)
+    training = pack.trainings[0]
     start = time.perf_counter() - began
     train = Windows(corpus.train, knobs.batch, knobs.window)
     # item() waits for the device.
-    window = _median_seconds(lambda i: train_window(training, train, i, device)[0].item())
+    window = _median_seconds(lambda i: train_window(pack, train, i, device)[0].item())
     tokens = knobs.eval_batch * knobs.eval_window * min(_EVAL_WINDOWS, _windows_of(planned))
-    evaluation = _median_seconds(lambda _: evaluate(training.model, corpus.valid[: tokens + 1], knobs, device))
+    evaluation = _median_seconds(lambda _: evaluate(pack.program, corpus.valid[: tokens + 1], knobs, device))
     if knobs.sample_words > 0:
         word = _median_seconds(lambda _: sample(training.model, corpus, _SAMPLE_WORDS, 0, device)) / _SAMPLE_WORDS
         start += word * knobs.sample_words

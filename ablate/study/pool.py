@@ -1,4 +1,4 @@
-"""Trials → worker processes: each trial alone in one, so that what kills it leaves the others alone."""
+"""Packs → worker processes, each alone in one: what kills a trial leaves the others alone."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from pebble import ProcessExpired, ProcessPool
 from ablate.study.plan import PlannedTrial
 from ablate.study.server import CONTEXT
 from ablate.study.view import View
-from ablate.study.worker import BUSY, STANDS, start_worker, train
+from ablate.study.worker import ALONE, BUSY, STANDS, start_worker, train
 from ablate.track.journal import JOURNAL, LOG, Journal, Tail
 
 _POLL_SECONDS = 0.2
 _BUSY_SECONDS = 2.0  # between two looks at a trial that another study is training
 
 
+_Pack = list[tuple[PlannedTrial, Tail]]
+
+
 class Pool:
-    """Trains trials `workers` at a time.
+    """Trains packs, `workers` at a time.
 
     Args:
         workers: processes; the machine's cores are divided among them.
@@ -39,7 +42,7 @@ class Pool:
         self._command = command
         self._view = view
         self._pool = ProcessPool(workers, context=CONTEXT, initializer=start_worker, initargs=(threads,))
-        self._running: dict[Future[str], tuple[PlannedTrial, Tail]] = {}
+        self._running: dict[Future[list[str]], _Pack] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -53,62 +56,68 @@ class Pool:
         else:
             self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
-        for planned, _ in self._running.values():
+        for planned in (planned for pack in self._running.values() for planned, _ in pack):
             # The worker is dead, so this process may write. Nothing depends on this line: it tells a reader why.
             with contextlib.suppress(OSError):
                 Journal(planned.folder / JOURNAL).append("interrupted", reason="stopped by the user")
 
-    def run(self, plan: Sequence[PlannedTrial]) -> None:
+    def run(self, packs: Sequence[Sequence[PlannedTrial]]) -> None:
         """Train all; a trial that another study is training is waited for, after all others."""
-        waiting = deque(plan)
+        waiting = deque(packs)
         not_before = 0.0
         while waiting or self._running:
             while waiting and len(self._running) < self._workers and time.monotonic() >= not_before:
                 planned = waiting.popleft()
-                tail = Tail(planned.folder / JOURNAL)
-                tail.read()  # what earlier launches wrote
-                self._running[self._pool.schedule(train, args=[planned, self._command])] = planned, tail
+                pack = [(each, Tail(each.folder / JOURNAL)) for each in planned]
+                for _, tail in pack:
+                    tail.read()  # what earlier launches wrote
+                self._running[self._pool.schedule(train, args=[planned, self._command])] = pack
             if not self._running:
                 time.sleep(_POLL_SECONDS)
                 continue
             finished, _ = wait(self._running, _POLL_SECONDS, FIRST_COMPLETED)
-            for planned, tail in self._running.values():
-                self._show(planned, tail)
+            for pack in self._running.values():
+                self._show(pack)
             for future in finished:
-                planned, tail = self._running.pop(future)
-                if self._settle(future, planned, tail) == BUSY:
-                    waiting.append(planned)
+                again = self._settle(future, self._running.pop(future))
+                waiting.extend([planned] for planned in again)
+                if again:
                     not_before = time.monotonic() + (_BUSY_SECONDS if self._all_busy(waiting) else 0.0)
 
-    def _settle(self, future: Future[str], planned: PlannedTrial, tail: Tail) -> str:
-        """How a trial's process ended; a death is written down here, for the dead cannot."""
+    def _settle(self, future: Future[list[str]], pack: _Pack) -> list[PlannedTrial]:
+        """How a pack's process ended; returns what is to be trained again, each alone."""
         try:
-            result = str(future.result())
+            results = future.result()
         except ProcessExpired as error:
-            self._failed(planned, tail, _how_it_died(error.exitcode))
-            return STANDS
+            return self._failed(pack, _how_it_died(error.exitcode))
         except Exception as error:  # before or after training: the trial's folder cannot be written, or locked
-            self._failed(planned, tail, f"{type(error).__name__}: {error}")
-            return STANDS
-        self._show(planned, tail)
-        if result == BUSY:
-            self._view.busy(planned)
-        elif result == STANDS:
-            self._view.skipped(planned)
-        return result
+            return self._failed(pack, f"{type(error).__name__}: {error}")
+        self._show(pack)
+        for (planned, _), result in zip(pack, results, strict=True):
+            if result == BUSY:
+                self._view.busy(planned)
+            elif result == STANDS:
+                self._view.skipped(planned)
+        return [planned for (planned, _), result in zip(pack, results, strict=True) if result in (BUSY, ALONE)]
 
-    def _failed(self, planned: PlannedTrial, tail: Tail, reason: str) -> None:
-        self._show(planned, tail)
+    def _failed(self, pack: _Pack, reason: str) -> list[PlannedTrial]:
+        """A death is written down here, for the dead cannot; of a pack nobody knows whose fault it was."""
+        self._show(pack)
+        if len(pack) > 1:
+            return [planned for planned, _ in pack]
+        ((planned, _),) = pack
         with contextlib.suppress(OSError):
             Journal(planned.folder / JOURNAL).append("failed", reason=reason, log=str(planned.folder / LOG))
         self._view.event(planned, {"event": "failed", "reason": reason})
+        return []
 
-    def _show(self, planned: PlannedTrial, tail: Tail) -> None:
-        for event in tail.read():
-            self._view.event(planned, event)
+    def _show(self, pack: _Pack) -> None:
+        for planned, tail in pack:
+            for event in tail.read():
+                self._view.event(planned, event)
 
-    def _all_busy(self, waiting: deque[PlannedTrial]) -> bool:
-        return all(self._view.progress.states[p.fingerprint] == "busy" for p in waiting)
+    def _all_busy(self, waiting: deque[Sequence[PlannedTrial]]) -> bool:
+        return all(self._view.progress.states[p.fingerprint] == "busy" for pack in waiting for p in pack)
 
 
 def threads_of(workers: int) -> int | None:

@@ -13,6 +13,7 @@ from ablate.config import KnobError
 from ablate.report import Report, write_report
 from ablate.study.cells import Cell, Study
 from ablate.study.estimate import show_plan
+from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.view import describe_left_out, make_view
@@ -54,7 +55,7 @@ def run_study(study: Study) -> int:
                     view.skipped(planned)
                     Checkpoints(planned.folder, planned.fingerprint).finish()  # where a kill came just before it
             with Pool(knobs.workers, command, view) as pool:
-                pool.run([planned for planned in plan if not planned.is_done])
+                pool.run(make_packs(planned for planned in plan if not planned.is_done))
         report = write_report(read_study(folder, name), Path(knobs.reports))
         if mirror is not None:
             mirror.attach(report.folder)

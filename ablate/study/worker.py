@@ -1,4 +1,4 @@
-"""What a worker process does: take a trial's lock, train it from where it stopped, write down how it ended."""
+"""What a worker process does: take a pack's locks, train it from where it stopped, write down how it ended."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import multiprocessing.connection
 import os
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from ablate.study.plan import DONE, PlannedTrial, code_digest, corpus_of, git_fa
 from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, read_events, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints, fit
+from ablate.train.checkpoint import Payload
 from ablate.train.machine import keep_memory, machine_facts, prepare, set_default_threads
 
-TRAINED, STANDS, BUSY = "trained", "stands", "busy"
+TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"
 
 
 def start_worker(threads: int | None) -> None:
@@ -39,57 +40,94 @@ def _end_with(parent: int) -> None:
     os._exit(1)  # nothing to tidy up: what is on disk is whole at any instant
 
 
-def train(planned: PlannedTrial, command: str) -> str:
-    """Train one trial, whatever state it is in; what it raises is written down and stays its own.
+def train(pack: Sequence[PlannedTrial], command: str) -> list[str]:
+    """Train a pack, whatever state its trials are in; what a trial raises is written down and stays its own.
 
     Returns:
-        TRAINED: it has an end, which may be a failure; STANDS: another study has finished it meanwhile; BUSY: another
-        study is training it.
+        For each trial: TRAINED: it has an end, which may be a failure; STANDS: another study has finished it meanwhile;
+        BUSY: another study is training it; ALONE: it is to be trained alone, because the pack failed or its trials have
+        not come equally far.
     """
-    planned.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # The lock is the kernel's: it is free again as soon as its owner is dead, however it died.
-        with FileLock(planned.folder / "lock", timeout=0):
-            attempt = last_attempt(read_events(planned.folder / JOURNAL)[0])
-            if status(attempt) in DONE and not planned.trial.knobs.force:
-                return STANDS
-            with _output_to(planned.folder / LOG):
-                _train(planned, attempt, command)
-            return TRAINED
-    except Timeout:
-        return BUSY
+    results = {}
+    with ExitStack() as locks:
+        for planned in pack:
+            planned.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                # The lock is the kernel's: it is free again as soon as its owner is dead, however it died.
+                locks.enter_context(FileLock(planned.folder / "lock", timeout=0))
+            except Timeout:
+                results[planned.fingerprint] = BUSY
+                continue
+            if status(_attempt(planned)) in DONE and not planned.trial.knobs.force:
+                results[planned.fingerprint] = STANDS
+        free = [planned for planned in pack if planned.fingerprint not in results]
+        if free:
+            with _output_to(free[0].folder / LOG):
+                result = _train(free, command)
+            results.update((planned.fingerprint, result) for planned in free)
+    return [results[planned.fingerprint] for planned in pack]
 
 
-def _train(planned: PlannedTrial, attempt: list[Event], command: str) -> None:
-    journal = Journal(planned.folder / JOURNAL)
-    checkpoints = Checkpoints(planned.folder, planned.fingerprint)
+def _attempt(planned: PlannedTrial) -> list[Event]:
+    return last_attempt(read_events(planned.folder / JOURNAL)[0])
+
+
+def _train(pack: Sequence[PlannedTrial], command: str) -> str:
+    knobs = pack[0].trial.knobs
+    journals = [Journal(planned.folder / JOURNAL) for planned in pack]
+    checkpoints = [Checkpoints(planned.folder, planned.fingerprint) for planned in pack]
     try:
-        prepare(planned.trial.knobs)  # before the machine's facts are written down: threads are one of them
-        state = None
-        if attempt and status(attempt) not in DONE:
-            state, refused = checkpoints.newest(journal.size())
-            for reason in refused:
+        prepare(knobs)  # before the machine's facts are written down: threads are one of them
+        facts = machine_facts(knobs) | ({"pack": str(len(pack))} if len(pack) > 1 else {})
+        states = None
+        attempts = [_attempt(planned) for planned in pack]
+        if all(attempt and status(attempt) not in DONE for attempt in attempts):
+            found, refused = _newest(checkpoints, journals)
+            for reason in (reason for each in refused for reason in each):
                 print(f"checkpoint not used: {reason}", flush=True)
-            window = 0 if state is None else state["window"]
-            facts = machine_facts(planned.trial.knobs)
-            journal.append("resumed", window=window, process=this_process(), refused=refused, facts=facts)
+            windows = [0 if state is None else int(state["window"]) for state in found]
+            if len({*windows}) > 1:
+                return ALONE
+            for journal, window, reasons in zip(journals, windows, refused, strict=True):
+                journal.append("resumed", window=window, process=this_process(), refused=reasons, facts=facts)
+            states = [state for state in found if state is not None] or None
+        elif len(pack) > 1 and any(attempt and status(attempt) not in DONE for attempt in attempts):
+            return ALONE
         else:
-            journal.append("started", **_description(planned, command))
-        corpus = corpus_of(planned.trial.knobs)
-        if corpus.digest != planned.data["digest"]:
+            for planned, journal in zip(pack, journals, strict=True):
+                journal.append("started", **_description(planned, command, facts))
+        corpus = corpus_of(knobs)
+        if corpus.digest != pack[0].data["digest"]:
             raise KnobError(f"data={corpus.name}: the text has changed since the study was planned; start it again")
-        outcome = fit(planned.trial, corpus, journal.append, checkpoints, state)
-        journal.append("finished", **asdict(outcome))
-        checkpoints.finish()
+        sinks = [journal.append for journal in journals]
+        outcomes = fit([planned.trial for planned in pack], corpus, sinks, checkpoints, states)
+        for journal, outcome, kept in zip(journals, outcomes, checkpoints, strict=True):
+            journal.append("finished", **asdict(outcome))
+            kept.finish()
     except BaseException as error:  # SystemExit too: a user's layer ends its own trial, not the study
         with suppress(OSError):  # the log's disk may be the one that is full
             traceback.print_exc()
+        if len(pack) > 1:
+            return ALONE  # it may be the fault of one of them
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        journal.append("failed", reason=reason, log=str(planned.folder / LOG))
+        journals[0].append("failed", reason=reason, log=str(pack[0].folder / LOG))
+    return TRAINED
 
 
-def _description(planned: PlannedTrial, command: str) -> Event:
-    knobs = planned.trial.knobs
+def _newest(
+    checkpoints: Sequence[Checkpoints], journals: Sequence[Journal]
+) -> tuple[list[Payload | None], list[list[str]]]:
+    """Each trial's newest state, or the one before it where others of the pack were not saved as late."""
+    found, refused = zip(*(c.newest(j.size()) for c, j in zip(checkpoints, journals, strict=True)), strict=True)
+    earliest = min(0 if state is None else int(state["window"]) for state in found)
+    at_earliest = [
+        state if state is None or state["window"] == earliest else kept.newest(journal.size(), earliest)[0]
+        for state, kept, journal in zip(found, checkpoints, journals, strict=True)
+    ]
+    return at_earliest, list(refused)
+
+
+def _description(planned: PlannedTrial, command: str, facts: Mapping[str, str]) -> Event:
     return {
         "fingerprint": planned.fingerprint,
         "seed": planned.trial.seed,
@@ -101,7 +139,7 @@ def _description(planned: PlannedTrial, command: str) -> Event:
             "data_digest": planned.data["digest"],
             "code": code_digest(planned.sources),
             **git_facts(),
-            **machine_facts(knobs),
+            **facts,
         },
         "sources": planned.sources,
         "parameters": planned.parameters,

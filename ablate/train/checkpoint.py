@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,13 +67,15 @@ class Checkpoints:
             return self._read(saved)
         raise Damaged("training has not come to its end")
 
-    def newest(self, journal_bytes: int) -> tuple[Payload | None, list[str]]:
+    def newest(self, journal_bytes: int, last_window: int | None = None) -> tuple[Payload | None, list[str]]:
         """The newest state that can be used (None: start anew), and why newer ones cannot.
 
-        `journal_bytes`: length of the trial's journal; a state that is ahead of it belongs to another one.
+        Args:
+            journal_bytes: length of the trial's journal; a state that is ahead of it belongs to another one.
+            last_window: of states after later windows nothing is asked.
         """
         refused = []
-        for saved in reversed(self._all("state")):
+        for saved in reversed([s for s in self._all("state") if last_window is None or s.window <= last_window]):
             try:
                 state = self._read(saved)
                 if state.get("fingerprint") != self.fingerprint:
@@ -117,7 +120,7 @@ class Checkpoints:
         new = self.folder / f"{kind}.tmp{os.getpid()}"
         try:
             with new.open("wb") as file:
-                torch.save(payload, file)
+                torch.save(_owned(payload), file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(new, self.folder / f"{kind}-{window:010d}-{_sha256(new)}.pt")
@@ -160,6 +163,17 @@ class Checkpoints:
         """Half-written files of a process that was killed; the trial's lock is held, so nobody is writing them."""
         for path in self.folder.glob("*.tmp*"):
             path.unlink(missing_ok=True)
+
+
+def _owned(value: Any) -> Any:
+    """The same, every tensor with memory of its own: of a slice, torch.save writes the whole that it is cut from."""
+    if isinstance(value, Mapping):
+        return {key: _owned(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_owned(each) for each in value)
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.detach().clone()
+    return value
 
 
 def _sha256(path: Path) -> str:

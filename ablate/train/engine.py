@@ -1,13 +1,14 @@
-"""The training loop: truncated back-propagation through time over one continuous stream.
+"""The training loop: truncated back-propagation through time over one continuous stream, for one trial or a pack.
 
 Batching, clipping, learning-rate rule and evaluation are those of oreilly-japan/deep-learning-from-scratch-2
-(ch06/train_better_rnnlm.py, common/trainer.py). Shape suffixes: T time steps, B streams.
+(ch06/train_better_rnnlm.py, common/trainer.py). Shape suffixes: K trials of a pack, T time steps, B streams.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from ablate.config import Knobs
 from ablate.data import Corpus, Windows
 from ablate.model import RecurrentLM
 from ablate.model.language_model import stream
-from ablate.model.layers import State
+from ablate.model.packed import States, make_program
 from ablate.registry import OPTIMIZERS
 from ablate.train import checkpoint
 from ablate.train.checkpoint import Checkpoints
@@ -29,6 +30,10 @@ from ablate.train.optim import clip_gradients
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
 CHECKPOINT_SECONDS = 60.0  # at most so much training is lost to a kill, besides what a log interval takes
+
+
+# Knobs, besides the seed, that trials of a pack may differ in: none of them changes the shape of anything.
+NUMBERS = ("dropout", "embedding_std", "lr", "decay", "clip", "optimizer", "test_weights")
 
 
 @dataclass(frozen=True)
@@ -106,94 +111,170 @@ def validation_windows(knobs: Knobs, windows_per_epoch: int) -> set[int]:
 
 
 def fit(
-    trial: Trial, corpus: Corpus, sink: Sink, checkpoints: Checkpoints, state: checkpoint.Payload | None = None
-) -> Outcome:
-    """Train one trial, validate as it goes, and read the test text once at the end.
+    pack: Sequence[Trial],
+    corpus: Corpus,
+    sinks: Sequence[Sink],
+    checkpoints: Sequence[Checkpoints],
+    states: Sequence[checkpoint.Payload] | None = None,
+) -> list[Outcome]:
+    """Train a pack as one program, validate as it goes, and read the test text once at the end.
+
+    A trial that diverges is over; the others go on. A trial ends as it does alone: on a CPU and in fp32 up to the
+    rounding of the products, by its own dropout, clipping, learning rate and best weights.
 
     Args:
-        trial: what to train; its knobs are checked (`parse`, `check_fits`, `settle`).
+        pack: one trial, or several that differ in numbers alone (NUMBERS); their knobs are checked (`parse`,
+            `check_fits`, `settle`).
         corpus: already cut to `train_tokens`.
-        sink: takes `train` events every 20 windows, `valid` events at every validation.
-        checkpoints: take the state at every validation and once a minute, and the best weights.
-        state: what `checkpoints` held, to go on from; None: from the start. Either way ends with the same bits.
+        sinks: one a trial, take `train` events every 20 windows, `valid` events at every validation.
+        checkpoints: one a trial, take the state at every validation and once a minute, and the best weights.
+        states: what each trial's `checkpoints` held after the same window, to go on from; None: from the start. Either
+            way ends with the same bits.
+
+    Returns:
+        One a trial. `seconds` and `train_seconds` are a trial's share of the time that the pack took.
     """
-    knobs = trial.knobs
+    knobs = pack[0].knobs  # of what all have in common
     device = prepare(knobs)
     train = Windows(corpus.train, knobs.batch, knobs.window)
     last = budget(knobs, train.per_epoch)
     validations = validation_windows(knobs, train.per_epoch)
-    tokens_a_window = knobs.batch * knobs.window
-    t = Training(trial, len(corpus.words), device)
-    if state is None:
-        checkpoints.clear()
-    else:
-        t.load_state_dict(state)
-    started = time.perf_counter() - t.seconds
+    p = Pack(pack, len(corpus.words), device, sinks, checkpoints)
+    p.start(states)
     saved = time.perf_counter()
     meter = Meter()
-    diverged_at = None
-    while t.window < last and diverged_at is None:
-        if not knobs.carry and t.window % train.per_epoch == 0:
-            t.states = None
-        place = t.window if knobs.carry else t.window % train.per_epoch
-        meter.add(*train_window(t, train, place, device))
-        t.window += 1
+    while p.window < last and p.running:
+        if not knobs.carry and p.window % train.per_epoch == 0:
+            p.states = None
+        place = p.window if knobs.carry else p.window % train.per_epoch
+        meter.add(*train_window(p, train, place, device))
+        p.window += 1
 
-        validates = t.window in validations
-        if t.window % LOG_EVERY != 0 and not validates:
+        validates = p.window in validations
+        if p.window % LOG_EVERY != 0 and not validates:
             continue
-        mean = meter.read()
-        t.train_seconds += mean.seconds
-        t.journal_bytes = sink(
-            "train",
-            step=t.window,
-            tokens=t.window * tokens_a_window,
-            seconds=time.perf_counter() - started,
-            train_nll=mean.nll,
-            grad_norm=mean.grad_norm,
-            lr=t.lr,
-            tokens_per_s=mean.windows * tokens_a_window / mean.seconds,
-        )
-        if mean.first_bad is not None:
-            diverged_at = t.window - mean.windows + mean.first_bad
-        elif validates:
-            valid_nll = evaluate(t.model, corpus.valid, knobs, device)
-            t.journal_bytes = sink(
-                "valid",
-                step=t.window,
-                tokens=t.window * tokens_a_window,
-                seconds=time.perf_counter() - started,
-                epoch=t.window / train.per_epoch,
-                valid_nll=valid_nll,
-                lr=t.lr,
-            )
-            if not math.isfinite(valid_nll):
-                diverged_at = t.window
-            elif t.validated(valid_nll, knobs.decay):
-                checkpoints.save_best(t.window, {"model": t.model.state_dict(), "window": t.window})
-        if diverged_at is None and (validates or time.perf_counter() - saved > CHECKPOINT_SECONDS):
-            t.seconds = time.perf_counter() - started
-            checkpoints.save(t.window, t.state_dict())
+        p.log(meter.read())
+        if validates and p.running:
+            p.take_in(evaluate(p.program, corpus.valid, knobs, device), p.window / train.per_epoch)
+        if validates or time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            p.save()
             saved = time.perf_counter()
         meter.restart()  # the clock of the next windows starts after what was done here
 
-    checkpoints.save_last(t.window, {"model": t.model.state_dict(), "window": t.window})
-    if diverged_at is None and knobs.test_weights == "best":
-        assert t.best_window is not None, "every trial validates at its end"
-        t.model.load_state_dict(checkpoints.best(t.best_window)["model"])
-    return Outcome(
-        status="FINISHED" if diverged_at is None else "DIVERGED",
-        windows=t.window,
-        diverged_at=diverged_at,
-        tokens=t.window * tokens_a_window,
-        seconds=time.perf_counter() - started,
-        train_seconds=t.train_seconds,
-        best_valid_nll=t.best_valid_nll,
-        best_window=t.best_window,
-        valid_nll=None if diverged_at else t.best_valid_nll if knobs.test_weights == "best" else t.last_valid_nll,
-        test_nll=None if diverged_at else evaluate(t.model, corpus.test, knobs, device),
-        sample="" if diverged_at else sample(t.model, corpus, knobs.sample_words, trial.seed, device),
-    )
+    return p.finish(corpus, device)
+
+
+class Pack:
+    """Trials that train together, window by window."""
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        vocabulary: int,
+        device: torch.device,
+        sinks: Sequence[Sink] = (),
+        checkpoints: Sequence[Checkpoints] = (),
+    ) -> None:
+        self.trainings = [Training(trial, vocabulary, device) for trial in trials]
+        self.program = make_program([t.model for t in self.trainings])
+        self.states: States | None = None
+        self.window = 0
+        self._sinks = dict(zip(self.trainings, sinks, strict=bool(sinks)))
+        self._checkpoints = dict(zip(self.trainings, checkpoints, strict=bool(checkpoints)))
+        knobs = trials[0].knobs
+        self._tokens_a_window = knobs.batch * knobs.window
+
+    def start(self, states: Sequence[checkpoint.Payload] | None) -> None:
+        """From the first window, or from where the states were saved."""
+        if states is None:
+            for kept in self._checkpoints.values():
+                kept.clear()
+        else:
+            for t, state in zip(self.trainings, states, strict=True):
+                t.load_state_dict(state)
+            (self.window,) = {t.window for t in self.trainings}
+            carried = [t.states for t in self.trainings if t.states is not None]
+            self.states = self.program.join(carried) if carried else None
+        self._clock = time.perf_counter()
+
+    @property
+    def running(self) -> list[Training]:
+        """Those that have not diverged."""
+        return [t for t in self.trainings if t.diverged_at is None]
+
+    def log(self, means: Sequence[Mean]) -> None:
+        """Tell the sinks of the windows since the last reading."""
+        self._read_clock()
+        for t, mean in zip(self.trainings, means, strict=True):
+            if t.diverged_at is not None:
+                continue
+            share = mean.seconds / len(self.trainings)
+            t.train_seconds += share
+            self._tell(
+                t,
+                "train",
+                train_nll=mean.nll,
+                grad_norm=mean.grad_norm,
+                lr=t.lr,
+                tokens_per_s=mean.windows * self._tokens_a_window / share,
+            )
+            if mean.first_bad is not None:
+                self._diverge(t, self.window - mean.windows + mean.first_bad)
+
+    def take_in(self, valid_nlls: Sequence[float], epoch: float) -> None:
+        """Tell the sinks of a validation, keep the weights that are the best so far, and cut rates."""
+        self._read_clock()
+        for t, valid_nll in zip(self.trainings, valid_nlls, strict=True):
+            if t.diverged_at is not None:
+                continue
+            self._tell(t, "valid", epoch=epoch, valid_nll=valid_nll, lr=t.lr)
+            if not math.isfinite(valid_nll):
+                self._diverge(t, self.window)
+            elif t.validated(valid_nll):
+                self._checkpoints[t].save_best(t.window, {"model": t.model.state_dict(), "window": t.window})
+
+    def save(self) -> None:
+        """Keep the state of what is running."""
+        self._read_clock()
+        carried = [None] * len(self.trainings) if self.states is None else self.program.split(self.states)
+        for t, states in zip(self.trainings, carried, strict=True):
+            if t.diverged_at is None:
+                t.states = states
+                self._checkpoints[t].save(t.window, t.state_dict())
+
+    def finish(self, corpus: Corpus, device: torch.device) -> list[Outcome]:
+        """Keep the last weights, and read the test text with those that `test_weights` names."""
+        knobs = self.trainings[0].knobs
+        for t in self.running:
+            self._save_last(t)
+            if t.knobs.test_weights == "best":
+                assert t.best_window is not None, "every trial validates at its end"
+                t.model.load_state_dict(self._checkpoints[t].best(t.best_window)["model"])
+        test_nlls = (
+            evaluate(self.program, corpus.test, knobs, device) if self.running else [math.nan] * len(self.trainings)
+        )
+        self._read_clock()
+        return [t.outcome(nll, corpus, device) for t, nll in zip(self.trainings, test_nlls, strict=True)]
+
+    def _tell(self, t: Training, event: str, **values: float | int | str | None) -> None:
+        t.journal_bytes = self._sinks[t](
+            event, step=t.window, tokens=t.window * self._tokens_a_window, seconds=t.seconds, **values
+        )
+
+    def _diverge(self, t: Training, window: int) -> None:
+        t.diverged_at = window
+        self._save_last(t)
+
+    def _save_last(self, t: Training) -> None:
+        self._checkpoints[t].save_last(t.window, {"model": t.model.state_dict(), "window": t.window})
+
+    def _read_clock(self) -> None:
+        """Give every running trial its share of the time since the last reading."""
+        now = time.perf_counter()
+        for t in self.running:
+            t.window = self.window
+            t.seconds += (now - self._clock) / len(self.trainings)
+        self._clock = now
 
 
 class Training:
@@ -201,6 +282,7 @@ class Training:
 
     def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
         knobs = self.knobs = trial.knobs
+        self.seed = trial.seed
         # For what a user's own layer draws; our own layers have streams of their own.
         torch.manual_seed(stream(trial.seed, "torch").initial_seed())
         self.model = make_model(knobs, vocabulary)
@@ -208,7 +290,7 @@ class Training:
         self.model.to(device)
         self.model.seed_dropout(trial.seed)
         self.optimizer: Optimizer = OPTIMIZERS.load(knobs.optimizer)(self.model.parameters(), knobs.lr)
-        self.states: list[State] | None = None
+        self.states: States | None = None
         self.window = 0
         self.best_valid_nll: float | None = None
         self.best_window: int | None = None
@@ -216,22 +298,41 @@ class Training:
         self.seconds = 0.0
         self.train_seconds = 0.0
         self.journal_bytes = 0
+        self.diverged_at: int | None = None
 
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def validated(self, valid_nll: float, decay: float | None) -> bool:
+    def validated(self, valid_nll: float) -> bool:
         """Take in a validation: whether it is the best so far; where it is not, the rate is divided by `decay`."""
         self.last_valid_nll = valid_nll
         if self.best_valid_nll is None or valid_nll < self.best_valid_nll:
             self.best_valid_nll, self.best_window = valid_nll, self.window
             return True
-        if decay is not None:
+        if self.knobs.decay is not None:
             for group in self.optimizer.param_groups:
-                group["lr"] /= decay
+                group["lr"] /= self.knobs.decay
         return False
+
+    def outcome(self, test_nll: float, corpus: Corpus, device: torch.device) -> Outcome:
+        """What the trial came to, with the weights that it has now."""
+        diverged, knobs = self.diverged_at is not None, self.knobs
+        valid_nll = self.best_valid_nll if knobs.test_weights == "best" else self.last_valid_nll
+        return Outcome(
+            status="DIVERGED" if diverged else "FINISHED",
+            windows=self.window,
+            diverged_at=self.diverged_at,
+            tokens=self.window * knobs.batch * knobs.window,
+            seconds=self.seconds,
+            train_seconds=self.train_seconds,
+            best_valid_nll=self.best_valid_nll,
+            best_window=self.best_window,
+            valid_nll=None if diverged else valid_nll,
+            test_nll=None if diverged else test_nll,
+            sample="" if diverged else sample(self.model, corpus, knobs.sample_words, self.seed, device),
+        )
 
     def state_dict(self) -> checkpoint.Payload:
         """Tensors and plain values; random streams by name."""
@@ -272,16 +373,16 @@ _PLAIN = (
 )
 
 
-def train_window(t: Training, text: Windows, place: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """One update; the window's mean loss and the gradient's norm before clipping, both of shape []."""
+def train_window(pack: Pack, text: Windows, place: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """One update of all; each one's mean loss over the window and gradient norm before clipping, both [K]."""
     inputs_TB, targets_TB = (torch.from_numpy(x).long().to(device) for x in text.at(place))
-    with autocast(t.knobs, device):
-        loss, t.states = t.model.loss(inputs_TB, targets_TB, t.states)
-    t.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = clip_gradients(list(t.model.parameters()), t.knobs.clip)
-    t.optimizer.step()
-    return loss, norm
+    with autocast(pack.trainings[0].knobs, device):
+        loss_K, pack.states = pack.program.loss(inputs_TB, targets_TB, pack.states)
+    gradients = pack.program.backward(loss_K)
+    norm_K = clip_gradients(gradients, [t.knobs.clip for t in pack.trainings])
+    for t in pack.trainings:
+        t.optimizer.step()
+    return loss_K.detach(), norm_K
 
 
 @dataclass(frozen=True)
@@ -310,17 +411,19 @@ class Meter:
         self._added: list[Tensor] = []
         self._started = time.perf_counter()
 
-    def add(self, loss: Tensor, grad_norm: Tensor) -> None:
-        """Add a window's mean loss and gradient norm, both of shape []."""
-        self._added.append(torch.stack((loss.detach(), grad_norm)))
+    def add(self, loss_K: Tensor, grad_norm_K: Tensor) -> None:
+        """Add a window's mean losses and gradient norms."""
+        self._added.append(torch.stack((loss_K, grad_norm_K)))
 
-    def read(self) -> Mean:
-        """The means since the last reading; starts over."""
+    def read(self) -> list[Mean]:
+        """Each trial's means since the last reading; starts over."""
         windows = len(self._added)
-        losses, norms = zip(*torch.stack(self._added).tolist(), strict=True)
-        first_bad = next((i for i, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
-        mean = Mean(
-            windows, sum(losses) / windows, sum(norms) / windows, time.perf_counter() - self._started, first_bad
-        )
+        of_each = torch.stack(self._added).permute(2, 1, 0).tolist()  # trials × (loss, norm) × windows
+        seconds = time.perf_counter() - self._started
         self.restart()
-        return mean
+        return [_mean(losses, norms, windows, seconds) for losses, norms in of_each]
+
+
+def _mean(losses: list[float], norms: list[float], windows: int, seconds: float) -> Mean:
+    first_bad = next((i for i, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
+    return Mean(windows, sum(losses) / windows, sum(norms) / windows, seconds, first_bad)

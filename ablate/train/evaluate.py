@@ -9,26 +9,27 @@ from ablate.data import Corpus, Windows
 from ablate.data.corpus import END_OF_SENTENCE, UNKNOWN, Ids
 from ablate.model import RecurrentLM
 from ablate.model.language_model import stream
+from ablate.model.packed import Program
 
 
 @torch.inference_mode()
-def evaluate(model: RecurrentLM, ids: Ids, knobs: Knobs, device: torch.device) -> float:
-    """Cross-entropy of a stream, in nats a token; perplexity is its exponential.
+def evaluate(program: Program, ids: Ids, knobs: Knobs, device: torch.device) -> list[float]:
+    """Each model's cross-entropy of a stream, in nats a token; perplexity is its exponential.
 
     `eval_batch` readers side by side, the state carried from zero, the tail that fills no window dropped (the book's
     eval_perplexity: 210 windows of PTB's valid text, 235 of its test text).
     """
     windows = Windows(ids, knobs.eval_batch, knobs.eval_window)
-    model.eval()
-    total = torch.zeros((), device=device, dtype=torch.float64)
+    program.train(False)
+    total_K = torch.zeros((), device=device, dtype=torch.float64)
     states = None
     for number in range(windows.per_epoch):
         inputs_TB, targets_TB = (torch.from_numpy(x).long().to(device) for x in windows.at(number))
         with autocast(knobs, device):
-            loss, states = model.loss(inputs_TB, targets_TB, states)
-        total += loss
-    model.train()
-    return float(total) / windows.per_epoch
+            loss_K, states = program.loss(inputs_TB, targets_TB, states)
+        total_K = total_K + loss_K
+    program.train()
+    return [total / windows.per_epoch for total in total_K.tolist()]
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,25 @@ def adam(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
     return torch.optim.Adam(parameters, lr=lr, fused=True)
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None) -> Tensor:
-    """Scale all gradients together to an L2 norm of at most `max_norm` (None: no limit).
+def clip_gradients(gradients: Sequence[Tensor], max_norms: Sequence[float | None]) -> Tensor:
+    """Scale each replicate's gradients together to an L2 norm of at most its `max_norm` (None: no limit).
 
     The scale is max_norm / (norm + 1e-6) where that is below 1, as in Pascanu et al. 2013 and the book. A tied
-    matrix' two gradients are already summed. Returns the norm before clipping, shape [].
+    matrix' two gradients are already summed.
+
+    Args:
+        gradients: of every parameter, each [K, …]; scaled in place.
+        max_norms: K of them.
+
+    Returns:
+        The norms before clipping, [K].
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    if max_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return norm
+    norm_K: Tensor = torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]), dim=0
+    )
+    if any(max_norm is not None for max_norm in max_norms):
+        limit_K = norm_K.new_tensor([math.inf if max_norm is None else max_norm for max_norm in max_norms])
+        scale_K = (limit_K / (norm_K + 1e-6)).clamp_(max=1)
+        for g in gradients:
+            g.mul_(scale_K.view(-1, *[1] * (g.dim() - 1)))
+    return norm_K

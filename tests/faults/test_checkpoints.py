@@ -40,7 +40,7 @@ def dies(payload, file):
         os.kill(os.getpid(), signal.SIGKILL)
     save(payload, file)
 torch.save = dies
-worker.train(planned_in(sys.argv[2]), "c")
+worker.train([planned_in(sys.argv[2])], "c")
 """
 
 
@@ -78,7 +78,7 @@ def weights(planned):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     planned = planned_in(tmp_path_factory.mktemp("undisturbed"))
-    assert worker.train(planned, "c") == worker.TRAINED
+    assert worker.train([planned], "c") == [worker.TRAINED]
     assert status(attempt(planned)) == "FINISHED"
     return planned
 
@@ -103,7 +103,7 @@ def states(planned):
 
 
 def goes_on_from(planned, window, undisturbed):
-    assert worker.train(planned, "c") == worker.TRAINED
+    assert worker.train([planned], "c") == [worker.TRAINED]
     (resumed,) = [e for e in attempt(planned) if e["event"] == "resumed"]
     assert resumed["window"] == window
     assert measured(planned) == measured(undisturbed)
@@ -216,7 +216,7 @@ def test_what_holds_no_state_is_refused(trial):
 def test_a_text_that_changes_under_a_running_study_fails_the_trial_and_says_so(tmp_path):
     planned = planned_in(tmp_path)
     planned = replace(planned, data={**planned.data, "digest": "0" * 64})
-    worker.train(planned, "c")
+    worker.train([planned], "c")
     events = attempt(planned)
     assert status(events) == "FAILED"
     assert "the text has changed since the study was planned" in events[-1]["reason"]

@@ -134,7 +134,7 @@ def plan_or_problems(overrides, folder):
 def trained(overrides, folder):
     """How the trial ends, and the words it knows."""
     (planned,) = plan_of(overrides, folder)
-    worker.train(planned, "c")
+    worker.train([planned], "c")
     events = last_attempt(read_events(planned.folder / JOURNAL)[0])
     words = load_corpus(planned.trial.knobs.data).words
     return status(events), tuple(sorted(words, key=lambda word: (word == "<unk>", word)))
@@ -171,7 +171,7 @@ def test_any_configuration_is_refused_with_a_message_or_trains_three_windows_wit
         if problems:
             return
         (planned,) = plan
-        worker.train(planned, "c")
+        worker.train([planned], "c")
     events = last_attempt(read_events(planned.folder / JOURNAL)[0])
     assert status(events) in ("FINISHED", "DIVERGED"), events[-1]
     assert (planned.folder / "trial.log").read_text() == ""
