@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks.calibration import calibration
 from benchmarks.common import RESULTS, Table
-from benchmarks.report_scale import report_scale
-from benchmarks.scaling import scaling
-from benchmarks.study import overhead, study, tracking
-from benchmarks.throughput import one_epoch, throughput
 
+# Name → module. Imported late: `packs` has to run where torch and numpy are all there is.
+BENCHMARKS = {
+    "throughput": "throughput", "one_epoch": "throughput", "study": "study", "overhead": "study", "tracking": "study",
+    "scaling": "scaling", "packs": "packs", "calibration": "calibration", "report_scale": "report_scale",
+}  # fmt: skip
 NEEDS_PEER = ("throughput", "one_epoch", "study")
 
 
 def main() -> None:
     """Run the benchmarks that are named; without a name, all that can be run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ["throughput", "one_epoch", "study", "overhead", "tracking", "scaling", "calibration", "report_scale"]
+    names = list(BENCHMARKS)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--peer", type=Path, help="folder word_language_model of a checkout of pytorch/examples")
     parser.add_argument("--rounds", type=int, default=3, help="times that each contestant has its turn (default: 3)")
@@ -35,19 +34,18 @@ def main() -> None:
     chosen = options.names or [name for name in names if peer is not None or name not in NEEDS_PEER]
     if peer is None and set(chosen) & set(NEEDS_PEER):
         parser.error(f"{', '.join(n for n in chosen if n in NEEDS_PEER)}: needs --peer PATH")
-    runs: dict[str, Callable[[], Table]] = {
-        "overhead": lambda: overhead(1, options.cells),
-        "tracking": lambda: tracking(options.rounds),
-        "scaling": scaling,
-        "calibration": calibration,
-        "report_scale": report_scale,
+    arguments = {
+        "throughput": [peer, options.rounds],
+        "one_epoch": [peer],
+        "study": [peer, options.rounds],
+        "overhead": [1, options.cells],
+        "tracking": [options.rounds],
+        "packs": [options.rounds],
     }
-    if peer is not None:
-        runs["throughput"] = partial(throughput, peer, options.rounds)
-        runs["one_epoch"] = partial(one_epoch, peer)
-        runs["study"] = partial(study, peer, options.rounds)
     for name in chosen:
-        table = runs[name]().markdown()
+        benchmark = getattr(import_module(f"benchmarks.{BENCHMARKS[name]}"), name)
+        result: Table = benchmark(*arguments.get(name, []))
+        table = result.markdown()
         print(table, flush=True)
         if options.write:
             with RESULTS.open("a", encoding="utf-8") as file:

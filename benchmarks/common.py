@@ -16,7 +16,8 @@ from typing import IO
 
 import torch
 
-from ablate.config import KnobError, Knobs
+from ablate.config import Knobs
+from ablate.train.machine import has_bf16
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 ROOT = Path(__file__).parent.parent
@@ -76,13 +77,9 @@ def compose(*overrides: str) -> Knobs:
     return settle(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
 
 
-def precisions() -> list[str]:
-    """What this machine multiplies in."""
-    try:
-        compose("precision=bf16")
-    except KnobError:
-        return ["fp32"]
-    return ["fp32", "bf16"]
+def precisions_of(device: str) -> list[str]:
+    """What a device multiplies in."""
+    return ["fp32", "bf16"] if has_bf16(torch.device(device)) else ["fp32"]
 
 
 @contextmanager
@@ -140,15 +137,17 @@ def alternate(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[
     return found
 
 
-def roofline(dtype: torch.dtype, threads: int, size: int = 2048) -> float:
+def roofline(dtype: torch.dtype, device: str = "cpu") -> float:
     """Operations a second of a large matrix product, the best of ten; what nothing made of products can exceed."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    a, b = torch.randn(2, size, size).to(dtype)
-    best = float("inf")
-    for _ in range(10):
-        started = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - started)
-    torch.set_num_threads(before)
-    return 2 * size**3 / best
+    size = 2048 if device == "cpu" else 8192
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    return 2 * size**3 / min(seconds(lambda: torch.mm(a, b), device) for _ in range(10))
+
+
+def seconds(call: Callable[[], object], device: str = "cpu") -> float:
+    """Wall time of a call, until the device is done with it."""
+    started = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

@@ -13,7 +13,7 @@ from ablate.config import Knobs
 from ablate.data import Windows
 from ablate.train import Trial
 from ablate.train.engine import Pack, train_window
-from benchmarks.common import Table, compose, precisions
+from benchmarks.common import Table, compose, precisions_of
 
 
 def speed(knobs: Knobs, vocabulary: int, tokens: int, windows: int = 12) -> float:
@@ -48,13 +48,13 @@ def scaling() -> Table:
                     at["vocabulary"],
                     at["tokens"],
                 )
-                for precision in precisions()
+                for precision in precisions_of("cpu")
             ]
             rows.append([f"{factor}={level:,}", *(f"{s:,.0f}" for s in speeds)])
     return Table(
         title="How the speed scales",
         command="python -m benchmarks scaling",
-        headings=["", *(f"tokens/s, {precision}" for precision in precisions())],
+        headings=["", *(f"tokens/s, {precision}" for precision in precisions_of("cpu"))],
         rows=rows,
         note="Updates alone, on random words; what is not named is as in the second row: an untied LSTM of 100 units.",
     )

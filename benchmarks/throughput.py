@@ -23,8 +23,9 @@ import torch
 
 from ablate.config import PTB
 from ablate.data import load_corpus
-from benchmarks.common import Table, alternate, peak_memory, precisions, program, roofline, run, spread
+from benchmarks.common import Table, alternate, peak_memory, precisions_of, program, roofline, run, spread
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _TOKENS = 20 * 35  # of a window
 _INTERVAL = 20  # windows between two readings
 
@@ -115,22 +116,21 @@ def _events(folder: Path) -> list[dict[str, Any]]:
 
 def throughput(peer: Path, rounds: int) -> Table:
     """Our tokens a second over the peer's, for both sizes and both precisions."""
-    threads = torch.get_num_threads()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(scratch)
         write_text(text)
         for size in SIZES:
-            memory: dict[str, list[float]] = {"peer": [], **{precision: [] for precision in precisions()}}
+            memory: dict[str, list[float]] = {"peer": [], **{precision: [] for precision in precisions_of(DEVICE)}}
             contestants: dict[str, Callable[[], float]] = {
                 "peer": partial(peer_speed, peer, size, text, memory["peer"]),
-                **{name: partial(our_speed, size, name, memory[name]) for name in precisions()},
+                **{name: partial(our_speed, size, name, memory[name]) for name in precisions_of(DEVICE)},
             }
             speeds = alternate(contestants, rounds)
             for name in contestants:
                 dtype = torch.bfloat16 if name == "bf16" else torch.float32
                 ratios = [mine / theirs for mine, theirs in zip(speeds[name], speeds["peer"], strict=True)]
-                share = statistics.median(speeds[name]) * size.operations() / roofline(dtype, threads)
+                share = statistics.median(speeds[name]) * size.operations() / roofline(dtype, DEVICE)
                 rows.append(
                     [
                         size.name,
@@ -169,7 +169,7 @@ def one_epoch(peer: Path) -> Table:
             assert found is not None, output
             rows.append([size.name, "word_language_model", f"{float(found[1]):.2f}", "1"])
             theirs = float(found[1])
-            for precision in precisions():
+            for precision in precisions_of(DEVICE):
                 with tempfile.TemporaryDirectory() as runs:
                     run(our_arguments(size, "epochs=1", f"precision={precision}"), Path(runs))
                     valid = [event["valid_nll"] for event in _events(Path(runs)) if event["event"] == "valid"]

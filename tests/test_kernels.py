@@ -112,3 +112,53 @@ def test_a_wide_layer_in_bf16_takes_ours_in_training_alone(monkeypatch):
         with torch.no_grad():
             wide(x, None)
     assert len(seen) == 1
+
+
+def stacked(*shape, replicates=3):
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(replicates, *shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+
+KERNELS = {
+    "cross_entropy": (kernels.cross_entropy, [stacked(N, H), stacked(V, H), stacked(V)], [torch.arange(N) % V]),
+    "lstm": (
+        lambda *a: kernels.lstm(a[0], a[4], a[5], *a[1:4])[0],
+        [stacked(T, B, H), stacked(24, H), stacked(24, 6), stacked(24)],
+        [stacked(1, B, 6).detach(), stacked(1, B, 6).detach() + 1],
+    ),
+    "tanh": (
+        lambda *a: kernels.tanh(a[0], a[4], *a[1:4]),
+        [stacked(T, B, H), stacked(6, H), stacked(6, 6), stacked(6)],
+        [stacked(1, B, 6).detach()],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_replicates_together_are_each_by_itself(name):
+    kernel, trained, given = KERNELS[name]
+    together = kernel(*trained, *given)
+    along = torch.randn(together.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad((together * along).sum(), trained)
+    for k in range(3):
+        own = [tensor[k].detach().requires_grad_() for tensor in trained]
+        alone = kernel(*own, *(tensor if tensor.dtype == torch.long else tensor[k] for tensor in given))
+        torch.testing.assert_close(together[k], alone, rtol=1e-12, atol=1e-12)
+        expected = torch.autograd.grad((alone * along[k]).sum(), own)
+        torch.testing.assert_close([gradient[k] for gradient in gradients], list(expected), rtol=1e-10, atol=1e-12)
+
+
+def test_the_tanh_layer_is_torchs():
+    layer = torch.nn.RNN(3, 2).double()
+    layer.bias_hh_l0.data.zero_()
+    weights = [layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0]
+    x, h = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True), torch.randn(1, 2, 2, dtype=torch.float64)
+    torch.testing.assert_close(kernels.tanh(x, h, *weights), layer(x, h)[0], rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x, *weights: kernels.tanh(x, h, *weights), (x, *weights))
+
+
+def test_replicates_with_a_target_of_no_measurable_probability_have_a_loss_each():
+    x = torch.tensor([[[1.0], [0.1]], [[0.5], [0.1]]], requires_grad=True)
+    weight = torch.tensor([[[0.0], [300.0]]] * 2, requires_grad=True)
+    loss = kernels.cross_entropy(x, weight, torch.zeros(2, 2, requires_grad=True), torch.tensor([0, 1]))
+    assert loss.tolist() == pytest.approx([150.0, 75.0])

@@ -58,7 +58,7 @@ def test_a_value_given_twice_is_one_cell():
 
 @pytest.mark.parametrize("override", ["depth=3", "lr=0.5", "data.seed=1", "precision=fp32", "carry=false"])
 def test_whatever_decides_a_result_changes_the_fingerprint(override, monkeypatch):
-    monkeypatch.setattr(machine, "_has_bf16", lambda device: True)  # what `auto` then is, on any processor
+    monkeypatch.setattr(machine, "has_bf16", lambda device: True)  # what `auto` then is, on any processor
 
     def prints(*overrides):
         return [
@@ -125,7 +125,7 @@ def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path,
 
 
 def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_has_bf16", lambda device: True)
+    monkeypatch.setattr(machine, "has_bf16", lambda device: True)
 
     def planned(*overrides, study="s"):
         # Torch has an LSTM in bf16 only where the processor has bf16; it has the other layer everywhere.

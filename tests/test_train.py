@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, knobs_of
+from conftest import TINY, knobs_of, values_of
 from reference import ReferenceLM
 
 from ablate.data import Corpus, Windows, load_corpus
@@ -227,3 +230,34 @@ def test_a_validation_that_is_no_number_is_divergence_too(tmp_path, monkeypatch)
     outcome, _ = run(tmp_path, "windows=60", "valid_every=20")
     assert (outcome.status, outcome.windows) == ("DIVERGED", 40)
     assert (outcome.best_valid_nll, outcome.best_window, outcome.test_nll) == (2.0, 20, None)
+
+
+ALONE = """
+import importlib.abc, json, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        of_torch = {"sympy", "mpmath", "networkx", "jinja2", "markupsafe", "typing_extensions", "filelock", "fsspec"}
+        allowed = {"torch", "numpy", "ablate", *of_torch, *sys.stdlib_module_names}
+        if name.split(".")[0] not in allowed:
+            raise ModuleNotFoundError(name)
+import torch, numpy
+sys.meta_path.insert(0, Refuse())
+from pathlib import Path
+from ablate.config import parse
+from ablate.data import load_corpus
+from ablate.train import Checkpoints, Trial, fit
+knobs = parse(json.loads(sys.argv[1]))
+corpus = load_corpus(knobs.data)
+pack, folder = [Trial(knobs, 0), Trial(knobs, 1)], Path(sys.argv[2])
+for outcome in fit(pack, corpus, [lambda event, /, **values: 0] * 2, [Checkpoints(folder, "x")] * 2):
+    print(outcome.status, outcome.test_nll)
+"""
+
+
+def test_a_machine_with_torch_and_numpy_alone_trains(tmp_path):
+    values = json.dumps(values_of(*TINY, "test_weights=last"))
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, values, str(tmp_path)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["FINISHED"] * 2

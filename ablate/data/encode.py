@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from ablate.data.corpus import SPLITS, UNKNOWN, Corpus, Ids
 
@@ -55,7 +54,12 @@ def keep_commonest(name: str, interned: Interned, splits: Sequence[Ids], vocab_s
 
 def cache_folder() -> Path:
     """Where downloads and encodings are kept: $ABLATE_CACHE_DIR, or the user's cache folder."""
-    return Path(os.environ.get("ABLATE_CACHE_DIR") or platformdirs.user_cache_dir("ablate", appauthor=False))
+    if chosen := os.environ.get("ABLATE_CACHE_DIR"):
+        return Path(chosen)
+    # Late: a machine that only trains may have torch and numpy alone.
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("ablate", appauthor=False))
 
 
 def cached(key: str, build: Callable[[], Corpus]) -> Corpus:

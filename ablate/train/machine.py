@@ -23,7 +23,7 @@ def settle(knobs: Knobs) -> Knobs:
     """
     if knobs.device == "cuda" and not torch.cuda.is_available():
         raise KnobError("device=cuda: torch sees no CUDA device on this machine; use device=cpu, or device=auto")
-    bf16 = _has_bf16(choose_device(knobs.device))
+    bf16 = has_bf16(choose_device(knobs.device))
     if knobs.precision == "bf16" and not bf16:
         raise KnobError(
             "precision=bf16: this processor has no bf16 arithmetic and would be many times slower; use precision=fp32"
@@ -86,7 +86,8 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     probes: list[Callable[[], bool] | None] = [

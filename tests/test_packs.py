@@ -1,0 +1,261 @@
+"""Trials that train together end as they do alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import TINY, knobs_of, values_of
+from program import ablate, journals, start, wait_until
+
+from ablate.data import load_corpus
+from ablate.study import worker
+from ablate.study.cells import Job, make_cells
+from ablate.study.packs import make_packs
+from ablate.study.plan import make_plan
+from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
+from ablate.train import Checkpoints, Trial, fit
+from ablate.train import engine as engine_module
+
+# What a pack's members may differ in; a sixth of the windows below are clipped.
+MEMBERS = [
+    (0, []),
+    (1, []),
+    (0, ["dropout=0.4"]),
+    (2, ["dropout=0.1", "lr=0.5", "decay=4", "clip=null"]),
+    (0, ["lr=2.0", "clip=0.05", "test_weights=last", "embedding_std=0.1"]),
+    (0, ["optimizer=adam", "lr=0.01"]),
+]
+MODELS = {
+    "the better LSTM": ["model=better_lstm", "depth=2"],
+    "an untied LSTM": ["model=lstm", "depth=1", "embedding=6"],
+    "residual tanh layers": ["model=rnn", "depth=3", "residual=true"],
+}
+# In fp32, after 50 updates: sums of products are taken in another order, and the updates carry that on.
+TOLERANCE = 2e-4
+
+
+def trials_of(model, *overrides, members=MEMBERS):
+    common = [*TINY, *model, "optimizer=sgd", "lr=1.0", "clip=0.25", "dropout=0.2", "windows=50", "valid_every=10"]
+    return [Trial(knobs_of(*common, "precision=fp32", *own, *overrides), seed) for seed, own in members]
+
+
+def train(trials, folder, state_of=None, sink_of=None):
+    """Train as one pack; each trial's events and outcome, without what a clock decides."""
+    corpus = load_corpus(trials[0].knobs.data)
+    events = [[] for _ in trials]
+
+    def sink(into):
+        def take(event, /, **values):
+            into.append({"event": event, **values})
+            return len(into)
+
+        return take
+
+    checkpoints = [Checkpoints(folder / str(i), "x") for i in range(len(trials))]
+    for kept in checkpoints:
+        kept.folder.mkdir(parents=True, exist_ok=True)
+    states = None if state_of is None else [kept.newest(10**9, state_of)[0] for kept in checkpoints]
+    outcomes = fit(trials, corpus, [sink(into) for into in events], checkpoints, states)
+    clock = {"seconds": 0.0, "train_seconds": 0.0}
+    for event in (event for each in events for event in each):
+        event.pop("seconds"), event.pop("tokens_per_s", None)
+    return events, [replace(outcome, **clock) for outcome in outcomes]
+
+
+def assert_alike(pack, alone, tolerance=TOLERANCE):
+    for together, by_itself in zip(pack, alone, strict=True):
+        assert together.keys() == by_itself.keys()
+        for name, value in by_itself.items():
+            assert together[name] == (pytest.approx(value, rel=tolerance) if isinstance(value, float) else value), name
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_each_trial_of_a_pack_is_the_one_trained_alone(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "LOG_EVERY", 1)
+    trials = trials_of(model)
+    curves, outcomes = train(trials, tmp_path / "pack")
+    for number, trial in enumerate(trials):
+        (curve,), (outcome,) = train([trial], tmp_path / f"alone {number}")
+        assert len([e for e in curve if e["event"] == "train"]) == 50
+        assert_alike(curves[number], curve)
+        same = replace(outcome, best_valid_nll=0.0, valid_nll=0.0, test_nll=0.0, sample="")
+        assert replace(outcomes[number], best_valid_nll=0.0, valid_nll=0.0, test_nll=0.0, sample="") == same
+        assert outcomes[number].test_nll == pytest.approx(outcome.test_nll, rel=TOLERANCE)
+    assert len({round(outcome.test_nll, 4) for outcome in outcomes}) == len(trials), "they are six different trials"
+
+
+def test_a_trial_that_diverges_is_over_and_the_others_go_on_as_alone(tmp_path):
+    members = [MEMBERS[0], (1, ["lr=1e38", "clip=null"]), MEMBERS[2]]
+    trials = trials_of(MODELS["the better LSTM"], members=members)
+    curves, (first, bad, third) = train(trials, tmp_path / "pack")
+    assert (bad.status, bad.test_nll, bad.sample) == ("DIVERGED", None, "")
+    assert bad.diverged_at <= bad.windows == 10
+    assert curves[1][-1]["step"] == 10
+    _, (bad_alone,) = train(trials[1:2], tmp_path / "bad alone")
+    # Of numbers that overflow, the window in which they do is a matter of rounding.
+    assert replace(bad, diverged_at=0) == replace(bad_alone, diverged_at=0)
+    assert Checkpoints(tmp_path / "pack" / "1", "x").last()["window"] == 10
+    for together, trial in ((first, trials[0]), (third, trials[2])):
+        _, (alone,) = train([trial], tmp_path / "alone")
+        assert (together.status, together.test_nll) == ("FINISHED", pytest.approx(alone.test_nll, rel=TOLERANCE))
+
+
+def test_a_pack_in_which_all_diverge_ends(tmp_path):
+    trials = trials_of(MODELS["an untied LSTM"], "lr=1e38", "clip=null", members=[(0, []), (1, [])])
+    _, outcomes = train(trials, tmp_path)
+    assert [(outcome.status, outcome.windows) for outcome in outcomes] == [("DIVERGED", 10)] * 2
+
+
+def test_a_pack_goes_on_from_its_checkpoints_to_the_same_bits(tmp_path):
+    trials = trials_of(MODELS["the better LSTM"], "optimizer=adam", "lr=0.01", members=MEMBERS[:3])
+    curves, outcomes = train(trials, tmp_path)
+    rest, again = train(trials, tmp_path, state_of=40)
+    assert again == outcomes
+    assert [each[0]["step"] for each in rest] == [50] * 3
+    assert [each for curve in rest for each in curve] == [e for curve in curves for e in curve if e["step"] == 50]
+
+
+def test_what_a_pack_has_saved_goes_on_alone(tmp_path):
+    trials = trials_of(MODELS["the better LSTM"], members=MEMBERS[:3])
+    _, outcomes = train(trials, tmp_path)
+    for number, trial in enumerate(trials):
+        kept = Checkpoints(tmp_path / str(number), "x")
+        state, refused = kept.newest(10**9, 40)
+        assert (state["window"], refused) == (40, [])
+        corpus = load_corpus(trial.knobs.data)
+        (outcome,) = fit([trial], corpus, [lambda event, /, **values: 0], [kept], [state])
+        assert outcome.test_nll == pytest.approx(outcomes[number].test_nll, rel=TOLERANCE)
+
+
+def test_a_checkpoint_of_a_pack_is_no_larger_than_one_of_a_trial_alone(tmp_path):
+    trials = trials_of(MODELS["an untied LSTM"], members=[(seed, []) for seed in range(8)])
+    train(trials, tmp_path / "pack")
+    train(trials[:1], tmp_path / "alone")
+    sizes = [
+        sum(path.stat().st_size for path in (tmp_path / name / "0").glob("state-*.pt")) for name in ("pack", "alone")
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
+
+
+def test_seconds_are_a_share_of_the_pack(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(engine_module.time, "perf_counter", lambda: now[0])
+    window = engine_module.train_window
+    monkeypatch.setattr(engine_module, "train_window", lambda *a: (now.__setitem__(0, now[0] + 1.0), window(*a))[1])
+    trials = trials_of(MODELS["an untied LSTM"], members=MEMBERS[:2])
+    corpus = load_corpus(trials[0].knobs.data)
+    checkpoints = [Checkpoints(tmp_path, "x")] * 2
+    outcomes = fit(trials, corpus, [lambda event, /, **values: 0] * 2, checkpoints)
+    assert [(outcome.seconds, outcome.train_seconds) for outcome in outcomes] == [(25.0, 25.0)] * 2
+
+
+def plan_of(folder, *overrides, **levels):
+    jobs = [Job((), values_of(*TINY, *overrides, *(f"{k}={v}" for k, v in levels.items())))]
+    return make_plan(make_cells(jobs), Folder(folder), "s")
+
+
+def plans_of(folder, *settings):
+    return [planned for setting in settings for planned in plan_of(folder, *setting)]
+
+
+def seeds_of(packs):
+    return [[planned.trial.seed for planned in pack] for pack in packs]
+
+
+def test_seeds_and_cells_that_differ_in_numbers_alone_are_packed(tmp_path):
+    plan = plans_of(tmp_path, ["seeds=2", "pack=8"], ["dropout=0.5", "lr=0.1", "pack=8"], ["clip=null", "pack=8"])
+    assert [len(pack) for pack in make_packs(plan)] == [4]
+    shapes = ["depth=2"], ["tie=true"], ["batch=8"], ["windows=41"], ["data.seed=5"], ["rnn=tanh"], ["threads=2"]
+    plan = plans_of(tmp_path, *([*shape, "pack=8"] for shape in ([], *shapes)))
+    assert [len(pack) for pack in make_packs(plan)] == [1] * 8
+
+
+def test_a_pack_holds_as_many_as_asked_for_and_on_a_cpu_one_by_itself(tmp_path):
+    assert seeds_of(make_packs(plan_of(tmp_path, "seeds=5", "pack=2"))) == [[0, 1], [2, 3], [4]]
+    assert seeds_of(make_packs(plan_of(tmp_path, "seeds=3", "device=cpu"))) == [[0], [1], [2]]
+
+
+def test_auto_is_as_many_as_fit_into_a_cuda_device(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "seeds=40", "hidden=650", "embedding=650", "data.vocab_size=10000", "data.tokens=20000")
+    monkeypatch.setattr("ablate.study.packs.choose_device", lambda name: torch.device("cuda"))
+    for gib, largest in ((80, 32), (8, 8), (0.1, 1)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, gib=gib: (0, int(gib * 2**30)))
+        size = len(make_packs(plan)[0])
+        assert (size == 32) if largest == 32 else (1 <= size <= 2 * largest), gib
+
+
+def test_a_layer_that_cannot_be_packed_is_trained_alone(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "seeds=3", "pack=3")
+    monkeypatch.setattr("ablate.study.packs.can_pack", lambda rnn: False)
+    assert seeds_of(make_packs(plan)) == [[0], [1], [2]]
+
+
+def events_of(planned):
+    return last_attempt(read_events(planned.folder / JOURNAL)[0])
+
+
+def test_a_pack_that_fails_leaves_its_trials_to_be_trained_alone(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "seeds=3", "pack=3")
+    real = worker.fit
+
+    def fails_on_seed_1(trials, *rest):
+        if any(trial.seed == 1 for trial in trials):
+            raise MemoryError("seed 1 is too much")
+        return real(trials, *rest)
+
+    monkeypatch.setattr(worker, "fit", fails_on_seed_1)
+    assert worker.train(plan, "c") == [worker.ALONE] * 3
+    assert [worker.train([planned], "c") for planned in plan] == [[worker.TRAINED]] * 3
+    assert [status(events_of(planned)) for planned in plan] == ["FINISHED", "FAILED", "FINISHED"]
+
+
+def test_what_stands_or_is_busy_is_left_out_of_a_pack(tmp_path):
+    plan = plan_of(tmp_path, "seeds=3", "pack=3")
+    assert worker.train(plan[:1], "c") == [worker.TRAINED]
+    before = [path.read_bytes() for path in sorted(plan[0].folder.iterdir())]
+    lock = worker.FileLock(plan[2].folder / "lock", timeout=0)
+    plan[2].folder.mkdir(parents=True)
+    with lock:
+        assert worker.train(plan, "c") == [worker.STANDS, worker.TRAINED, worker.BUSY]
+    assert [path.read_bytes() for path in sorted(plan[0].folder.iterdir())] == before
+    assert not (plan[2].folder / JOURNAL).exists()
+
+
+def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
+    study = ["-m", *TINY, "dropout=0,0.3", "seeds=2", "tracking=off", "name=study", "model=better_lstm"]
+    folders = tmp_path / "pack", tmp_path / "alone"
+    for folder, pack in zip(folders, ("pack=4", "pack=1"), strict=True):
+        folder.mkdir()
+        code, _, err = ablate(*study, pack, folder=folder)
+        assert (code, err) == (0, "")
+    together, alone = (journals(folder) for folder in folders)
+    assert {path.name for path in together} == {path.name for path in alone}
+    by_name = {path.name: events for path, events in alone.items()}
+    for path, events in together.items():
+        assert events[0]["facts"]["pack"] == "4"
+        assert events[-1]["test_nll"] == pytest.approx(by_name[path.name][-1]["test_nll"], rel=TOLERANCE)
+    assert len({events[0]["process"] for events in together.values()}) == 1
+
+
+def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_path):
+    long = [*TINY, "model=better_lstm", "hidden=16", "windows=1500", "valid_every=300", "tracking=off", "seeds=2"]
+    process = start(["ablate", *long, "pack=2"], tmp_path)
+    wait_until(
+        lambda: [max(e.get("step", 0) for e in events) >= 400 for events in journals(tmp_path).values()] == [True] * 2
+    )
+    (pid,) = {e["process"].split(":")[1] for events in journals(tmp_path).values() for e in events if "process" in e}
+    os.kill(int(pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, err) == (0, ""), out
+    for events in journals(tmp_path).values():
+        assert [e["event"] for e in events if e["event"] not in ("train", "valid")] == [
+            "started",
+            "resumed",
+            "finished",
+        ]
+        assert math.isfinite(events[-1]["test_nll"])
