@@ -75,6 +75,21 @@ def _plain(number: float) -> str:
 
 
 @dataclass(frozen=True)
+class Auto:
+    """A number, or `auto`: the program chooses."""
+
+    number: Number
+
+    def range(self) -> str:
+        return f"auto, or {self.number.range()}"
+
+    def refusal(self, value: object) -> str | None:
+        if value == "auto" or self.number.refusal(value) is None:
+            return None
+        return f"must be {self.range()}; for example {self.number.good}"
+
+
+@dataclass(frozen=True)
 class Flag:
     """true or false."""
 
@@ -294,12 +309,14 @@ class Knobs:
     threads: int | None = knob(
         Number(int, 2, low=1, high=1024, optional=True), "CPU threads; null: one a physical core", decides=False
     )
-    workers: int = knob(
-        Number(int, 2, low=1, high=1024), "trials trained at a time, each in a process of its own", decides=False
+    workers: int | str = knob(
+        Auto(Number(int, 2, low=1, high=1024)),
+        "packs trained at a time, each in a process of its own; auto: as many as the cores and the memory are good for",
+        decides=False,
     )
-    pack: int | None = knob(
-        Number(int, 8, low=1, high=1024, optional=True),
-        "trials that differ in seeds and numbers alone, trained together as one program; null: as many as a CUDA "
+    pack: int | str = knob(
+        Auto(Number(int, 8, low=1, high=1024)),
+        "trials that differ in seeds and numbers alone, trained together as one program; auto: as many as a CUDA "
         "device holds, one on a CPU",
         decides=False,
     )

@@ -34,7 +34,7 @@ def knobs_of(size: Size, precision: str) -> Knobs:
             "epochs": None, "windows": 100, "carry": True, "valid_every": 100, "valid_spacing": "even",
             "eval_batch": 10, "eval_window": 35, "test_weights": "last", "train_tokens": None, "vocabulary": "full",
             "precision": precision, "sample_words": 0, "data": {"name": "ptb"}, "seed": 0, "seeds": 1,
-            "device": "auto", "threads": None, "workers": 1, "pack": None, "force": False, "plan": False,
+            "device": "auto", "threads": None, "workers": 1, "pack": 1, "force": False, "plan": False,
             "name": None, "runs": "runs", "reports": "reports", "tracking": {"enabled": False, "uri": None},
         }
     )  # fmt: skip

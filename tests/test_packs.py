@@ -12,11 +12,13 @@ import torch
 from conftest import TINY, knobs_of, values_of
 from program import ablate, journals, start, wait_until
 
+from ablate.config import KnobError
 from ablate.data import load_corpus
 from ablate.study import worker
 from ablate.study.cells import Job, make_cells
 from ablate.study.packs import make_packs
 from ablate.study.plan import make_plan
+from ablate.study.workers import best_workers, choose_workers
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 from ablate.train import Checkpoints, Trial, fit
 from ablate.train import engine as engine_module
@@ -259,3 +261,35 @@ def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_p
             "finished",
         ]
         assert math.isfinite(events[-1]["test_nll"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cores", "gib", "workers"),
+    [
+        (["seeds=6"], 4, 16, 4),
+        (["seeds=3"], 8, 16, 3),
+        (["seeds=6", "hidden=650", "embedding=650"], 8, 16, 4),
+        (["seeds=6", "hidden=650", "embedding=650"], 1, 16, 1),
+        (["seeds=6", "threads=4"], 8, 16, 2),
+        (["seeds=6"], 8, 1.6, 2),
+        (["seeds=6"], 8, 0.1, 1),
+        (["seeds=6", "pack=3"], 8, 16, 2),
+    ],
+)
+def test_as_many_workers_as_cores_memory_and_packs_are_good_for(tmp_path, overrides, cores, gib, workers):
+    plan = plan_of(tmp_path, "threads=null", "device=cpu", "workers=auto", *overrides)
+    assert best_workers(make_packs(plan), cores, gib * 2**30) == workers
+
+
+def test_a_number_of_workers_is_taken_as_it_is_and_other_values_are_refused(tmp_path):
+    assert choose_workers(make_packs(plan_of(tmp_path, "seeds=2", "workers=7"))) == 7
+    for knob in ("workers", "pack"):
+        for bad in ("0", "many", "1.5", "null"):
+            with pytest.raises(KnobError, match=rf"{knob}={bad}: must be auto, or a whole number at least 1"):
+                knobs_of(*TINY, f"{knob}={bad}")
+
+
+def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "seeds=6", "threads=null", "workers=auto")
+    monkeypatch.setattr("ablate.study.workers.choose_device", lambda name: torch.device("cuda"))
+    assert best_workers([[planned] for planned in plan], 8, 1e12) == 1

@@ -17,9 +17,10 @@ from rich.text import Text
 
 from ablate.data import Windows
 from ablate.study.cells import Study
+from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, corpus_of
-from ablate.study.pool import threads_of
 from ablate.study.view import FILE_WIDTH, describe_left_out
+from ablate.study.workers import choose_workers, threads_of
 from ablate.track.journal import JOURNAL, Journal
 from ablate.track.units import duration
 from ablate.train import Checkpoints
@@ -57,11 +58,13 @@ def show_plan(study: Study, plan: Sequence[PlannedTrial]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=FILE_WIDTH)
-    starts = {planned.fingerprint: goes_on_at(planned) for planned in plan if not planned.is_done}
-    speeds = measure([planned for planned in plan if not planned.is_done], plan[0].trial.knobs.workers)
+    to_train = [planned for planned in plan if not planned.is_done]
+    workers = choose_workers(make_packs(to_train))
+    starts = {planned.fingerprint: goes_on_at(planned) for planned in to_train}
+    speeds = measure(to_train, workers)
     seconds = {p.fingerprint: seconds_of(p, starts[p.fingerprint], speeds) for p in plan if not p.is_done}
     console.print(_table(plan, starts, seconds))
-    for line in _totals(study, plan, starts, seconds, {id(speed) for speed in speeds.values()}):
+    for line in _totals(study, plan, starts, seconds, workers, len({id(speed) for speed in speeds.values()})):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -222,15 +225,15 @@ def _totals(
     plan: Sequence[PlannedTrial],
     starts: Mapping[str, int],
     seconds: Mapping[str, float],
-    measured: set[int],
+    workers: int,
+    measured: int,
 ) -> list[str]:
-    workers = plan[0].trial.knobs.workers
     lines = [f"study {study.name}: {len(study.cells)} cells, {len(plan)} trials: {_counts(plan, starts)}"]
     lines += [f"note: {note}" for note in describe_left_out(study.left_out)]
     if seconds:
         work = sum(_work_left(planned, starts) for planned in plan if not planned.is_done)
         about = _about(wall_seconds(list(seconds.values()), workers))
-        shapes = f"{len(measured)} shape{'s' if len(measured) > 1 else ''} of model"
+        shapes = f"{measured} shape{'s' if measured > 1 else ''} of model"
         measured_now = f"{shapes} measured just now, as busy as this machine is"
         lines.append(f"about {about} with workers={workers}, by {work:.2g} operations and {measured_now}")
     lines.append("nothing was trained; without plan=true it starts")

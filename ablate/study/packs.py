@@ -42,17 +42,17 @@ def _size(planned: PlannedTrial) -> int:
     knobs = planned.trial.knobs
     if not can_pack(knobs.rnn):
         return 1
-    if knobs.pack is not None:
+    if isinstance(knobs.pack, int):
         return knobs.pack
     device = choose_device(knobs.device)
     if device.type != "cuda":
         return 1
     _, total = torch.cuda.mem_get_info(device)
-    return max(1, min(_MOST, int(_MEMORY * total / _bytes(planned))))
+    return max(1, min(_MOST, int(_MEMORY * total / bytes_of(planned))))
 
 
-def _bytes(planned: PlannedTrial) -> float:
-    """Of one trial on the device: parameters, gradients, two moments and a copy in the products' type; activations."""
+def bytes_of(planned: PlannedTrial) -> float:
+    """Memory of a trial: parameters, gradients, two moments, a copy in the products' type; and what a window keeps."""
     knobs = planned.trial.knobs
     tokens = max(knobs.batch * knobs.window, knobs.eval_batch * knobs.eval_window)
     # The logits, which become the gradient, and a copy; gates, cells and states of every layer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from ablate.study.plan import PlannedTrial
 from ablate.study.server import CONTEXT
 from ablate.study.view import View
 from ablate.study.worker import ALONE, BUSY, STANDS, start_worker, train
+from ablate.study.workers import threads_of
 from ablate.track.journal import JOURNAL, LOG, Journal, Tail
 
 _POLL_SECONDS = 0.2
@@ -118,12 +118,6 @@ class Pool:
 
     def _all_busy(self, waiting: deque[Sequence[PlannedTrial]]) -> bool:
         return all(self._view.progress.states[p.fingerprint] == "busy" for pack in waiting for p in pack)
-
-
-def threads_of(workers: int) -> int | None:
-    """Threads of each worker where `threads` does not say; None: what torch chooses by itself, which one worker has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return None if workers == 1 else max(1, cores // workers)
 
 
 def _how_it_died(exitcode: int | None) -> str:

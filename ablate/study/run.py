@@ -17,6 +17,7 @@ from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.view import describe_left_out, make_view
+from ablate.study.workers import choose_workers
 from ablate.track.journal import Event, Folder, Journal, replace_text
 from ablate.track.mirror import Mirror, tracking_uri
 from ablate.track.read import read_study
@@ -54,8 +55,9 @@ def run_study(study: Study) -> int:
                 if planned.is_done:
                     view.skipped(planned)
                     Checkpoints(planned.folder, planned.fingerprint).finish()  # where a kill came just before it
-            with Pool(knobs.workers, command, view) as pool:
-                pool.run(make_packs(planned for planned in plan if not planned.is_done))
+            packs = make_packs(planned for planned in plan if not planned.is_done)
+            with Pool(choose_workers(packs), command, view) as pool:
+                pool.run(packs)
         report = write_report(read_study(folder, name), Path(knobs.reports))
         if mirror is not None:
             mirror.attach(report.folder)

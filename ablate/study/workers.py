@@ -1,0 +1,59 @@
+"""How many packs are trained at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ablate.study.packs import bytes_of
+from ablate.study.plan import PlannedTrial
+from ablate.train.machine import choose_device
+
+# Measured on two cores (benchmarks/RESULTS.md): two processes of one thread each are 1.07 to 1.27 times as fast as one
+# process of two threads for layers of 100 units, and 0.91 times for 650, whose matrices then compete for the cache.
+_WIDE = 400  # units
+_OF_A_PROCESS = 600 * 2**20  # bytes that a worker needs besides its trials: torch, the text
+_MEMORY = 0.8  # share of the free memory that is counted on
+
+
+def choose_workers(packs: Sequence[Sequence[PlannedTrial]]) -> int:
+    """The number of worker processes: what `workers` says, or what this machine is good for."""
+    if not packs:
+        return 1
+    asked = packs[0][0].trial.knobs.workers
+    return asked if isinstance(asked, int) else best_workers(packs, cores(), free_memory())
+
+
+def best_workers(packs: Sequence[Sequence[PlannedTrial]], cores: int, memory: float) -> int:
+    """As many as have a core each, or two where layers are wide; no more than there are packs, or than fit into memory.
+
+    A CUDA device has one, because packs fill it. `memory`: free bytes.
+    """
+    knobs = [pack[0].trial.knobs for pack in packs]
+    if any(choose_device(k.device).type == "cuda" for k in knobs):
+        return 1
+    threads = max(k.threads or (2 if k.hidden >= _WIDE else 1) for k in knobs)
+    largest = max(len(pack) * bytes_of(pack[0]) for pack in packs)
+    fit = int(_MEMORY * memory / (_OF_A_PROCESS + largest))
+    return max(1, min(len(packs), cores // threads, fit))
+
+
+def threads_of(workers: int) -> int | None:
+    """Threads of each worker where `threads` does not say; None: what torch chooses by itself, which one worker has."""
+    return None if workers == 1 else max(1, cores() // workers)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> float:
+    """Bytes that can be had without swapping; infinite where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return float("inf")
+    found = dict(line.split(":", 1) for line in lines)
+    return 1024.0 * int(found["MemAvailable"].split()[0]) if "MemAvailable" in found else float("inf")
