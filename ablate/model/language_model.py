@@ -46,7 +46,8 @@ class RecurrentLM(nn.Module):
     ) -> None:
         super().__init__()
         layer = RECURRENT_LAYERS.load(rnn)
-        self.embedding = nn.Embedding(vocabulary, embedding)
+        # `initialize` draws the values; torch's own, on the device where plans take sizes, import its compiler.
+        self.embedding = nn.Embedding(vocabulary, embedding, _weight=torch.empty(vocabulary, embedding))
         self.layers = nn.ModuleList(layer(embedding if i == 0 else hidden, hidden) for i in range(depth))
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(depth + 1))
         self.output = nn.Linear(hidden, vocabulary)

@@ -6,11 +6,13 @@ import re
 import shlex
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablate.config import KnobError
-from ablate.report import Report, write_report
 from ablate.study.cells import Cell, Study
 from ablate.study.estimate import show_plan
 from ablate.study.packs import make_packs
@@ -20,8 +22,10 @@ from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
 from ablate.track.journal import Event, Folder, Journal, replace_text
 from ablate.track.mirror import Mirror, tracking_uri
-from ablate.track.read import read_study
 from ablate.train import Checkpoints
+
+if TYPE_CHECKING:
+    from ablate.report import Report
 
 
 def run_study(study: Study) -> int:
@@ -47,6 +51,8 @@ def run_study(study: Study) -> int:
     mirror = Mirror(folder, knobs.tracking.uri, launched, view.note) if knobs.tracking.enabled else None
     if mirror is not None:
         mirror.start()
+    # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
+    threading.Thread(target=import_module, args=["ablate.report"], daemon=True).start()
     try:
         with view:
             for note in describe_left_out(study.left_out):
@@ -58,7 +64,7 @@ def run_study(study: Study) -> int:
             packs = make_packs(planned for planned in plan if not planned.is_done)
             with Pool(choose_workers(packs), command, view) as pool:
                 pool.run(packs)
-        report = write_report(read_study(folder, name), Path(knobs.reports))
+        report = _report(folder, name, Path(knobs.reports))
         if mirror is not None:
             mirror.attach(report.folder)
     finally:  # also when a user stops the study
@@ -66,6 +72,13 @@ def run_study(study: Study) -> int:
             view.note("MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up")
     view.summary(report, _how_to_browse(folder, knobs.tracking.uri, mirror.page()) if mirror is not None else None)
     return _exit_code(report)
+
+
+def _report(folder: Folder, name: str, reports: Path) -> Report:
+    from ablate.report import write_report
+    from ablate.track.read import read_study
+
+    return write_report(read_study(folder, name), reports)
 
 
 def _check_reports(folder: Path) -> None:

@@ -6,18 +6,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ablate.report import Report
 from ablate.study.cells import LeftOut
 from ablate.study.plan import PlannedTrial
 from ablate.track.journal import Event
 from ablate.track.units import duration, perplexity
+
+if TYPE_CHECKING:
+    from ablate.report import Report
 
 _ROWS_SHOWN = 24
 _NAMES_SHOWN = 10
