@@ -44,7 +44,7 @@ def ablate(*arguments, folder, timeout=240, **environment):
     return process.returncode, out, err
 
 
-def inside(*arguments, folder):
+def inside(*arguments, folder, main=main):
     """What `ablate` gives, from the same main() in this process: torch and pandas are imported once for many tests.
 
     Its workers are processes as ever. For tests of what is planned, trained and said, not of the process itself.
@@ -64,7 +64,10 @@ def inside(*arguments, folder):
         try:
             main()
         except SystemExit as ended:
-            code = ended.code
+            code = ended.code or 0
+            if isinstance(code, str):  # what Python itself does with a message
+                err.write(f"{code}\n")
+                code = 1
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -16,7 +16,7 @@ import pytest
 from conftest import TINY, knobs_of, values_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from program import ROOT, ablate, wait_until
+from program import ROOT, ablate, inside, wait_until
 
 from ablate.config import KnobError
 from ablate.data import load_corpus, ptb
@@ -56,7 +56,7 @@ def test_a_bad_value_is_one_line_and_trains_nothing(overrides, message, tmp_path
 
 
 def test_cells_given_twice_are_trained_once(tmp_path):
-    code, out, _ = ablate("-m", *THREE_WINDOWS, "depth=1,1,1", "model=lstm,lstm", folder=tmp_path)
+    code, out, _ = inside("-m", *THREE_WINDOWS, "depth=1,1,1", "model=lstm,lstm", folder=tmp_path)
     assert code == 0
     assert "1 cells, 1 trials" in out
     assert len(list(tmp_path.glob("runs/trials/*"))) == 1
