@@ -13,7 +13,7 @@ from conftest import TINY, knobs_of, values_of
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from program import ROOT, ablate, inside, journals
+from program import ROOT, inside, journals
 
 from ablate.__main__ import compose_jobs, conf_folder, plain
 from ablate.config import KnobError

@@ -91,9 +91,15 @@ def _empty_store(empty_store):
     EMPTY = empty_store
 
 
-def mirrored(folder, *launches):
+def prepared(folder):
+    """A runs folder with a store that nothing is in yet."""
+    folder.root.mkdir(parents=True, exist_ok=True)
     if not folder.database().exists():
         shutil.copy(EMPTY, folder.database())
+
+
+def mirrored(folder, *launches):
+    prepared(folder)
     for launch in launches:
         Mirror(folder, None, launch, print).sync()
     return Store(f"sqlite:///{folder.database()}")
@@ -119,6 +125,7 @@ def artifacts(folder, name):
 def study(tmp_path_factory):
     """A real study of four trials."""
     folder = tmp_path_factory.mktemp("study")
+    prepared(Folder(folder / "runs"))
     done = ablate("-m", "depth=1,2", "seeds=2", *TINY, "name=real", folder=folder)
     assert done[0] == 0, done
     return folder
@@ -171,8 +178,9 @@ def test_a_report_needs_a_copied_store_alone_neither_journals_nor_torch_nor_hydr
 
 
 def test_a_study_that_was_killed_is_the_same_from_both_sources_after_the_next_start(tmp_path):
-    process = start(["ablate", *TINY, "windows=100000", "name=dies"], tmp_path)
     folder = Folder(tmp_path / "runs")
+    prepared(folder)
+    process = start(["ablate", *TINY, "windows=100000", "name=dies"], tmp_path)
     wait_until(lambda: artifacts(folder, JOURNAL))
     wait_until(lambda: len(read_study(folder, "dies").curves) > 100)
     kill_tree(process)
@@ -198,8 +206,7 @@ def test_a_study_with_a_cell_that_failed_is_the_same_from_both_sources(tmp_path)
     info.mkdir()
     (info / "METADATA").write_text("Name: mylayers\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[ablate.rnn]\nraises = mylayers:Raises\n")
-    (tmp_path / "runs").mkdir()
-    shutil.copy(EMPTY, tmp_path / "runs")
+    prepared(Folder(tmp_path / "runs"))
     ablate("-m", "rnn=raises,tanh", *TINY, "name=s", folder=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     journals = read_study(Folder(tmp_path / "runs"), "s")
     assert list(journals.trials["status"]) == ["FAILED", "FINISHED"]
