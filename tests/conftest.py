@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,11 @@ TINY = [
 
 def values_of(*overrides: str) -> dict:
     """The plain values that overrides resolve to."""
+    return deepcopy(_composed(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("config", overrides=list(overrides))
     return OmegaConf.to_container(config, resolve=True)
@@ -45,6 +52,16 @@ def program_or_skip(*names: str, package: str) -> str:
     if os.environ.get("ABLATE_TESTS_SKIP_NOTHING"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A store as MLflow makes it, which takes seconds: one to copy where its making is not what is tested."""
+    from ablate.track.mirror import create_database
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    create_database(path)
+    return path
 
 
 @pytest.fixture(autouse=True)

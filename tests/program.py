@@ -1,14 +1,19 @@
-"""The real program in a process group of its own: started, watched, killed."""
+"""The real program in a process group of its own: started, watched, killed; or within the tests' process."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
+
+from ablate.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,6 +42,36 @@ def ablate(*arguments, folder, timeout=240, **environment):
     process = start(["ablate", *arguments], folder, **environment)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
+
+
+def inside(*arguments, folder, main=main):
+    """What `ablate` gives, from the same main() in this process: torch and pandas are imported once for many tests.
+
+    Its workers are processes as ever. For tests of what is planned, trained and said, not of the process itself.
+    """
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    with ExitStack() as stack:
+        for context in (
+            chdir(folder),
+            mock.patch("multiprocessing.process.ORIGINAL_DIR", str(folder)),  # where workers start
+            mock.patch.object(sys, "argv", ["ablate", *arguments]),
+            mock.patch.dict(os.environ),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            stack.enter_context(context)
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+            if isinstance(code, str):  # what Python itself does with a message
+                err.write(f"{code}\n")
+                code = 1
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return code, out.getvalue(), err.getvalue()
 
 
 def journals(folder):

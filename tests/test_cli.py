@@ -11,7 +11,9 @@ import sys
 import pandas as pd
 import pytest
 from conftest import TINY
-from program import ROOT, ablate, start
+from program import ROOT, ablate, inside, start
+
+from ablate.report import __main__ as report_main
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +103,8 @@ def test_mlflow_and_the_journal_say_the_same(study):
 def test_a_report_is_written_again_from_what_was_recorded_to_the_same_bytes(study):
     folder, *_ = study
     before = {p.name: p.read_bytes() for p in (folder / "reports" / "depth-tie").iterdir()}
-    process = start(["ablate.report"], folder)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
+    code, out, err = inside(folder=folder, main=report_main.main)
+    assert (code, err) == (0, "")
     assert "report: reports/depth-tie/index.html" in out
     assert {p.name: p.read_bytes() for p in (folder / "reports" / "depth-tie").iterdir()} == before
 
@@ -144,7 +145,7 @@ def test_a_users_mistake_is_one_line_and_a_code_before_anything_is_trained(argum
 
 
 def test_one_configuration_needs_no_multirun_flag_and_may_track_nothing(tmp_path):
-    code, out, _ = ablate("model=rnn", "tracking=off", "seeds=2", *TINY, folder=tmp_path)
+    code, out, _ = inside("model=rnn", "tracking=off", "seeds=2", *TINY, folder=tmp_path)
     assert code == 0
     assert "study rnn: 1 cells, 2 trials" in out
     assert "mlflow" not in out

@@ -13,7 +13,7 @@ from conftest import TINY, knobs_of, values_of
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from program import ROOT, ablate, journals
+from program import ROOT, inside, journals
 
 from ablate.__main__ import compose_jobs, conf_folder, plain
 from ablate.config import KnobError
@@ -313,9 +313,9 @@ def test_every_preset_of_a_study_is_tested():
     assert {path.stem for path in (conf_folder() / "study").glob("*.yaml")} == {*PRESETS}
 
 
-def planned(*arguments, folder, **environment):
+def planned(*arguments, folder):
     """Cell → state, and the lines after the table, as plan=true prints them."""
-    code, out, err = ablate(*arguments, "plan=true", folder=folder, **environment)
+    code, out, err = inside(*arguments, "plan=true", folder=folder)
     assert (code, err) == (0, "")
     rows = [[text.strip() for text in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     return {row[0]: row[2] for row in rows}, out.splitlines()[len(rows) + 4 :]
@@ -351,9 +351,9 @@ def test_a_component_of_ones_own_may_stand_in_a_preset_of_ones_own(tmp_path):
 
 
 def test_a_plan_tells_what_is_done_what_goes_on_and_what_is_left(tmp_path):
-    assert ablate("depth=1", "tracking=off", *TINY, folder=tmp_path)[0] == 0
+    assert inside("depth=1", "tracking=off", *TINY, folder=tmp_path)[0] == 0
     folders = set(journals(tmp_path))
-    assert ablate("depth=2", "tracking=off", *TINY, "windows=40", folder=tmp_path)[0] == 0
+    assert inside("depth=2", "tracking=off", *TINY, "windows=40", folder=tmp_path)[0] == 0
     (second,) = set(journals(tmp_path)) - folders
     journal = second / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
@@ -370,7 +370,7 @@ def test_a_plan_tells_what_is_done_what_goes_on_and_what_is_left(tmp_path):
 
 def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(tmp_path):
     arguments = ["-m", "+study=leave_one_out", *TINY, "tracking=off", 'design.exclude=["tie=true & dropout=0"]']
-    code, out, err = ablate(*arguments, folder=tmp_path)
+    code, out, err = inside(*arguments, folder=tmp_path)
     assert (code, err) == (0, "")
     assert "note: left out, tie=true & dropout=0: without dropout" in out
     (line,) = (tmp_path / "runs/studies/leave_one_out.jsonl").read_text().splitlines()
@@ -413,7 +413,7 @@ def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(
     ],
 )
 def test_a_newcomers_mistake_is_one_line_and_a_code_before_anything_is_trained(arguments, message, tmp_path):
-    code, out, err = ablate(*arguments, folder=tmp_path)
+    code, out, err = inside(*arguments, folder=tmp_path)
     assert (code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1
     assert message in err
@@ -422,7 +422,7 @@ def test_a_newcomers_mistake_is_one_line_and_a_code_before_anything_is_trained(a
 
 @pytest.mark.parametrize("choice", ["hydra/sweeper=basic", "hydra/launcher=basic"])
 def test_hydras_own_sweeper_and_launcher_work_as_ever_for_a_grid(choice, tmp_path):
-    code, _, _ = ablate("-m", "depth=1,2", choice, "tracking=off", *TINY, folder=tmp_path)
+    code, _, _ = inside("-m", "depth=1,2", choice, "tracking=off", *TINY, folder=tmp_path)
     assert code == 0
     assert sorted(events[0]["knobs"]["depth"] for events in journals(tmp_path).values()) == [1, 2]
 

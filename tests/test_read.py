@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY
 from mlflow import MlflowClient
 from pandas.testing import assert_frame_equal
-from program import ROOT, ablate, kill_tree, start, wait_until
+from program import ROOT, ablate, inside, kill_tree, start, wait_until
 
 import ablate as package
 from ablate.config import KnobError
@@ -23,7 +23,7 @@ from ablate.report import __main__ as report_main
 from ablate.report import write_report
 from ablate.track import store as store_module
 from ablate.track.journal import JOURNAL, Folder, Journal, replace_text
-from ablate.track.mirror import Mirror, create_database
+from ablate.track.mirror import Mirror
 from ablate.track.process import this_process
 from ablate.track.read import Results, open_source, read_studies, read_study
 from ablate.track.store import LAUNCH, LAUNCHED, Store
@@ -86,17 +86,20 @@ def write(journal, configuration, trial, end):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def empty_store(tmp_path_factory):
-    """MLflow takes seconds to make a store: one is made, and copied."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    create_database(path)
+def _empty_store(empty_store):
     global EMPTY
-    EMPTY = path
+    EMPTY = empty_store
+
+
+def prepared(folder):
+    """A runs folder with a store that nothing is in yet."""
+    folder.root.mkdir(parents=True, exist_ok=True)
+    if not folder.database().exists():
+        shutil.copy(EMPTY, folder.database())
 
 
 def mirrored(folder, *launches):
-    if not folder.database().exists():
-        shutil.copy(EMPTY, folder.database())
+    prepared(folder)
     for launch in launches:
         Mirror(folder, None, launch, print).sync()
     return Store(f"sqlite:///{folder.database()}")
@@ -122,6 +125,7 @@ def artifacts(folder, name):
 def study(tmp_path_factory):
     """A real study of four trials."""
     folder = tmp_path_factory.mktemp("study")
+    prepared(Folder(folder / "runs"))
     done = ablate("-m", "depth=1,2", "seeds=2", *TINY, "name=real", folder=folder)
     assert done[0] == 0, done
     return folder
@@ -174,12 +178,13 @@ def test_a_report_needs_a_copied_store_alone_neither_journals_nor_torch_nor_hydr
 
 
 def test_a_study_that_was_killed_is_the_same_from_both_sources_after_the_next_start(tmp_path):
-    process = start(["ablate", *TINY, "windows=100000", "name=dies"], tmp_path)
     folder = Folder(tmp_path / "runs")
+    prepared(folder)
+    process = start(["ablate", *TINY, "windows=100000", "name=dies"], tmp_path)
     wait_until(lambda: artifacts(folder, JOURNAL))
     wait_until(lambda: len(read_study(folder, "dies").curves) > 100)
     kill_tree(process)
-    assert ablate(*TINY, "name=lives", folder=tmp_path)[0] == 0
+    assert inside(*TINY, "name=lives", folder=tmp_path)[0] == 0
     journals = read_study(folder, "dies")
     assert list(journals.trials["status"]) == ["UNFINISHED"]
     assert len(journals.curves) > 100
@@ -201,6 +206,7 @@ def test_a_study_with_a_cell_that_failed_is_the_same_from_both_sources(tmp_path)
     info.mkdir()
     (info / "METADATA").write_text("Name: mylayers\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[ablate.rnn]\nraises = mylayers:Raises\n")
+    prepared(Folder(tmp_path / "runs"))
     ablate("-m", "rnn=raises,tanh", *TINY, "name=s", folder=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     journals = read_study(Folder(tmp_path / "runs"), "s")
     assert list(journals.trials["status"]) == ["FAILED", "FINISHED"]

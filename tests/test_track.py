@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 
 import pandas as pd
 import pytest
@@ -65,8 +66,16 @@ def journal_of(folder):
     return Journal(folder.trial(PRINT) / JOURNAL)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _empty_store(empty_store):
+    global EMPTY
+    EMPTY = empty_store
+
+
 def mirror(folder, study="s"):
     notes = []
+    if not folder.database().exists():
+        shutil.copy(EMPTY, folder.database())
     made = Mirror(folder, None, launch(study), notes.append)
     made.start()
     complete = made.close()

@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 from conftest import TINY
-from program import ROOT, ablate, journals
+from program import ROOT, ablate, inside, journals
 
 LAYERS = """
 import ctypes, os, sys, torch
@@ -120,7 +120,7 @@ def test_what_diverged_stands_and_what_failed_is_tried_again(study):
 
 def test_absurd_learning_rates_diverge_or_are_infinite_and_the_others_stand(tmp_path):
     arguments = ["-m", *TINY, "lr=0.01,1e9,1e38", "optimizer=sgd", "clip=null", "embedding_std=1e9", "tracking=off"]
-    code, out, err = ablate(*arguments, folder=tmp_path)
+    code, out, err = inside(*arguments, folder=tmp_path)
     assert (code, err) == (1, "")
     assert "lr=1e+38 · seed 0: DIVERGED at window" in out
     assert "lr=1000000000.0 · seed 0: valid inf" in out

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from conftest import TINY
-from program import ROOT, ablate, journals, start
+from program import ROOT, inside, journals, start
 
 STUDY = [*TINY, "windows=80", "tracking=off"]
 _PRIVATE_MOUNTS = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -70,12 +70,12 @@ def test_a_read_only_runs_folder_is_one_line_before_anything_trains(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_costs_the_log_alone(tmp_path):
-    assert ablate(*STUDY, folder=tmp_path)[0] == 0
+    assert inside(*STUDY, folder=tmp_path)[0] == 0
     (trial,) = journals(tmp_path)
     log = trial / "trial.log"
     log.unlink()
     log.symlink_to("/dev/full")
-    code, out, err = ablate(*STUDY, "force=true", folder=tmp_path)
+    code, out, err = inside(*STUDY, "force=true", folder=tmp_path)
     assert (code, err) == (0, "")
     assert "lstm · seed 0: valid" in out
 

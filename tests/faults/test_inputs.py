@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 from conftest import TINY, knobs_of, values_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from program import ROOT, ablate, wait_until
+from program import ROOT, ablate, inside
 
 from ablate.config import KnobError
 from ablate.data import load_corpus, ptb
@@ -56,7 +57,7 @@ def test_a_bad_value_is_one_line_and_trains_nothing(overrides, message, tmp_path
 
 
 def test_cells_given_twice_are_trained_once(tmp_path):
-    code, out, _ = ablate("-m", *THREE_WINDOWS, "depth=1,1,1", "model=lstm,lstm", folder=tmp_path)
+    code, out, _ = inside("-m", *THREE_WINDOWS, "depth=1,1,1", "model=lstm,lstm", folder=tmp_path)
     assert code == 0
     assert "1 cells, 1 trials" in out
     assert len(list(tmp_path.glob("runs/trials/*"))) == 1
@@ -239,14 +240,16 @@ def test_two_downloads_at_once_both_end_with_the_whole_file(mirror):
     assert len(found) == 4
 
 
-def test_a_value_from_the_environment_is_used_and_not_recorded(tmp_path):
+def test_a_value_from_the_environment_is_used_and_not_recorded(empty_store, tmp_path):
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_store, tmp_path / "runs")
     path = tmp_path / "hunter2.txt"
     path.write_text(GOOD_LINE * 60)
     arguments = [*(t for t in THREE_WINDOWS if not t.startswith("data")), "data=text", "data.path=${oc.env:SECRET}"]
     arguments = [argument for argument in arguments if not argument.startswith("tracking")]
     code, _, err = ablate(*arguments, folder=tmp_path, SECRET=str(path))
     assert (code, err) == (0, "")
-    wait_until(lambda: (tmp_path / "runs" / "mlflow.db").exists())
+    assert any((tmp_path / "runs" / "artifacts").iterdir())
     holding = [
         file
         for place in ("runs", "reports")

@@ -11,7 +11,7 @@ import time
 import pandas as pd
 import pytest
 from conftest import TINY
-from program import ablate, journals, kill_tree, start, wait_until
+from program import ablate, inside, journals, kill_tree, start, wait_until
 
 from ablate.track.journal import last_attempt
 
@@ -66,7 +66,7 @@ def group_lives(group):
 
 
 def ends_as_if_undisturbed(folder, undisturbed):
-    code, out, err = ablate(*KILLED, folder=folder)
+    code, out, err = inside(*KILLED, folder=folder)
     assert (code, err) == (0, "")
     assert results(folder) == results(undisturbed)
     assert weights(folder).items() >= weights(undisturbed).items()
@@ -150,7 +150,7 @@ def test_killed_at_random_again_and_again_a_study_ends_with_the_same_table(tmp_p
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
-    assert ablate(*grid, folder=undisturbed)[0] == 0
+    assert inside(*grid, folder=undisturbed)[0] == 0
     rng = random.Random(0)
     for _ in range(4):
         process = start(["ablate", *grid], killed)

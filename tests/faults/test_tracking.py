@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,9 +21,10 @@ from conftest import TINY
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from pandas.testing import assert_frame_equal
-from program import ROOT, ablate, journals, kill_tree, start, wait_until
+from program import ROOT, inside, journals, kill_tree, start, wait_until
 
 from ablate.config import KnobError
+from ablate.track import __main__ as track_main
 from ablate.track import journal as journal_module
 from ablate.track import mirror as mirror_module
 from ablate.track.journal import JOURNAL, Folder, Journal
@@ -202,16 +204,15 @@ def test_the_same_study_launched_twice_at_once_is_in_mlflow_once(tmp_path):
 def test_training_goes_on_while_the_server_does_not_and_sync_replays_it_once(behaviour, proxy, tmp_path):
     proxy.behaviour = behaviour
     arguments = [*TINY, f"name=sync-{behaviour}", "tracking=server", f"tracking.uri={uri(proxy)}"]
-    code, out, err = ablate(*arguments, folder=tmp_path, MLFLOW_HTTP_REQUEST_TIMEOUT="2")
+    code, out, err = inside(*arguments, folder=tmp_path)
     assert (code, err) == (0, "")
     assert "note: MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up" in out
     (events,) = journals(tmp_path).values()
     assert events[-1]["event"] == "finished"
     proxy.behaviour = "good"
     for _ in range(2):
-        process = start(["ablate.track", "sync", "--uri", uri(proxy)], tmp_path)
-        out, err = process.communicate(timeout=120)
-        assert (process.returncode, out, err) == (0, f"sync-{behaviour}: done\n", "")
+        synced = inside("sync", "--uri", uri(proxy), folder=tmp_path, main=track_main.main)
+        assert synced == (0, f"sync-{behaviour}: done\n", "")
         parents, children, points = runs_of(uri(proxy), f"sync-{behaviour}")
         assert (len(parents), len(children)) == (1, 1)
         assert set(points.values()) == {1}
@@ -277,9 +278,15 @@ def test_runs_of_a_study_that_was_killed_end_as_killed_at_the_next_start(tmp_pat
     kill_tree(process)
     parents, children, _ = runs_of(store, "dies")
     assert [run.info.status for run in (*parents, *children)] == ["RUNNING", "RUNNING"]
-    assert ablate(*TINY, "name=lives", folder=tmp_path)[0] == 0
+    assert inside(*TINY, "name=lives", folder=tmp_path)[0] == 0
     parents, children, _ = runs_of(store, "dies")
     assert [run.info.status for run in (*parents, *children)] == ["KILLED", "KILLED"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _empty_store(empty_store):
+    global EMPTY
+    EMPTY = empty_store
 
 
 def finished_trial(folder, study="s"):
@@ -293,6 +300,8 @@ def finished_trial(folder, study="s"):
 
 
 def synced(folder):
+    if not folder.database().exists():
+        shutil.copy(EMPTY, folder.database())
     mirror = Mirror(folder, None, LAUNCH, print)
     mirror.sync()
     return f"sqlite:///{folder.database()}"
@@ -388,6 +397,8 @@ def test_a_process_is_known_by_its_start_not_by_its_number_alone():
 def test_the_command_to_browse_serves_this_machine_alone(tmp_path):
     done = subprocess.run([sys.executable, "-m", "mlflow", "ui", "--help"], capture_output=True, text=True, check=True)
     assert "127.0.0.1" in done.stdout
-    _, out, _ = ablate(*TINY, folder=tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.copy(EMPTY, tmp_path / "runs")
+    _, out, _ = inside(*TINY, folder=tmp_path)
     assert "then open http://127.0.0.1:5000/" in out
     assert "--host" not in out
