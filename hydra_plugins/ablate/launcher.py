@@ -15,16 +15,16 @@ from omegaconf import DictConfig
 
 
 @dataclass
-class StudyLauncherConf:
-    """Config of `hydra/launcher=study`."""
+class PoolLauncherConf:
+    """Config of `hydra/launcher=pool`."""
 
-    _target_: str = "hydra_plugins.ablate.launcher.StudyLauncher"
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="study", node=StudyLauncherConf, provider="ablate")
+    _target_: str = "hydra_plugins.ablate.launcher.PoolLauncher"
 
 
-class StudyLauncher(Launcher):
+ConfigStore.instance().store(group="hydra/launcher", name="pool", node=PoolLauncherConf, provider="ablate")
+
+
+class PoolLauncher(Launcher):
     """Composes every job, then runs them as one study: all are checked before the first is trained."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

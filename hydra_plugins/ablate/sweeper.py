@@ -14,7 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-_OURS = "hydra_plugins.ablate.launcher.StudyLauncher"
+_OURS = "hydra_plugins.ablate.launcher.PoolLauncher"
 
 
 @dataclass
