@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ablate.config import KJV
 from ablate.data import load_corpus
-from benchmarks.common import Table, alternate, run, spread
+from benchmarks.common import Table, alternate, precisions_of, run, spread
 from benchmarks.throughput import commit
 
 _GRID = ["-m", "depth=1,2,4", "tie=true,false"]  # README's first command
@@ -26,10 +26,11 @@ def study(peer: Path, rounds: int) -> Table:
         _write_text(text)
         contestants: dict[str, Callable[[], float]] = {
             "ablate": lambda: _ours(),
-            "ablate, fp32": lambda: _ours("precision=fp32"),
             "shell loop over word_language_model": lambda: _shell_loop(peer, text),
             "ablate, hydra/launcher=basic": lambda: _ours("hydra/launcher=basic"),
         }
+        if "bf16" in precisions_of("cpu"):
+            contestants["ablate, fp32"] = lambda: _ours("precision=fp32")
         if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is not None:
             contestants["ablate, hydra/launcher=joblib"] = lambda: _ours("hydra/launcher=joblib")
         times = alternate(contestants, rounds)

@@ -216,6 +216,49 @@ def test_a_pack_that_fails_leaves_its_trials_to_be_trained_alone(tmp_path, monke
     assert [status(events_of(planned)) for planned in plan] == ["FINISHED", "FAILED", "FINISHED"]
 
 
+def killed_after(plan, windows, monkeypatch):
+    """Train a pack until a kill comes after so many windows; a killed process writes no end."""
+    window, done = engine_module.train_window, []
+
+    def kill(*arguments):
+        done.append(1)
+        if len(done) > windows:
+            raise KeyboardInterrupt
+        return window(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "train_window", kill)
+        worker.train(plan, "c")
+    for planned in plan:
+        journal = planned.folder / JOURNAL
+        journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"failed"' not in line))
+
+
+def resumed_at(plan):
+    return [[e["window"] for e in events_of(planned) if e["event"] == "resumed"] for planned in plan]
+
+
+def test_a_pack_killed_between_two_checkpoints_goes_on_from_the_last_that_all_have(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "seeds=2", "pack=2", "windows=80")
+    killed_after(plan, 50, monkeypatch)
+    (latest,) = plan[1].folder.glob("state-0000000040-*.pt")
+    latest.unlink()
+    assert worker.train(plan, "c") == [worker.TRAINED] * 2
+    assert resumed_at(plan) == [[20], [20]]
+    undisturbed = plan_of(tmp_path / "undisturbed", "seeds=2", "pack=2", "windows=80")
+    worker.train(undisturbed, "c")
+    assert [events_of(p)[-1]["test_nll"] for p in plan] == [events_of(p)[-1]["test_nll"] for p in undisturbed]
+
+
+def test_trials_that_have_not_come_equally_far_go_on_alone_and_lose_nothing(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "seeds=2", "pack=2", "windows=80")
+    killed_after(plan[:1], 50, monkeypatch)
+    killed_after(plan[1:], 10, monkeypatch)
+    assert worker.train(plan, "c") == [worker.ALONE] * 2
+    assert [worker.train([planned], "c") for planned in plan] == [[worker.TRAINED]] * 2
+    assert resumed_at(plan) == [[40], [0]]
+
+
 def test_what_stands_or_is_busy_is_left_out_of_a_pack(tmp_path):
     plan = plan_of(tmp_path, "seeds=3", "pack=3")
     assert worker.train(plan[:1], "c") == [worker.TRAINED]

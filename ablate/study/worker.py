@@ -117,14 +117,13 @@ def _train(pack: Sequence[PlannedTrial], command: str) -> str:
 def _newest(
     checkpoints: Sequence[Checkpoints], journals: Sequence[Journal]
 ) -> tuple[list[Payload | None], list[list[str]]]:
-    """Each trial's newest state, or the one before it where others of the pack were not saved as late."""
-    found, refused = zip(*(c.newest(j.size()) for c, j in zip(checkpoints, journals, strict=True)), strict=True)
-    earliest = min(0 if state is None else int(state["window"]) for state in found)
-    at_earliest = [
-        state if state is None or state["window"] == earliest else kept.newest(journal.size(), earliest)[0]
-        for state, kept, journal in zip(found, checkpoints, journals, strict=True)
-    ]
-    return at_earliest, list(refused)
+    """Each trial's newest state, or the one before it where a kill came before others of the pack were saved."""
+    sizes = [journal.size() for journal in journals]
+    found, refused = zip(*(kept.newest(size) for kept, size in zip(checkpoints, sizes, strict=True)), strict=True)
+    windows = [int(state["window"]) for state in found if state is not None]
+    if len(windows) == len(found) and len({*windows}) > 1:
+        found = tuple(kept.newest(size, min(windows))[0] for kept, size in zip(checkpoints, sizes, strict=True))
+    return list(found), list(refused)
 
 
 def _description(planned: PlannedTrial, command: str, facts: Mapping[str, str]) -> Event:
