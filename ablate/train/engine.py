@@ -119,8 +119,8 @@ def fit(
 ) -> list[Outcome]:
     """Train a pack as one program, validate as it goes, and read the test text once at the end.
 
-    A trial that diverges is over; the others go on. A trial ends as it does alone: on a CPU and in fp32 up to the
-    rounding of the products, by its own dropout, clipping, learning rate and best weights.
+    A trial that diverges is over; the others go on. A trial ends as it does alone, in fp32 up to the
+    rounding of the products: by its own dropout, clipping, learning rate and best weights.
 
     Args:
         pack: one trial, or several that differ in numbers alone (NUMBERS); their knobs are checked (`parse`,
