@@ -5,6 +5,7 @@ import shutil
 import sys
 from copy import deepcopy
 from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,13 @@ def empty_store(tmp_path_factory):
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     create_database(path)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_is_left():
+    """The server that workers are forked from ends before the tests do, and has written its coverage by then."""
+    yield
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture(autouse=True)
