@@ -11,7 +11,8 @@ from benchmarks.common import RESULTS, Table
 # Name → module. Imported late: `packs` has to run where torch and numpy are all there is.
 BENCHMARKS = {
     "throughput": "throughput", "one_epoch": "throughput", "study": "study", "overhead": "study", "tracking": "study",
-    "scaling": "scaling", "packs": "packs", "calibration": "calibration", "report_scale": "report_scale",
+    "scaling": "scaling", "packs": "packs", "workers": "workers", "calibration": "calibration",
+    "report_scale": "report_scale",
 }  # fmt: skip
 NEEDS_PEER = ("throughput", "one_epoch", "study")
 
@@ -41,6 +42,7 @@ def main() -> None:
         "overhead": [1, options.cells],
         "tracking": [options.rounds],
         "packs": [options.rounds],
+        "workers": [options.rounds],
     }
     for name in chosen:
         benchmark = getattr(import_module(f"benchmarks.{BENCHMARKS[name]}"), name)

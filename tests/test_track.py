@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -83,6 +84,23 @@ def mirror(folder, study="s"):
     experiment = client.get_experiment_by_name("ablate")
     runs = client.search_runs([experiment.experiment_id])
     return complete, client, [r for r in runs if r.data.tags["ablate.kind"] == "trial"], notes
+
+
+def test_studies_of_two_folders_in_one_process_are_each_in_the_store_of_their_own(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        root = tmp_path / name / "runs"
+        root.mkdir(parents=True)
+        monkeypatch.chdir(root.parent)
+        folder = Folder(Path("runs"))
+        journal = journal_of(folder)
+        started(journal)
+        finish(journal)
+        assert mirror(folder, name)[0]
+    for name in ("first", "second"):
+        client = MlflowClient(f"sqlite:///{tmp_path / name / 'runs' / 'mlflow.db'}")
+        runs = client.search_runs([client.get_experiment_by_name("ablate").experiment_id])
+        assert {run.data.tags.get("ablate.study", name) for run in runs} == {name}
+        assert len(runs) == 2
 
 
 def test_a_torn_last_line_is_passed_over_and_swallows_nothing(tmp_path):

@@ -48,7 +48,8 @@ def train(pack: Sequence[PlannedTrial], command: str) -> list[str]:
         BUSY: another study is training it; ALONE: it is to be trained alone, because the pack failed or its trials have
         not come equally far.
     """
-    results = {}
+    results: dict[str, str] = {}
+    free: dict[str, list[Event]] = {}  # the newest attempt of those that are to be trained
     with ExitStack() as locks:
         for planned in pack:
             planned.folder.mkdir(parents=True, exist_ok=True)
@@ -58,21 +59,20 @@ def train(pack: Sequence[PlannedTrial], command: str) -> list[str]:
             except Timeout:
                 results[planned.fingerprint] = BUSY
                 continue
-            if status(_attempt(planned)) in DONE and not planned.trial.knobs.force:
+            attempt = last_attempt(read_events(planned.folder / JOURNAL)[0])
+            if status(attempt) in DONE and not planned.trial.knobs.force:
                 results[planned.fingerprint] = STANDS
-        free = [planned for planned in pack if planned.fingerprint not in results]
+            else:
+                free[planned.fingerprint] = attempt
         if free:
-            with _output_to(free[0].folder / LOG):
-                result = _train(free, command)
-            results.update((planned.fingerprint, result) for planned in free)
+            to_train = [planned for planned in pack if planned.fingerprint in free]
+            with _output_to(to_train[0].folder / LOG):
+                result = _train(to_train, list(free.values()), command)
+            results.update(dict.fromkeys(free, result))
     return [results[planned.fingerprint] for planned in pack]
 
 
-def _attempt(planned: PlannedTrial) -> list[Event]:
-    return last_attempt(read_events(planned.folder / JOURNAL)[0])
-
-
-def _train(pack: Sequence[PlannedTrial], command: str) -> str:
+def _train(pack: Sequence[PlannedTrial], attempts: Sequence[list[Event]], command: str) -> str:
     knobs = pack[0].trial.knobs
     journals = [Journal(planned.folder / JOURNAL) for planned in pack]
     checkpoints = [Checkpoints(planned.folder, planned.fingerprint) for planned in pack]
@@ -80,8 +80,8 @@ def _train(pack: Sequence[PlannedTrial], command: str) -> str:
         prepare(knobs)  # before the machine's facts are written down: threads are one of them
         facts = machine_facts(knobs) | ({"pack": str(len(pack))} if len(pack) > 1 else {})
         states = None
-        attempts = [_attempt(planned) for planned in pack]
-        if all(attempt and status(attempt) not in DONE for attempt in attempts):
+        begun = [bool(attempt) and status(attempt) not in DONE for attempt in attempts]
+        if all(begun):
             found, refused = _newest(checkpoints, journals)
             for reason in (reason for each in refused for reason in each):
                 print(f"checkpoint not used: {reason}", flush=True)
@@ -91,7 +91,7 @@ def _train(pack: Sequence[PlannedTrial], command: str) -> str:
             for journal, window, reasons in zip(journals, windows, refused, strict=True):
                 journal.append("resumed", window=window, process=this_process(), refused=reasons, facts=facts)
             states = [state for state in found if state is not None] or None
-        elif len(pack) > 1 and any(attempt and status(attempt) not in DONE for attempt in attempts):
+        elif any(begun):
             return ALONE
         else:
             for planned, journal in zip(pack, journals, strict=True):

@@ -283,9 +283,11 @@ def _digest(launched: Event) -> str:
 def connect(folder: Folder, uri: str | None) -> MlflowClient:
     """A client of the store, which is created first where it is the SQLite file and does not exist."""
     load_mlflow()
-    if uri is None:
-        create_database(folder.database())
-    return open_client(tracking_uri(folder, uri))
+    if uri is not None:
+        return open_client(uri)
+    create_database(folder.database())
+    # MLflow keeps the stores of a process by their address: one that is relative would stay in the folder of the first.
+    return open_client(tracking_uri(Folder(folder.root.resolve()), None))
 
 
 def create_database(path: Path) -> None:
