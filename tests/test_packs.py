@@ -311,7 +311,7 @@ def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_p
     [
         (["seeds=6"], 4, 16, 4),
         (["seeds=3"], 8, 16, 3),
-        (["seeds=6", "hidden=650", "embedding=650"], 8, 16, 4),
+        (["seeds=6", "hidden=650", "embedding=650"], 8, 16, 6),
         (["seeds=6", "hidden=650", "embedding=650"], 1, 16, 1),
         (["seeds=6", "threads=4"], 8, 16, 2),
         (["seeds=6"], 8, 1.6, 2),

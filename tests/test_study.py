@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from itertools import product
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, knobs_of, values_of
+from rich.console import Console
 
 import ablate
 from ablate.config import KnobError
@@ -16,7 +18,7 @@ from ablate.registry import RECURRENT_LAYERS, Registry
 from ablate.study import plan, worker
 from ablate.study.cells import Job, make_cells, make_study
 from ablate.study.plan import code_digest, fingerprint, make_plan, source_digests
-from ablate.study.view import Progress
+from ablate.study.view import Progress, View
 from ablate.track.journal import JOURNAL, Folder, Journal
 from ablate.train import machine
 
@@ -162,6 +164,16 @@ def test_the_time_left_is_judged_by_the_work_not_by_the_number_of_trials():
     progress.set(planned[0], "done")
     assert progress.seconds_left(110.0) == pytest.approx(10 * planned[1].work / planned[0].work)
     assert progress.counts() == "1 done, 1 waiting"
+
+
+def test_a_trial_whose_start_was_not_seen_is_shown_all_the_same():
+    (planned,) = make_plan(make_cells(jobs(hidden=[4])), Folder("none"), "s")
+    printed = io.StringIO()
+    with View("s", [planned], Console(file=printed)) as view:
+        # Another study began it just before this one looked, and goes on while this one tries to.
+        view.event(planned, {"event": "valid", "step": 10, "valid_nll": 1.0})
+        view.event(planned, {"event": "valid", "step": 20, "valid_nll": 1.0})
+    assert "window 20, valid perplexity 2.7" in printed.getvalue()
 
 
 def test_a_users_own_recurrent_layer_is_a_level_like_any_other(monkeypatch):

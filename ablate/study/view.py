@@ -55,6 +55,8 @@ class Progress:
     def measured(self, planned: PlannedTrial, values: Mapping[str, Any]) -> None:
         """Take in a point of a curve."""
         share = int(values["step"]) / max(1, planned.windows)
+        # Its start is not always seen: another study may have begun it just before this one looked.
+        self._shares_at_start.setdefault(planned.fingerprint, share)
         self._shares[planned.fingerprint] = share
         split = "train" if "train_nll" in values else "valid"
         value = perplexity(float(values[f"{split}_nll"]))

@@ -10,9 +10,6 @@ from ablate.study.packs import bytes_of
 from ablate.study.plan import PlannedTrial
 from ablate.train.machine import choose_device
 
-# Measured on two cores (benchmarks/RESULTS.md): two processes of one thread each are 1.07 to 1.27 times as fast as one
-# process of two threads for layers of 100 units, and 0.91 times for 650, whose matrices then compete for the cache.
-_WIDE = 400  # units
 _OF_A_PROCESS = 600 * 2**20  # bytes that a worker needs besides its trials: torch, the text
 _MEMORY = 0.8  # share of the free memory that is counted on
 
@@ -26,14 +23,15 @@ def choose_workers(packs: Sequence[Sequence[PlannedTrial]]) -> int:
 
 
 def best_workers(packs: Sequence[Sequence[PlannedTrial]], cores: int, memory: float) -> int:
-    """As many as have a core each, or two where layers are wide; no more than there are packs, or than fit into memory.
+    """As many as have a core each, or as many as `threads` says; no more than there are packs, or than fit into memory.
 
-    A CUDA device has one, because packs fill it. `memory`: free bytes.
+    On two cores, two processes of one thread are faster than one of two, for narrow layers and wide ones
+    (`python -m benchmarks workers`). A CUDA device has one, because packs fill it. `memory`: free bytes.
     """
     knobs = [pack[0].trial.knobs for pack in packs]
     if any(choose_device(k.device).type == "cuda" for k in knobs):
         return 1
-    threads = max(k.threads or (2 if k.hidden >= _WIDE else 1) for k in knobs)
+    threads = max(k.threads or 1 for k in knobs)
     largest = max(len(pack) * bytes_of(pack[0]) for pack in packs)
     fit = int(_MEMORY * memory / (_OF_A_PROCESS + largest))
     return max(1, min(len(packs), cores // threads, fit))
