@@ -81,7 +81,7 @@ def _write_text(folder: Path) -> None:
 
 _TINY = [
     "data=synthetic", "data.vocab_size=50", "data.tokens=2000", "data.eval_tokens=500", "hidden=8", "batch=4",
-    "window=5", "windows=2", "valid_every=2", "eval_batch=2", "eval_window=5", "sample_words=0",
+    "window=5", "windows=2", "valid_every=2", "eval_batch=10", "eval_window=20", "sample_words=0",
 ]  # fmt: skip
 
 

@@ -78,8 +78,7 @@ def mirror(folder, study="s"):
     if not folder.database().exists():
         shutil.copy(EMPTY, folder.database())
     made = Mirror(folder, None, launch(study), notes.append)
-    made.start()
-    complete = made.close()
+    complete = made.follow(lambda _: True)
     client = MlflowClient(f"sqlite:///{folder.database()}")
     experiment = client.get_experiment_by_name("ablate")
     runs = client.search_runs([experiment.experiment_id])
@@ -202,8 +201,7 @@ def test_a_store_that_breaks_is_told_once_and_the_mirror_says_it_is_behind(tmp_p
     folder.database().write_bytes(b"this is no database" * 100)
     notes = []
     made = Mirror(folder, None, launch(), notes.append)
-    made.start()
-    assert made.close() is False
+    assert made.follow(lambda _: True) is False
     assert len(notes) == 1
     assert "MLflow is not reachable, the journals go on" in notes[0]
 

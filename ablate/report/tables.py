@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,9 +43,10 @@ class Shown:
 def write_table(shown: Shown, folder: Path) -> str:
     """Write <name>.html, .md, .tex and .csv; return the HTML of the table alone, without its note."""
     table = GT(shown.text, id=f"table-{shown.name}").cols_align("right", columns=_numeric(shown, shown.text))
-    html = str(table.as_raw_html(inline_css=False))
     path = folder / shown.name
-    noted = table.tab_source_note(shown.note).as_raw_html(inline_css=False)
+    # Rendered once, which takes long: the note is all that the page leaves out.
+    noted = str(table.tab_source_note(shown.note).as_raw_html(inline_css=False))
+    html = re.sub(r"<tfoot.*?</tfoot>", "", noted, flags=re.DOTALL)
     path.with_suffix(".html").write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{shown.name}</title>{noted}</html>\n',
         encoding="utf-8",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from ablate.analyze.study import Analysis, analyse
 from ablate.report.figures import draw_all
@@ -49,15 +50,16 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         baseline: the cell that the others are compared with; None: the study's first.
     """
     analysis = analyse(results, baseline)
+    said = findings(analysis)
     folder = reports / results.name
     folder.mkdir(parents=True, exist_ok=True)
-    _write_data(results, folder)
-    _clear_tables(folder)
-    drawn = draw_all(results, analysis, folder)
-    said = findings(analysis)
-    sections = make_sections(results, analysis, drawn, folder)
     page = folder / "index.html"
-    page.write_text(_page(results, said, analysis, sections), encoding="utf-8")
+    with FileLock(reports / f".{results.name}.lock"):  # a study launched twice at once ends twice at once
+        _write_data(results, folder)
+        _clear_tables(folder)
+        drawn = draw_all(results, analysis, folder)
+        sections = make_sections(results, analysis, drawn, folder)
+        page.write_text(_page(results, said, analysis, sections), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
     return Report(folder, page, display(analysis.comparison), said, analysis.warnings, failures)
 

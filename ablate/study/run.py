@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from ablate.config import KnobError
 from ablate.study.cells import Cell, Study
 from ablate.study.estimate import show_plan
+from ablate.study.mirroring import MirrorProcess
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
 from ablate.track.journal import Event, Folder, Journal, replace_text
-from ablate.track.mirror import Mirror, tracking_uri
+from ablate.track.mirror import tracking_uri
 from ablate.train import Checkpoints
 
 if TYPE_CHECKING:
@@ -48,9 +49,8 @@ def run_study(study: Study) -> int:
     command = _command()
     launched = _record_launch(folder, study, command, plan)
     view = make_view(name, plan)
-    mirror = Mirror(folder, knobs.tracking.uri, launched, view.note) if knobs.tracking.enabled else None
-    if mirror is not None:
-        mirror.start()
+    mirror = MirrorProcess(folder, knobs.tracking.uri, launched, view.note) if knobs.tracking.enabled else None
+    reports: list[Path] = []
     # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
     threading.Thread(target=import_module, args=["ablate.report"], daemon=True).start()
     try:
@@ -65,12 +65,11 @@ def run_study(study: Study) -> int:
             with Pool(choose_workers(packs), command, view) as pool:
                 pool.run(packs)
         report = _report(folder, name, Path(knobs.reports))
-        if mirror is not None:
-            mirror.attach(report.folder)
+        reports.append(report.folder)
     finally:  # also when a user stops the study
-        if mirror is not None and not mirror.close():
+        if mirror is not None and not mirror.close(reports):
             view.note("MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up")
-    view.summary(report, _how_to_browse(folder, knobs.tracking.uri, mirror.page()) if mirror is not None else None)
+    view.summary(report, _how_to_browse(folder, knobs.tracking.uri, mirror.page) if mirror is not None else None)
     return _exit_code(report)
 
 

@@ -7,6 +7,9 @@ file with the study. Where a system cannot fork, each worker imports torch by it
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from multiprocessing import forkserver
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -18,3 +21,15 @@ def warm_up() -> None:
     if _METHOD == "forkserver":
         CONTEXT.set_forkserver_preload(["ablate.study.worker"])
         forkserver.ensure_running()
+
+
+def end_with_parent() -> None:
+    """End this process, forked from the server, when the study does, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a process of its own"
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    multiprocessing.connection.wait([parent])
+    os._exit(1)  # nothing to tidy up: what is on disk is whole at any instant

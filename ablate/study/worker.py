@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
-import multiprocessing.connection
 import os
-import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -17,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from ablate.config import KnobError
 from ablate.study.plan import DONE, PlannedTrial, code_digest, corpus_of, git_facts
+from ablate.study.server import end_with_parent
 from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, read_events, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints, fit
@@ -28,16 +26,9 @@ TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"
 
 def start_worker(threads: int | None) -> None:
     """Prepare a fresh worker process; it ends with the process that started it, however that ends."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in a worker"
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     set_default_threads(threads)
     keep_memory()
-
-
-def _end_with(parent: int) -> None:
-    multiprocessing.connection.wait([parent])
-    os._exit(1)  # nothing to tidy up: what is on disk is whole at any instant
 
 
 def train(pack: Sequence[PlannedTrial], command: str) -> list[str]:

@@ -1,8 +1,8 @@
 """MLflow's mirror of the journals.
 
-A thread follows the journals of a study's trials and copies what is new: a parent run for the study, a child run for
-each trial. Training never waits for it. What it has copied already it learns from the store itself, so that a launch
-that finds every trial finished adds nothing, and one that finds the mirror behind catches it up.
+It follows the journals of a study's trials and copies what is new: a parent run for the study, a child run for each
+trial. What it has copied already it learns from the store itself, so that a launch that finds every trial finished adds
+nothing, and one that finds the mirror behind catches it up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from ablate.track.journal import (
     Folder,
     Tail,
     last_attempt,
+    parse_events,
     read_events,
     status,
     whole_lines,
@@ -41,7 +41,7 @@ from ablate.track.units import perplexity
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 # A view of the table of runs that shows what tells two runs apart; MLflow's own shows neither knobs nor metrics.
 _VIEW = "ablate"
@@ -52,10 +52,11 @@ _COLUMNS = (
 )
 _SCRATCH = "creating-mlflow-db-"
 _POLL_SECONDS = 2.0
-_CLOSE_SECONDS = 60.0
 _TAKE_OVER_SECONDS = 5.0
 _BEAT_SECONDS = 30.0
 _SILENT_SECONDS = 600.0
+_BATCH = 800  # points; MLflow's limit is 1,000 of everything, 100 parameters and 100 tags among them
+_CONFIG, _SAMPLE = "config.yaml", "sample.txt"
 # How many bytes of its journal a run that has ended holds as an artifact.
 _JOURNALED = "ablate.journal"
 _MLFLOW_STATUS = {"FINISHED": "FINISHED", "DIVERGED": "FINISHED", "INTERRUPTED": "KILLED"}
@@ -71,13 +72,16 @@ class Followed:
     """One trial, and how far its journal has been copied.
 
     Attributes:
+        name: that of its run.
         copied: (metric, step) of every point that the run holds already.
     """
 
     tail: Tail
     fingerprint: str
     label: str
+    seed: int
     run_id: str | None = None
+    name: str = ""
     copied: set[tuple[str, int]] = field(default_factory=set)
     done: bool = False
 
@@ -90,20 +94,30 @@ class Mirror:
         uri: MLflow tracking URI; None: SQLite in the runs folder.
         launched: the launch, as its study's journal records it.
         warn: told once when the store cannot be reached.
+        on_copied: called after each trial that is looked at.
     """
 
-    def __init__(self, folder: Folder, uri: str | None, launched: Event, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        uri: str | None,
+        launched: Event,
+        warn: Callable[[str], None],
+        on_copied: Callable[[], None] = lambda: None,
+    ) -> None:
         self._folder = folder
         self._uri = uri
         self._launched = launched
         self._warn = warn
+        self._on_copied = on_copied
         self._trials = [
-            Followed(Tail(folder.trial(trial["fingerprint"]) / JOURNAL), trial["fingerprint"], cell["label"])
+            Followed(
+                Tail(folder.trial(trial["fingerprint"]) / JOURNAL), trial["fingerprint"], cell["label"], trial["seed"]
+            )
             for cell in launched["cells"]
             for trial in cell["trials"]
         ]
         self._reports: list[Path] = []
-        self._closing = threading.Event()
         self._unreachable = False
         self._digest = _digest(launched)
         # Launched twice at once, a study has one mirror at a time; the other takes over when it ends.
@@ -114,20 +128,23 @@ class Mirror:
         self._children: list[Run] = []
         self._last_beat = -math.inf
 
-    def start(self) -> None:
-        """Follow the journals in the background from now on; MLflow is imported there."""
-        self._thread = threading.Thread(target=self._follow, name="mlflow-mirror", daemon=True)
-        self._thread.start()
-
     def attach(self, report: Path) -> None:
         """Attach a folder of report files to the parent run."""
         self._reports.append(report)
 
-    def close(self) -> bool:
-        """Copy what is left, end the parent run, and say whether the mirror is complete."""
-        self._closing.set()
-        self._thread.join(_CLOSE_SECONDS)
-        return not self._thread.is_alive() and not self._unreachable
+    def follow(self, is_over: Callable[[float], bool]) -> bool:
+        """Copy what is new until the study is over, then what is left; returns whether the mirror is complete.
+
+        What MLflow raises is told to `warn`.
+
+        Args:
+            is_over: waits so many seconds for the end of the study, and says whether it has come.
+        """
+        while not is_over(_POLL_SECONDS):
+            self._try_to(self._copy_if_ours)
+        self._try_to(self.sync)
+        self._lock.release(force=True)
+        return not self._unreachable
 
     def sync(self) -> None:
         """Copy what is left, here and now. Raises what MLflow raises, Timeout while another launch does it."""
@@ -138,12 +155,6 @@ class Mirror:
     def page(self) -> str | None:
         """The address of the table of runs behind a server's own; None while no store was reached."""
         return f"/#/experiments/{self._experiment}/runs?viewStateShareKey={_VIEW}" if self._experiment else None
-
-    def _follow(self) -> None:
-        while not self._closing.wait(_POLL_SECONDS):
-            self._try_to(self._copy_if_ours)
-        self._try_to(self.sync)
-        self._lock.release(force=True)
 
     def _copy_if_ours(self) -> None:
         self._lock.acquire()
@@ -169,6 +180,7 @@ class Mirror:
         for trial in self._trials:
             if not trial.done:
                 self._copy_trial(client, trial)
+                self._on_copied()
         if time.monotonic() - self._last_beat > _BEAT_SECONDS:
             for run_id in (self._parent, *(t.run_id for t in self._trials if t.run_id is not None and not t.done)):
                 client.set_tag(run_id, "ablate.heartbeat", datetime.now(UTC).isoformat(timespec="seconds"))
@@ -213,48 +225,60 @@ class Mirror:
         launches = [event for event in recorded if event["event"] == "launched" and _digest(event) == self._digest]
         newest = launches[-1] if launches else {"time": datetime.now(UTC).isoformat(), **self._launched}
         if client.get_run(self._parent).data.tags.get(LAUNCHED) != newest["time"]:
-            _log_file(client, self._parent, LAUNCH, json.dumps(newest).encode())
+            _log_files(client, self._parent, {LAUNCH: json.dumps(newest).encode()})
             client.set_tag(self._parent, LAUNCHED, newest["time"])
 
     def _copy_trial(self, client: MlflowClient, trial: Followed) -> None:
+        """Few calls, each of much: every one takes MLflow milliseconds, and a study may have thousands of trials."""
         events = trial.tail.read()
         starts = [i for i, event in enumerate(events) if event["event"] == "started"]
+        params: dict[str, str] = {}
         if starts:
             events = events[starts[-1] :]
-            self._open_run(client, trial, events[0])
+            params = self._open_run(client, trial, events)
         if trial.run_id is None or trial.done or not events:
             return
-        _log_curves(client, trial, events)
         ended = max((i for i, event in enumerate(events) if event["event"] in FINAL_EVENTS), default=-1)
         resumed = max((i for i, event in enumerate(events) if event["event"] == "resumed"), default=-1)
         if resumed > ended:
             _reopen(client, trial.run_id)
-        elif ended >= 0:
-            _finish(client, trial, events)
+        points = _new_points(trial, events)
+        if ended > resumed:
+            _finish(client, trial, params, points, events)
             trial.done = events[ended]["event"] == "finished"
-            return
-        if starts:
-            _log_journal(client, trial.run_id, trial.tail.path)
+        else:
+            _log(client, trial.run_id, params, list(points.values()))
+            if starts:
+                _log_record(client, trial.run_id, trial.tail.path)
+        trial.copied.update(points)
 
-    def _open_run(self, client: MlflowClient, trial: Followed, started: Event) -> None:
-        """The child run of this attempt; an earlier attempt's that is still open is marked killed."""
+    def _open_run(self, client: MlflowClient, trial: Followed, events: list[Event]) -> dict[str, str]:
+        """The child run of this attempt; an earlier attempt's that is still open is marked killed.
+
+        Returns:
+            The parameters that the run has not got yet.
+        """
+        started = events[0]
+        params = _params(started)
         for run in self._children:
             if run.data.tags.get("ablate.fingerprint") != trial.fingerprint:
                 continue
             run_id = str(run.info.run_id)
             if run.data.tags.get("ablate.started") == started["time"]:
-                trial.run_id = run_id
+                trial.run_id, trial.name = run_id, str(run.info.run_name)
                 trial.done = run.info.status == "FINISHED"
                 if trial.done and _JOURNALED not in run.data.tags:  # made by an older version
-                    client.set_tag(run_id, _JOURNALED, _log_journal(client, run_id, trial.tail.path))
+                    client.set_tag(run_id, _JOURNALED, _log_record(client, run_id, trial.tail.path))
                 if not trial.done:
                     trial.copied = _points(client, run)
                     _reopen(client, run_id)
-                return
+                return {name: value for name, value in params.items() if name not in run.data.params}
             if run.info.status == "RUNNING":
-                _log_journal(client, run_id, trial.tail.path)
+                _log_record(client, run_id, trial.tail.path)
                 client.set_terminated(run_id, status="KILLED")
-        trial.run_id, trial.copied = _create_run(client, self._experiment, self._parent, trial, started), set()
+        trial.name, trial.copied = _name(trial, events), set()
+        trial.run_id = _create_run(client, self._experiment, self._parent, trial, started)
+        return params
 
     def _end(self) -> None:
         client = self._connected()
@@ -264,7 +288,7 @@ class Mirror:
             statuses.append(status(events))
             process = next((e["process"] for e in reversed(events) if "process" in e), None)
             if statuses[-1] == "UNFINISHED" and trial.run_id is not None and (process is None or is_dead(process)):
-                _log_journal(client, trial.run_id, trial.tail.path)
+                _log_record(client, trial.run_id, trial.tail.path)
                 client.set_terminated(trial.run_id, status="KILLED")
         self._log_launch(client)
         for report in self._reports:
@@ -341,7 +365,7 @@ def _mark_killed(client: MlflowClient, experiment: str, folder: Folder) -> None:
         dead = is_dead(process)
         if dead or (dead is None and _is_silent(run)):
             if fingerprint := run.data.tags.get("ablate.fingerprint"):
-                _log_journal(client, run.info.run_id, folder.trial(fingerprint) / JOURNAL)
+                _log_record(client, run.info.run_id, folder.trial(fingerprint) / JOURNAL)
             client.set_terminated(run.info.run_id, status="KILLED")
 
 
@@ -363,14 +387,15 @@ def _points(client: MlflowClient, run: Run) -> set[tuple[str, int]]:
 
 
 def _create_run(client: MlflowClient, experiment: str, parent: str, trial: Followed, started: Event) -> str:
-    seed = started["seed"]
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
     tags = {
         "mlflow.parentRunId": parent,
         "mlflow.source.name": started["command"],
         "mlflow.source.type": "LOCAL",
         "ablate.kind": "trial",
         "ablate.cell": trial.label,
-        "ablate.seed": str(seed),
+        "ablate.seed": str(trial.seed),
         "ablate.fingerprint": trial.fingerprint,
         "ablate.started": started["time"],
         "ablate.process": this_process(),
@@ -378,19 +403,8 @@ def _create_run(client: MlflowClient, experiment: str, parent: str, trial: Follo
     }
     if commit := started["facts"].get("git_commit"):
         tags["mlflow.source.git.commit"] = commit
-    name = f"{trial.label} · seed {seed}"
-    run = client.create_run(experiment, start_time=_milliseconds(started), run_name=name, tags=tags)
+    run = client.create_run(experiment, start_time=_milliseconds(started), run_name=trial.name, tags=tags)
     run_id = str(run.info.run_id)
-    _log_inputs(client, run_id, started)
-    return run_id
-
-
-def _log_inputs(client: MlflowClient, run_id: str, started: Event) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
-    params = {**started["knobs"], "seed": started["seed"], "parameters": started["parameters"]}
-    params.pop("seeds", None)
-    client.log_batch(run_id, params=[Param(name, show(value)) for name, value in params.items()])
     data = started["data"]
     dataset = Dataset(
         name=data["name"],
@@ -400,25 +414,34 @@ def _log_inputs(client: MlflowClient, run_id: str, started: Event) -> None:
         profile=json.dumps({"tokens": data["tokens"], "vocabulary": data["vocabulary"], "sha256": data["digest"]}),
     )
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-    client.log_dict(run_id, started["knobs"], "config.yaml")
+    return run_id
 
 
-def _log_curves(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
+def _name(trial: Followed, events: list[Event]) -> str:
+    """With the result, for MLflow's table of runs shows names, and no metrics until a user picks some."""
+    name = f"{trial.label} · seed {trial.seed}"
+    test_nll = events[-1].get("test_nll") if events[-1]["event"] == "finished" else None
+    return name if test_nll is None else f"{name} · test {perplexity(test_nll):,.1f}"
+
+
+def _params(started: Event) -> dict[str, str]:
+    params = {**started["knobs"], "seed": started["seed"], "parameters": started["parameters"]}
+    params.pop("seeds", None)
+    return {name: show(value) for name, value in params.items()}
+
+
+def _new_points(trial: Followed, events: list[Event]) -> dict[tuple[str, int], Metric]:
+    """By (metric, step), in the order of the events; a step measured again, after a resume, has the same value."""
     from mlflow.entities import Metric
 
-    # A step measured again, after a resume, has the same value: the first stays.
-    metrics = {
-        (key, int(event["step"])): Metric(key, value, _milliseconds(event), int(event["step"]))
-        for event in reversed(events)
-        if event["event"] in ("train", "valid")
-        for key, value in _curve_values(event).items()
-        if (key, int(event["step"])) not in trial.copied
-    }
-    points = list(reversed(metrics))
-    for start in range(0, len(points), 1000):  # MLflow's limit for a batch
-        some = points[start : start + 1000]
-        client.log_batch(str(trial.run_id), metrics=[metrics[point] for point in some])
-        trial.copied.update(some)
+    points: dict[tuple[str, int], Metric] = {}
+    for event in events:
+        if event["event"] in ("train", "valid"):
+            step = int(event["step"])
+            for key, value in _curve_values(event).items():
+                if (key, step) not in trial.copied:
+                    points.setdefault((key, step), Metric(key, value, _milliseconds(event), step))
+    return points
 
 
 def _curve_values(event: Event) -> dict[str, float]:
@@ -429,49 +452,80 @@ def _curve_values(event: Event) -> dict[str, float]:
     return values
 
 
-def _log_journal(client: MlflowClient, run_id: str, path: Path) -> str:
-    """Give a run its trial's journal, as it is now, in place of what it had of it; returns how many bytes it has."""
+def _log(
+    client: MlflowClient,
+    run_id: str,
+    params: dict[str, str],
+    metrics: list[Metric],
+    tags: dict[str, str] | None = None,
+) -> None:
+    """Parameters with the first batch of points, tags with the last."""
+    from mlflow.entities import Param, RunTag
+
+    batches = [metrics[start : start + _BATCH] for start in range(0, len(metrics), _BATCH)] or [[]]
+    for number, batch in enumerate(batches):
+        some_params = [Param(name, value) for name, value in params.items()] if number == 0 else []
+        some_tags = [RunTag(name, value) for name, value in (tags or {}).items()] if number == len(batches) - 1 else []
+        if batch or some_params or some_tags:
+            client.log_batch(run_id, metrics=batch, params=some_params, tags=some_tags)
+
+
+def _log_record(client: MlflowClient, run_id: str, path: Path) -> str:
+    """Give a run its trial's journal as it is now, its knobs and what its model wrote, in place of what it had of them.
+
+    Returns:
+        How many bytes the journal has.
+    """
+    import yaml
+
     lines = whole_lines(path.read_bytes()) if path.exists() else b""
-    if lines:
-        _log_file(client, run_id, JOURNAL, lines)
+    attempt = last_attempt(parse_events(lines))
+    if attempt:
+        files = {JOURNAL: lines, _CONFIG: yaml.safe_dump(attempt[0]["knobs"], allow_unicode=True).encode()}
+        if sample := attempt[-1].get("sample"):
+            files[_SAMPLE] = sample.encode()
+        _log_files(client, run_id, files)
     return str(len(lines))
 
 
-def _log_file(client: MlflowClient, run_id: str, name: str, data: bytes) -> None:
-    # A copy, for what is still being written would grow under the upload.
+def _log_files(client: MlflowClient, run_id: str, files: dict[str, bytes]) -> None:
+    # Copies, for what is still being written would grow under the upload.
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, name)
-        path.write_bytes(data)
-        client.log_artifact(run_id, str(path))
+        for name, data in files.items():
+            Path(scratch, name).write_bytes(data)
+        client.log_artifacts(run_id, scratch)
 
 
-def _finish(client: MlflowClient, trial: Followed, events: list[Event]) -> None:
-    from mlflow.entities import Metric, RunTag
+def _finish(
+    client: MlflowClient,
+    trial: Followed,
+    params: dict[str, str],
+    points: dict[tuple[str, int], Metric],
+    events: list[Event],
+) -> None:
+    """Log what is new, with how the trial ended."""
+    from mlflow.entities import Metric
 
     run_id = str(trial.run_id)
     last = next(event for event in reversed(events) if event["event"] in FINAL_EVENTS)
     outcome = status([last])
     when = _milliseconds(last)
     step = max((int(e["step"]) for e in events if "step" in e), default=0)
+    metrics = list(points.values())
+    tags = {_JOURNALED: _log_record(client, run_id, trial.tail.path), "ablate.status": outcome}
     if last["event"] == "finished":
         final = {
             "final_valid_perplexity": last["valid_nll"],
             "best_valid_perplexity": last["best_valid_nll"],
             "test_perplexity": last["test_nll"],
         }
-        metrics = [Metric(k, perplexity(v), when, step) for k, v in final.items() if v is not None]
+        metrics += [Metric(k, perplexity(v), when, step) for k, v in final.items() if v is not None]
         metrics += [Metric("train_seconds", last["train_seconds"], when, step)]
-        client.log_batch(run_id, metrics=metrics)
-        if last["test_nll"] is not None:
-            # The table of runs shows names and no metrics until a user picks some: the result is in the name.
-            seed = client.get_run(run_id).data.tags["ablate.seed"]
-            client.update_run(run_id, name=f"{trial.label} · seed {seed} · test {perplexity(last['test_nll']):,.1f}")
-        if last["sample"]:
-            client.log_text(run_id, last["sample"], "sample.txt")
-    tags = {_JOURNALED: _log_journal(client, run_id, trial.tail.path), "ablate.status": outcome}
+        if (name := _name(trial, events)) != trial.name:
+            tags["mlflow.runName"] = name
     if "reason" in last:
         tags["ablate.reason"] = last["reason"]
-    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    _log(client, run_id, params, metrics, tags)
     client.set_terminated(run_id, status=_MLFLOW_STATUS.get(outcome, "FAILED"), end_time=when)
 
 

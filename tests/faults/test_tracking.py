@@ -170,7 +170,9 @@ def test_a_server_that_misbehaves_and_comes_back_is_told_everything_once(behavio
     journal = Journal(folder.trial(PRINT) / JOURNAL)
     journal.append("started", **STARTED)
     mirror = Mirror(folder, uri(proxy), {**LAUNCH, "study": study}, notes.append)
-    mirror.start()
+    over, complete = threading.Event(), []
+    thread = threading.Thread(target=lambda: complete.append(mirror.follow(over.wait)))
+    thread.start()
     point(journal, 20)
     wait_until(lambda: proxy.seen > 8)
     proxy.behaviour = behaviour
@@ -179,7 +181,9 @@ def test_a_server_that_misbehaves_and_comes_back_is_told_everything_once(behavio
     proxy.behaviour = "good"
     point(journal, 60)
     journal.append("finished", **FINISHED)
-    assert mirror.close()
+    over.set()
+    thread.join(60)
+    assert complete == [True]
     assert len(notes) == 1
     assert notes[0].startswith("MLflow is not reachable, the journals go on (")
     parents, (child,), points = runs_of(uri(proxy), study)

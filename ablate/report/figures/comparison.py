@@ -26,8 +26,10 @@ from ablate.report.figures.style import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _ROWS_SHOWN = 40
+_SEED, _MEAN = 4, 9  # points
 _NAMED = 12  # more names than that lie on top of each other
 
 
@@ -92,9 +94,9 @@ def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder
             best.append(", ".join(unbeaten["cell"].head(4)) + (" and more" if len(unbeaten) > 4 else ""))
         axes[0].set_ylabel("test perplexity (lower is better)")
         log_perplexity_axis(axes[0], "y", finished["test_perplexity"])
-        handles, labels = axes[0].get_legend_handles_labels()
-        if len(labels) <= _NAMED:
-            figure.legend(handles, labels, loc="outside right center")
+        if len(done) <= _NAMED:
+            names = [_mark(axes[0], cell, look) for cell in done["cell"]]
+            figure.legend(handles=names, loc="outside right center")
         caption = (
             "What a lower perplexity costs: small dots are seeds, large marks means; ringed are the cells "
             f"that no other beats in both. By parameters: {best[0]}. By time, as measured with "
@@ -104,17 +106,39 @@ def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder
 
 
 def _draw_front(axis: Axes, done: pd.DataFrame, finished: pd.DataFrame, cost: str, look: Look) -> pd.DataFrame:
-    for row in done.to_dict("records"):
-        cell = row["cell"]
-        seeds = finished[finished["cell"] == cell]
-        colour = look.colours[cell]
-        axis.plot(seeds[cost].astype(float), seeds["test_perplexity"], ".", ms=4, alpha=0.6, color=colour)
-        axis.plot(row[cost], row["test_mean"], look.markers[cell], ms=9, color=colour, label=elide(cell), ls="none")
+    # A thousand cells as a few collections: as lines of their own they would take half a minute.
+    seeds = finished[finished["cell"].isin(done["cell"])]
+    axis.scatter(
+        seeds[cost].astype(float),
+        seeds["test_perplexity"],
+        s=_SEED**2,
+        marker=".",
+        alpha=0.6,
+        c=[look.colours[cell] for cell in seeds["cell"]],
+        lw=1,
+        zorder=2,
+    )
+    for marker, rows in done.groupby(done["cell"].map(look.markers), sort=False):
+        axis.scatter(
+            rows[cost].astype(float),
+            rows["test_mean"],
+            s=_MEAN**2,
+            marker=str(marker),
+            c=[look.colours[cell] for cell in rows["cell"]],
+            lw=1,
+            zorder=2,
+        )
     unbeaten = done[front(done[cost].to_numpy(float), done["test_mean"].to_numpy(float))].sort_values(cost)
     x, y = unbeaten[cost].astype(float), unbeaten["test_mean"]
     axis.plot(x, y, drawstyle="steps-post", color=TEXT, lw=1, alpha=0.7, zorder=0)
     axis.plot(x, y, "o", ms=15, mfc="none", mec=TEXT, mew=1)
     return unbeaten
+
+
+def _mark(axis: Axes, cell: str, look: Look) -> Line2D:
+    """A cell's mark, for a legend."""
+    (line,) = axis.plot([], [], look.markers[cell], ms=_MEAN, color=look.colours[cell], label=elide(cell), ls="none")
+    return line
 
 
 def _best(comparison: pd.DataFrame, rows: int) -> pd.DataFrame:

@@ -1,0 +1,92 @@
+"""The mirror in a process of its own: MLflow's import and its database take no time from the study."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from ablate.study.server import CONTEXT, end_with_parent
+from ablate.track.journal import Event, Folder
+from ablate.track.mirror import Mirror
+
+_SILENT_SECONDS = 60.0  # at the end, without a trial copied: MLflow is then left behind
+
+
+class MirrorProcess:
+    """Copies a launch's trials to MLflow while they train, and what is left at the end.
+
+    Args:
+        folder: the runs folder.
+        uri: MLflow tracking URI; None: SQLite in the runs folder.
+        launched: the launch, as its study's journal records it.
+        note: told once when the store cannot be reached.
+    """
+
+    def __init__(self, folder: Folder, uri: str | None, launched: Event, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._connection, theirs = CONTEXT.Pipe()
+        self._process: BaseProcess = CONTEXT.Process(  # type: ignore[attr-defined]
+            target=_mirror, args=(theirs, os.getcwd(), str(folder), uri, launched), name="mlflow-mirror", daemon=True
+        )
+        self._listener = threading.Thread(target=self._listen, name="mlflow-mirror", daemon=True)
+        self._copied = 0
+        self._complete = False
+        self.page: str | None = None  # the address of the table of runs behind a server's own, once a store was reached
+        self._process.start()
+        theirs.close()  # so that its end, however it comes, is heard
+        self._listener.start()
+
+    def close(self, reports: Sequence[Path]) -> bool:
+        """Have what is left copied, and folders of report files attached; returns whether the mirror is complete."""
+        with suppress(OSError):  # it has died
+            self._connection.send([str(report) for report in reports])
+        copied = -1
+        while self._listener.is_alive() and self._copied > copied:
+            copied = self._copied
+            self._listener.join(_SILENT_SECONDS)
+        self._process.kill()  # what it had in hand is on disk whole: the store's own transactions see to that
+        self._process.join()
+        return self._complete
+
+    def _listen(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                about, value = self._connection.recv()
+                if about == "note":
+                    self._note(value)
+                elif about == "copied":
+                    self._copied += 1
+                    self.page = value
+                else:
+                    self._complete = value
+                    return
+
+
+def _mirror(connection: Connection, here: str, folder: str, uri: str | None, launched: Event) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the study says when to end
+    end_with_parent()
+    os.chdir(here)  # the server was started earlier, maybe elsewhere
+
+    def note(text: str) -> None:
+        connection.send(("note", text))
+
+    def copied() -> None:
+        connection.send(("copied", mirror.page()))
+
+    def is_over(seconds: float) -> bool:
+        if not connection.poll(seconds):
+            return False
+        for report in connection.recv():
+            mirror.attach(Path(report))
+        return True
+
+    mirror = Mirror(Folder(folder), uri, launched, note, copied)
+    complete = mirror.follow(is_over)
+    copied()
+    connection.send(("complete", complete))
