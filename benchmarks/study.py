@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shlex
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 
@@ -21,11 +24,12 @@ _WINDOWS, _TOKENS = 900, 20 * 35  # the quick recipe's budget
 
 def study(peer: Path, rounds: int) -> Table:
     """README's first command beside a shell loop over the peer, and beside Hydra's own launchers."""
+    training: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(scratch)
         _write_text(text)
         contestants: dict[str, Callable[[], float]] = {
-            "ablate": lambda: _ours(),
+            "ablate": lambda: _ours(training=training),
             "shell loop over word_language_model": lambda: _shell_loop(peer, text),
             "ablate, hydra/launcher=basic": lambda: _ours("hydra/launcher=basic"),
         }
@@ -47,13 +51,31 @@ def study(peer: Path, rounds: int) -> Table:
         note=f"{' '.join(_GRID)} on the King James Bible: six cells, 900 windows of 700 tokens each, Adam, V = 10,000, "
         f"100 units; ours validates three times, tests, and writes MLflow's store and the report; word_language_model "
         f"({commit(peer)}, --use-optimizer) reads the same 630,000 tokens in one epoch, validates and tests once. "
-        f"{rounds} rounds in turn, medians.",
+        f"{rounds} round{'s' if rounds > 1 else ''} in turn, medians. Of ours, {_share(training, ours):.1%} are before "
+        "the first training starts or after the last has ended.",
     )
 
 
-def _ours(*more: str) -> float:
+def _ours(*more: str, training: list[float] | None = None) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        return run(["-m", "ablate", *_GRID, *more], Path(folder))[0]
+        seconds, _ = run(["-m", "ablate", *_GRID, *more], Path(folder))
+        if training is not None:
+            training.append(_training_seconds(Path(folder)))
+        return seconds
+
+
+def _training_seconds(folder: Path) -> float:
+    """From the first trial's start to the last one's end, as the journals say."""
+    events = [json.loads(line) for path in folder.glob("runs/trials/*/journal.jsonl") for line in path.open()]
+    times = {
+        kind: [datetime.fromisoformat(e["time"]).timestamp() for e in events if e["event"] == kind]
+        for kind in ("started", "finished")
+    }
+    return max(times["finished"]) - min(times["started"])
+
+
+def _share(training: list[float], whole: list[float]) -> float:
+    return statistics.median(1 - t / w for t, w in zip(training, whole, strict=True))
 
 
 def _shell_loop(peer: Path, text: Path) -> float:

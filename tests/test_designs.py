@@ -368,6 +368,14 @@ def test_a_plan_tells_what_is_done_what_goes_on_and_what_is_left(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("runs/**/*") if path.is_file()} == before
 
 
+def test_a_plan_is_of_trials_together_where_they_train_together(tmp_path):
+    cells, text = planned("-m", "depth=1,2", *TINY, "seeds=5", "pack=3", "workers=2", folder=tmp_path)
+    assert set(cells.values()) == {"5 to train"}
+    # Of each depth a pack of three and one of two: four shapes.
+    how = "with workers=2, up to 3 trials as one program, by"
+    assert re.match(rf"about (< 1|\d+) s {how} [\d.e+]+ operations and 4 shapes of model measured", text[1])
+
+
 def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(tmp_path):
     arguments = ["-m", "+study=leave_one_out", *TINY, "tracking=off", 'design.exclude=["tie=true & dropout=0"]']
     code, out, err = inside(*arguments, folder=tmp_path)

@@ -18,7 +18,7 @@ from ablate.study import worker
 from ablate.study.cells import Job, make_cells
 from ablate.study.packs import make_packs
 from ablate.study.plan import make_plan
-from ablate.study.workers import best_workers, choose_workers
+from ablate.study.workers import best_workers, choose_workers, container_memory
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 from ablate.train import Checkpoints, Trial, fit
 from ablate.train import engine as engine_module
@@ -330,6 +330,17 @@ def test_a_number_of_workers_is_taken_as_it_is_and_other_values_are_refused(tmp_
         for bad in ("0", "many", "1.5", "null"):
             with pytest.raises(KnobError, match=rf"{knob}={bad}: must be auto, or a whole number at least 1"):
                 knobs_of(*TINY, f"{knob}={bad}")
+
+
+def test_a_containers_limit_is_the_memory_that_it_has(tmp_path):
+    assert container_memory(tmp_path / "none") == math.inf
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert container_memory(tmp_path) == math.inf
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert container_memory(tmp_path) == 300
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
+    assert container_memory(tmp_path) == 450
 
 
 def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeypatch):

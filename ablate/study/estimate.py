@@ -37,13 +37,13 @@ _SAMPLE_WORDS = 5
 
 @dataclass(frozen=True)
 class Speed:
-    """What a trial's parts take on this machine, in seconds.
+    """What a trial's parts take on this machine, in seconds; its share, where trials train together.
 
     Attributes:
         window, eval_window: one window of training, one of an evaluation.
         keep: one validation's checkpoint and best weights.
         start: making the model, and writing the sample.
-        trial: it was measured on.
+        trial: it was measured on, one of `together`.
     """
 
     window: float
@@ -51,6 +51,7 @@ class Speed:
     keep: float
     start: float
     trial: PlannedTrial
+    together: int
 
 
 def show_plan(study: Study, plan: Sequence[PlannedTrial]) -> None:
@@ -59,12 +60,17 @@ def show_plan(study: Study, plan: Sequence[PlannedTrial]) -> None:
     if not console.is_terminal:
         console = Console(width=FILE_WIDTH)
     to_train = [planned for planned in plan if not planned.is_done]
-    workers = choose_workers(make_packs(to_train))
+    packs = make_packs(to_train)
+    workers = choose_workers(packs)
     starts = {planned.fingerprint: goes_on_at(planned) for planned in to_train}
-    speeds = measure(to_train, workers)
-    seconds = {p.fingerprint: seconds_of(p, starts[p.fingerprint], speeds) for p in plan if not p.is_done}
+    speeds = measure(packs, workers)
+    seconds = {p.fingerprint: seconds_of(p, starts[p.fingerprint], speeds[p.fingerprint]) for p in to_train}
     console.print(_table(plan, starts, seconds))
-    for line in _totals(study, plan, starts, seconds, workers, len({id(speed) for speed in speeds.values()})):
+    wall = wall_seconds([sum(seconds[p.fingerprint] for p in pack) for pack in packs], workers)
+    measured = len({id(speed) for speed in speeds.values()})
+    largest = max((len(pack) for pack in packs), default=1)
+    how = f"workers={workers}" + (f", up to {largest} trials as one program" if largest > 1 else "")
+    for line in _totals(study, plan, starts, wall, how, measured):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -77,17 +83,18 @@ def goes_on_at(planned: PlannedTrial) -> int:
     return 0 if state is None else int(state["window"])
 
 
-def measure(plan: Sequence[PlannedTrial], workers: int) -> Mapping[Hashable, Speed]:
-    """Shape → its speed: of at most 8 shapes measured, of others by their arithmetic from the nearest."""
-    shapes: dict[Hashable, PlannedTrial] = {}
-    for planned in plan:
-        shapes.setdefault(_shape(planned), planned)
-    by_size = sorted(shapes.values(), key=lambda planned: planned.effort.window)
+def measure(packs: Sequence[Sequence[PlannedTrial]], workers: int) -> Mapping[str, Speed]:
+    """Fingerprint → its speed: of at most 8 shapes measured, of others by their arithmetic from the nearest."""
+    shapes: dict[Hashable, Sequence[PlannedTrial]] = {}
+    for pack in packs:
+        shapes.setdefault((_shape(pack[0]), len(pack)), pack)
+    by_size = sorted(shapes.values(), key=lambda pack: pack[0].effort.window)
     step = max(1.0, (len(by_size) - 1) / (_SHAPES_MEASURED - 1))
     chosen = by_size if step == 1.0 else [by_size[round(i * step)] for i in range(_SHAPES_MEASURED)]
     set_default_threads(threads_of(workers))
-    measured = [_measured(planned) for planned in chosen]
-    return {shape: _nearest(planned, measured) for shape, planned in shapes.items()}
+    measured = [_measured(pack) for pack in chosen]
+    of_shape = {shape: _nearest(pack, measured) for shape, pack in shapes.items()}
+    return {planned.fingerprint: of_shape[_shape(pack[0]), len(pack)] for pack in packs for planned in pack}
 
 
 def _shape(planned: PlannedTrial) -> Hashable:
@@ -98,18 +105,19 @@ def _shape(planned: PlannedTrial) -> Hashable:
     return (*model, *training, k.precision, k.device, k.threads)
 
 
-def _measured(planned: PlannedTrial) -> Speed:
+def _measured(trials: Sequence[PlannedTrial]) -> Speed:
+    planned, together = trials[0], len(trials)
     knobs, corpus = planned.trial.knobs, corpus_of(planned.trial.knobs)
     device = prepare(knobs)
     began = time.perf_counter()
-    pack = Pack([planned.trial], len(corpus.words), device)
+    pack = Pack([each.trial for each in trials], len(corpus.words), device)
     training = pack.trainings[0]
-    start = time.perf_counter() - began
+    start = (time.perf_counter() - began) / together
     train = Windows(corpus.train, knobs.batch, knobs.window)
     # item() waits for the device.
-    window = _median_seconds(lambda i: train_window(pack, train, i, device)[0].item())
+    window = _median_seconds(lambda i: train_window(pack, train, i, device)[0].sum().item()) / together
     tokens = knobs.eval_batch * knobs.eval_window * min(_EVAL_WINDOWS, _windows_of(planned))
-    evaluation = _median_seconds(lambda _: evaluate(pack.program, corpus.valid[: tokens + 1], knobs, device))
+    evaluation = _median_seconds(lambda _: evaluate(pack.program, corpus.valid[: tokens + 1], knobs, device)) / together
     if knobs.sample_words > 0:
         word = _median_seconds(lambda _: sample(training.model, corpus, _SAMPLE_WORDS, 0, device)) / _SAMPLE_WORDS
         start += word * knobs.sample_words
@@ -119,7 +127,7 @@ def _measured(planned: PlannedTrial) -> Speed:
         checkpoints.save_best(1, {"model": training.model.state_dict(), "window": 1})
         checkpoints.save(1, training.state_dict())
         keep = time.perf_counter() - began
-    return Speed(window, evaluation * knobs.eval_batch * knobs.eval_window / tokens, keep, start, planned)
+    return Speed(window, evaluation * knobs.eval_batch * knobs.eval_window / tokens, keep, start, planned, together)
 
 
 def _windows_of(planned: PlannedTrial) -> int:
@@ -146,20 +154,21 @@ def _seconds(call: Callable[[int], object], number: int) -> float:
     return time.perf_counter() - began
 
 
-def _nearest(planned: PlannedTrial, measured: Sequence[Speed]) -> Speed:
+def _nearest(pack: Sequence[PlannedTrial], measured: Sequence[Speed]) -> Speed:
     """The measured shape that is most alike: of the same recurrent layer where there is one, then by arithmetic."""
+    planned = pack[0]
 
     def distance(speed: Speed) -> tuple[bool, bool, float]:
         ratio = math.log(speed.trial.effort.window / planned.effort.window)
+        together = math.log(speed.together / len(pack))
         other_layer = speed.trial.trial.knobs.rnn != planned.trial.knobs.rnn
-        return _shape(speed.trial) != _shape(planned), other_layer, abs(ratio)
+        return _shape(speed.trial) != _shape(planned), other_layer, abs(ratio) + abs(together)
 
     return min(measured, key=distance)
 
 
-def seconds_of(planned: PlannedTrial, window: int, speeds: Mapping[Hashable, Speed]) -> float:
+def seconds_of(planned: PlannedTrial, window: int, speed: Speed) -> float:
     """How long a trial takes from this window on, evaluations and checkpoints included."""
-    speed = speeds[_shape(planned)]
     effort, like = planned.effort, speed.trial.effort
     training = effort.windows * speed.window * effort.window / like.window
     evaluating = effort.eval_windows * speed.eval_window * effort.eval_window / like.eval_window
@@ -224,17 +233,16 @@ def _totals(
     study: Study,
     plan: Sequence[PlannedTrial],
     starts: Mapping[str, int],
-    seconds: Mapping[str, float],
-    workers: int,
+    wall: float,
+    how: str,
     measured: int,
 ) -> list[str]:
     lines = [f"study {study.name}: {len(study.cells)} cells, {len(plan)} trials: {_counts(plan, starts)}"]
     lines += [f"note: {note}" for note in describe_left_out(study.left_out)]
-    if seconds:
+    if measured:
         work = sum(_work_left(planned, starts) for planned in plan if not planned.is_done)
-        about = _about(wall_seconds(list(seconds.values()), workers))
         shapes = f"{measured} shape{'s' if measured > 1 else ''} of model"
         measured_now = f"{shapes} measured just now, as busy as this machine is"
-        lines.append(f"about {about} with workers={workers}, by {work:.2g} operations and {measured_now}")
+        lines.append(f"about {_about(wall)} with {how}, by {work:.2g} operations and {measured_now}")
     lines.append("nothing was trained; without plan=true it starts")
     return lines

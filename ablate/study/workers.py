@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,15 +43,32 @@ def threads_of(workers: int) -> int | None:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Physical cores that this process may use, by its affinity and its container's quota."""
+    import joblib
+
+    return max(1, int(joblib.cpu_count(only_physical_cores=True)))
 
 
 def free_memory() -> float:
-    """Bytes that can be had without swapping; infinite where the system does not tell."""
+    """Bytes that can be had without swapping, in this container; infinite where the system does not tell."""
+    available = _numbers(Path("/proc/meminfo")).get("MemAvailable:", math.inf)
+    return min(1024.0 * available, container_memory(Path("/sys/fs/cgroup")))
+
+
+def container_memory(group: Path) -> float:
+    """Free bytes of a control group (version 2), caches of files counted as free; infinite where it has no limit."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        limit, used = (group / name for name in ("memory.max", "memory.current"))
+        free = int(limit.read_text()) - int(used.read_text())
+    except (OSError, ValueError):  # no such group, or "max"
+        return math.inf
+    return float(free + _numbers(group / "memory.stat").get("inactive_file", 0))
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The lines `name number …` of one of the kernel's files; none where there is no such file."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError:
-        return float("inf")
-    found = dict(line.split(":", 1) for line in lines)
-    return 1024.0 * int(found["MemAvailable"].split()[0]) if "MemAvailable" in found else float("inf")
+        return {}
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
