@@ -11,7 +11,7 @@ import sys
 import pandas as pd
 import pytest
 from conftest import TINY
-from program import ROOT, ablate, inside, start
+from program import ROOT, ablate, inside, journals, start
 
 from ablate.report import __main__ as report_main
 
@@ -200,3 +200,24 @@ def test_on_a_terminal_the_study_is_a_live_table(tmp_path):
     assert "waiting" in text
     assert re.search(r"depth: 1 done, 1 running · about \d+ s left", text)
     assert "report: reports/depth/index.html" in text
+
+
+_BY_JOBLIB = f"""
+import sys
+from joblib import Parallel, delayed
+
+def cell(depth):
+    from ablate.__main__ import main
+    sys.argv = ["ablate", f"depth={{depth}}", "tracking=off", *{list(TINY)!r}]
+    main()
+
+Parallel(2, backend="loky")(delayed(cell)(depth) for depth in (1, 2))
+"""
+
+
+def test_cells_train_in_the_processes_of_joblib_too(tmp_path):
+    # Which is what Hydra's launcher of that name does; its processes are started in a way of their own.
+    program, environment = [sys.executable, "-c", _BY_JOBLIB], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [events[-1]["event"] for events in journals(tmp_path).values()] == ["finished"] * 2
