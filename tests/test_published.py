@@ -32,10 +32,16 @@ def test_the_books_better_lstm_has_the_books_figure_and_that_of_a_peer():
 
 
 @pytest.mark.parametrize(
-    "other", ["hidden=200", "epochs=5", "lr=10", "train_tokens=100000", "dropout=0.1", "data=kjv", "rnn=tanh"]
+    "other",
+    ["hidden=200", "epochs=5", "lr=10", "train_tokens=100000", "dropout=0.1", "data=kjv", "rnn=tanh", "clip=null"],
 )
 def test_another_recipe_text_or_slice_is_no_match(other):
     trials, comparison = tables("model=lstm", "recipe=book", "data=ptb", other)
+    assert published(trials, comparison).empty
+
+
+def test_a_knob_that_is_null_is_no_number():
+    trials, comparison = tables("model=better_lstm", "recipe=book", "data=ptb", "decay=null")
     assert published(trials, comparison).empty
 
 

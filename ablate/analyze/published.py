@@ -63,8 +63,8 @@ def _matches(cell: pd.Series[Any], wanted: dict[str, object]) -> bool:
 
 
 def _same(found: Any, wanted: object) -> bool:
-    if wanted is None:
-        return bool(pd.isna(found))
+    if wanted is None or pd.isna(found):
+        return wanted is None and bool(pd.isna(found))
     if isinstance(wanted, bool) or isinstance(found, (bool, str)):
         return bool(found == wanted)
     return bool(abs(float(found) - float(wanted)) < 1e-12) if isinstance(wanted, (int, float)) else False
