@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from ablate.study import worker
 from ablate.study.cells import Job, make_cells
 from ablate.study.packs import make_packs
 from ablate.study.plan import make_plan
-from ablate.study.workers import best_workers, choose_workers, container_memory
+from ablate.study.workers import best_workers, choose_workers, container_memory, control_groups
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 from ablate.train import Checkpoints, Trial, fit
 from ablate.train import engine as engine_module
@@ -341,6 +342,14 @@ def test_a_containers_limit_is_the_memory_that_it_has(tmp_path):
     assert container_memory(tmp_path) == 300
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
     assert container_memory(tmp_path) == 450
+
+
+def test_a_limit_of_every_group_that_a_process_is_in_counts(tmp_path):
+    root = Path("/sys/fs/cgroup")
+    (tmp_path / "cgroup").write_text("1:cpu:/x\n0::/slurm/job\n")
+    assert control_groups(tmp_path / "cgroup") == [root / "slurm" / "job", root / "slurm", root]
+    (tmp_path / "cgroup").write_text("0::/\n")
+    assert control_groups(tmp_path / "cgroup") == control_groups(tmp_path / "none") == [root]
 
 
 def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeypatch):

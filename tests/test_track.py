@@ -206,6 +206,44 @@ def test_a_store_that_breaks_is_told_once_and_the_mirror_says_it_is_behind(tmp_p
     assert "MLflow is not reachable, the journals go on" in notes[0]
 
 
+def test_the_results_stand_at_the_last_window_once_however_late_the_end_is_read(tmp_path):
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
+    started(journal)
+    point(journal, 40, event="valid")
+    shutil.copy(EMPTY, folder.database())
+    made = Mirror(folder, None, launch("s"), print)
+
+    def at_the_second_look(seconds, looks=[]):  # noqa: B006
+        looks.append(seconds)
+        if len(looks) == 2:
+            finish(journal)
+        return len(looks) == 2
+
+    assert made.follow(at_the_second_look)
+    client = MlflowClient(f"sqlite:///{folder.database()}")
+    (run,) = [r for r in client.search_runs([client.get_experiment_by_name("ablate").experiment_id]) if r.data.metrics]
+    # As after a kill just before the run was ended.
+    client.update_run(run.info.run_id, status="RUNNING")
+    Mirror(folder, None, launch("s"), print).sync()
+    for name in ("test_perplexity", "best_valid_perplexity", "final_valid_perplexity", "train_seconds"):
+        assert [m.step for m in client.get_metric_history(run.info.run_id, name)] == [40], name
+
+
+def test_a_run_of_an_earlier_attempt_keeps_its_own_knobs_and_gets_no_sample_of_a_later_one(tmp_path):
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
+    started(journal)
+    _, client, (first,), _ = mirror(folder)
+    client.update_run(first.info.run_id, status="RUNNING")
+    started(journal)
+    finish(journal)
+    _, client, runs, _ = mirror(folder)
+    files = {run.info.run_id: {a.path for a in client.list_artifacts(run.info.run_id)} for run in runs}
+    assert files.pop(first.info.run_id) == {"config.yaml", "journal.jsonl"}
+    assert list(files.values()) == [{"config.yaml", "journal.jsonl", "sample.txt"}]
+
+
 def test_the_database_is_made_whole_and_only_once(tmp_path):
     path = tmp_path / "mlflow.db"
     create_database(path)

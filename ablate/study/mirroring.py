@@ -32,11 +32,14 @@ class MirrorProcess:
         self._note = note
         self._connection, theirs = CONTEXT.Pipe()
         self._process: BaseProcess = CONTEXT.Process(  # type: ignore[attr-defined]
-            target=_mirror, args=(theirs, os.getcwd(), str(folder), uri, launched), name="mlflow-mirror", daemon=True
+            target=_mirror,
+            args=(theirs, os.getcwd(), dict(os.environ), str(folder), uri, launched),
+            name="mlflow-mirror",
+            daemon=True,
         )
         self._listener = threading.Thread(target=self._listen, name="mlflow-mirror", daemon=True)
         self._copied = 0
-        self._complete = False
+        self._closing = self._complete = False
         self.page: str | None = None  # the address of the table of runs behind a server's own, once a store was reached
         self._process.start()
         theirs.close()  # so that its end, however it comes, is heard
@@ -44,34 +47,52 @@ class MirrorProcess:
 
     def close(self, reports: Sequence[Path]) -> bool:
         """Have what is left copied, and folders of report files attached; returns whether the mirror is complete."""
-        with suppress(OSError):  # it has died
-            self._connection.send([str(report) for report in reports])
-        copied = -1
-        while self._listener.is_alive() and self._copied > copied:
-            copied = self._copied
-            self._listener.join(_SILENT_SECONDS)
-        self._process.kill()  # what it had in hand is on disk whole: the store's own transactions see to that
-        self._process.join()
+        self._closing = True
+        try:
+            with suppress(OSError):  # it has died
+                self._connection.send([str(report) for report in reports])
+            copied = -1
+            while self._listener.is_alive() and self._copied > copied:
+                copied = self._copied
+                self._listener.join(_SILENT_SECONDS)
+        finally:  # also when a user will not wait: it is deaf to the signals that would end it
+            if self._process.is_alive():
+                self._process.kill()
+            self._process.join()
         return self._complete
 
     def _listen(self) -> None:
-        with suppress(EOFError, OSError):
+        try:
             while True:
                 about, value = self._connection.recv()
-                if about == "note":
-                    self._note(value)
-                elif about == "copied":
+                if about == "copied":
                     self._copied += 1
                     self.page = value
-                else:
+                elif about == "complete":
                     self._complete = value
                     return
+                else:
+                    self._tell(value)
+        except (EOFError, OSError):
+            if not self._closing:
+                self._tell("the process that copies to MLflow has died; python -m ablate.track sync catches MLflow up")
+
+    def _tell(self, text: str) -> None:
+        with suppress(Exception):  # a terminal that cannot print it must not stop the listening
+            self._note(text)
 
 
-def _mirror(connection: Connection, here: str, folder: str, uri: str | None, launched: Event) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the study says when to end
+def _mirror(
+    connection: Connection, here: str, environment: dict[str, str], folder: str, uri: str | None, launched: Event
+) -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach every process of a group; the study says when to end
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     end_with_parent()
-    os.chdir(here)  # the server was started earlier, maybe elsewhere
+    # The server was started earlier, maybe elsewhere.
+    os.chdir(here)
+    os.environ.clear()
+    os.environ.update(environment)
 
     def note(text: str) -> None:
         connection.send(("note", text))

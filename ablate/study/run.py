@@ -49,11 +49,13 @@ def run_study(study: Study) -> int:
     command = _command()
     launched = _record_launch(folder, study, command, plan)
     view = make_view(name, plan)
-    mirror = MirrorProcess(folder, knobs.tracking.uri, launched, view.note) if knobs.tracking.enabled else None
+    mirror = None
     reports: list[Path] = []
     # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
     threading.Thread(target=import_module, args=["ablate.report"], daemon=True).start()
     try:
+        if knobs.tracking.enabled:
+            mirror = MirrorProcess(folder, knobs.tracking.uri, launched, view.note)
         with view:
             for note in describe_left_out(study.left_out):
                 view.note(note)

@@ -24,7 +24,7 @@ from ablate.train.machine import keep_memory, machine_facts, prepare, set_defaul
 TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"
 
 
-def start_worker(threads: int | None) -> None:
+def start_worker(threads: int) -> None:
     """Prepare a fresh worker process; it ends with the process that started it, however that ends."""
     end_with_parent()
     set_default_threads(threads)

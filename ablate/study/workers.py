@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,22 +38,35 @@ def best_workers(packs: Sequence[Sequence[PlannedTrial]], cores: int, memory: fl
     return max(1, min(len(packs), cores // threads, fit))
 
 
-def threads_of(workers: int) -> int | None:
-    """Threads of each worker where `threads` does not say; None: what torch chooses by itself, which one worker has."""
-    return None if workers == 1 else max(1, cores() // workers)
+def threads_of(workers: int) -> int:
+    """Threads of each worker where `threads` does not say."""
+    return max(1, cores() // workers)
 
 
 def cores() -> int:
-    """Physical cores that this process may use, by its affinity and its container's quota."""
+    """Physical cores; or as many as this process' affinity or its container's quota allow, where these are fewer."""
     import joblib
 
-    return max(1, int(joblib.cpu_count(only_physical_cores=True)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where the system does not tell physical from logical ones
+        return max(1, int(joblib.cpu_count(only_physical_cores=True)))
 
 
 def free_memory() -> float:
     """Bytes that can be had without swapping, in this container; infinite where the system does not tell."""
     available = _numbers(Path("/proc/meminfo")).get("MemAvailable:", math.inf)
-    return min(1024.0 * available, container_memory(Path("/sys/fs/cgroup")))
+    return min(1024.0 * available, *map(container_memory, control_groups(Path("/proc/self/cgroup"))))
+
+
+def control_groups(membership: Path) -> list[Path]:
+    """The control group (version 2) of this process, and those that it is in."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    own = next((root / line.removeprefix("0::/") for line in lines if line.startswith("0::/")), root)
+    return [own, *own.parents[: len(own.parts) - len(root.parts)]]
 
 
 def container_memory(group: Path) -> float:

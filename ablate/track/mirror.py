@@ -72,7 +72,7 @@ class Followed:
     """One trial, and how far its journal has been copied.
 
     Attributes:
-        name: that of its run.
+        started: when its newest attempt was; name: that of its run.
         copied: (metric, step) of every point that the run holds already.
     """
 
@@ -81,6 +81,7 @@ class Followed:
     label: str
     seed: int
     run_id: str | None = None
+    started: str = ""
     name: str = ""
     copied: set[tuple[str, int]] = field(default_factory=set)
     done: bool = False
@@ -94,7 +95,7 @@ class Mirror:
         uri: MLflow tracking URI; None: SQLite in the runs folder.
         launched: the launch, as its study's journal records it.
         warn: told once when the store cannot be reached.
-        on_copied: called after each trial that is looked at.
+        on_copied: called after each thing that is copied, and each look at the journals.
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class Mirror:
         for trial in self._trials:
             if not trial.done:
                 self._copy_trial(client, trial)
-                self._on_copied()
+        self._on_copied()
         if time.monotonic() - self._last_beat > _BEAT_SECONDS:
             for run_id in (self._parent, *(t.run_id for t in self._trials if t.run_id is not None and not t.done)):
                 client.set_tag(run_id, "ablate.heartbeat", datetime.now(UTC).isoformat(timespec="seconds"))
@@ -249,8 +250,9 @@ class Mirror:
         else:
             _log(client, trial.run_id, params, list(points.values()))
             if starts:
-                _log_record(client, trial.run_id, trial.tail.path)
+                _log_record(client, trial.run_id, trial.tail.path, events[0]["time"])
         trial.copied.update(points)
+        self._on_copied()
 
     def _open_run(self, client: MlflowClient, trial: Followed, events: list[Event]) -> dict[str, str]:
         """The child run of this attempt; an earlier attempt's that is still open is marked killed.
@@ -259,6 +261,7 @@ class Mirror:
             The parameters that the run has not got yet.
         """
         started = events[0]
+        trial.started = started["time"]
         params = _params(started)
         for run in self._children:
             if run.data.tags.get("ablate.fingerprint") != trial.fingerprint:
@@ -268,13 +271,15 @@ class Mirror:
                 trial.run_id, trial.name = run_id, str(run.info.run_name)
                 trial.done = run.info.status == "FINISHED"
                 if trial.done and _JOURNALED not in run.data.tags:  # made by an older version
-                    client.set_tag(run_id, _JOURNALED, _log_record(client, run_id, trial.tail.path))
+                    client.set_tag(run_id, _JOURNALED, _log_record(client, run_id, trial.tail.path, started["time"]))
                 if not trial.done:
                     trial.copied = _points(client, run)
                     _reopen(client, run_id)
+                    if not (run.inputs and run.inputs.dataset_inputs):  # it died before it could
+                        _log_dataset(client, run_id, started)
                 return {name: value for name, value in params.items() if name not in run.data.params}
             if run.info.status == "RUNNING":
-                _log_record(client, run_id, trial.tail.path)
+                _log_record(client, run_id, trial.tail.path, run.data.tags.get("ablate.started"))
                 client.set_terminated(run_id, status="KILLED")
         trial.name, trial.copied = _name(trial, events), set()
         trial.run_id = _create_run(client, self._experiment, self._parent, trial, started)
@@ -286,13 +291,18 @@ class Mirror:
         for trial in self._trials:
             events = last_attempt(read_events(trial.tail.path)[0])
             statuses.append(status(events))
+            self._on_copied()
             process = next((e["process"] for e in reversed(events) if "process" in e), None)
             if statuses[-1] == "UNFINISHED" and trial.run_id is not None and (process is None or is_dead(process)):
-                _log_record(client, trial.run_id, trial.tail.path)
+                _log_record(client, trial.run_id, trial.tail.path, events[0]["time"] if events else None)
                 client.set_terminated(trial.run_id, status="KILLED")
         self._log_launch(client)
         for report in self._reports:
-            client.log_artifacts(self._parent, str(report), artifact_path="report")
+            # File by file, each a sign of life: a server may be far away.
+            for path in sorted(path for path in report.rglob("*") if path.is_file()):
+                place = Path("report", path.parent.relative_to(report)).as_posix()
+                client.log_artifact(self._parent, str(path), artifact_path=place)
+                self._on_copied()
         finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
         client.set_tag(self._parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
         client.set_terminated(self._parent, status="FINISHED" if finished else "FAILED")
@@ -365,7 +375,8 @@ def _mark_killed(client: MlflowClient, experiment: str, folder: Folder) -> None:
         dead = is_dead(process)
         if dead or (dead is None and _is_silent(run)):
             if fingerprint := run.data.tags.get("ablate.fingerprint"):
-                _log_record(client, run.info.run_id, folder.trial(fingerprint) / JOURNAL)
+                path = folder.trial(fingerprint) / JOURNAL
+                _log_record(client, run.info.run_id, path, run.data.tags.get("ablate.started"))
             client.set_terminated(run.info.run_id, status="KILLED")
 
 
@@ -387,8 +398,6 @@ def _points(client: MlflowClient, run: Run) -> set[tuple[str, int]]:
 
 
 def _create_run(client: MlflowClient, experiment: str, parent: str, trial: Followed, started: Event) -> str:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
     tags = {
         "mlflow.parentRunId": parent,
         "mlflow.source.name": started["command"],
@@ -405,6 +414,13 @@ def _create_run(client: MlflowClient, experiment: str, parent: str, trial: Follo
         tags["mlflow.source.git.commit"] = commit
     run = client.create_run(experiment, start_time=_milliseconds(started), run_name=trial.name, tags=tags)
     run_id = str(run.info.run_id)
+    _log_dataset(client, run_id, started)
+    return run_id
+
+
+def _log_dataset(client: MlflowClient, run_id: str, started: Event) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
     data = started["data"]
     dataset = Dataset(
         name=data["name"],
@@ -414,7 +430,6 @@ def _create_run(client: MlflowClient, experiment: str, parent: str, trial: Follo
         profile=json.dumps({"tokens": data["tokens"], "vocabulary": data["vocabulary"], "sha256": data["digest"]}),
     )
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-    return run_id
 
 
 def _name(trial: Followed, events: list[Event]) -> str:
@@ -431,7 +446,7 @@ def _params(started: Event) -> dict[str, str]:
 
 
 def _new_points(trial: Followed, events: list[Event]) -> dict[tuple[str, int], Metric]:
-    """By (metric, step), in the order of the events; a step measured again, after a resume, has the same value."""
+    """By (metric, step), in the order of the events; of a step measured again, after a resume, the first stays."""
     from mlflow.entities import Metric
 
     points: dict[tuple[str, int], Metric] = {}
@@ -470,8 +485,11 @@ def _log(
             client.log_batch(run_id, metrics=batch, params=some_params, tags=some_tags)
 
 
-def _log_record(client: MlflowClient, run_id: str, path: Path) -> str:
-    """Give a run its trial's journal as it is now, its knobs and what its model wrote, in place of what it had of them.
+def _log_record(client: MlflowClient, run_id: str, path: Path, started: str | None) -> str:
+    """Give a run its trial's journal as it is now, in place of what it had of it; its knobs, and what its model wrote.
+
+    Args:
+        started: when the run's attempt was started; the knobs and the sample of a later one are not the run's.
 
     Returns:
         How many bytes the journal has.
@@ -480,10 +498,12 @@ def _log_record(client: MlflowClient, run_id: str, path: Path) -> str:
 
     lines = whole_lines(path.read_bytes()) if path.exists() else b""
     attempt = last_attempt(parse_events(lines))
-    if attempt:
-        files = {JOURNAL: lines, _CONFIG: yaml.safe_dump(attempt[0]["knobs"], allow_unicode=True).encode()}
+    files = {JOURNAL: lines} if lines else {}
+    if attempt and attempt[0]["time"] == started:
+        files[_CONFIG] = yaml.safe_dump(attempt[0]["knobs"], allow_unicode=True).encode()
         if sample := attempt[-1].get("sample"):
             files[_SAMPLE] = sample.encode()
+    if files:
         _log_files(client, run_id, files)
     return str(len(lines))
 
@@ -503,29 +523,30 @@ def _finish(
     points: dict[tuple[str, int], Metric],
     events: list[Event],
 ) -> None:
-    """Log what is new, with how the trial ended."""
+    """Log the new points, to which those of the end are added, and how the trial ended."""
     from mlflow.entities import Metric
 
     run_id = str(trial.run_id)
     last = next(event for event in reversed(events) if event["event"] in FINAL_EVENTS)
     outcome = status([last])
     when = _milliseconds(last)
-    step = max((int(e["step"]) for e in events if "step" in e), default=0)
-    metrics = list(points.values())
-    tags = {_JOURNALED: _log_record(client, run_id, trial.tail.path), "ablate.status": outcome}
+    tags = {_JOURNALED: _log_record(client, run_id, trial.tail.path, trial.started), "ablate.status": outcome}
     if last["event"] == "finished":
         final = {
             "final_valid_perplexity": last["valid_nll"],
             "best_valid_perplexity": last["best_valid_nll"],
             "test_perplexity": last["test_nll"],
         }
-        metrics += [Metric(k, perplexity(v), when, step) for k, v in final.items() if v is not None]
-        metrics += [Metric("train_seconds", last["train_seconds"], when, step)]
+        values = {k: perplexity(v) for k, v in final.items() if v is not None}
+        step = int(last["windows"])
+        for key, value in (values | {"train_seconds": last["train_seconds"]}).items():
+            if (key, step) not in trial.copied:
+                points[key, step] = Metric(key, value, when, step)
         if (name := _name(trial, events)) != trial.name:
             tags["mlflow.runName"] = name
     if "reason" in last:
         tags["ablate.reason"] = last["reason"]
-    _log(client, run_id, params, metrics, tags)
+    _log(client, run_id, params, list(points.values()), tags)
     client.set_terminated(run_id, status=_MLFLOW_STATUS.get(outcome, "FAILED"), end_time=when)
 
 

@@ -38,11 +38,10 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def set_default_threads(threads: int | None) -> None:
-    """What `threads=null` means in this process; None: one a physical core."""
+def set_default_threads(threads: int) -> None:
+    """What `threads=null` means in this process; if never called, what torch chooses by itself."""
     global _default_threads
-    if threads is not None:
-        _default_threads = threads
+    _default_threads = threads
 
 
 def keep_memory() -> None:

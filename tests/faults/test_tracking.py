@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import multiprocessing
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from pandas.testing import assert_frame_equal
 from program import ROOT, inside, journals, kill_tree, start, wait_until
 
 from ablate.config import KnobError
+from ablate.study.mirroring import MirrorProcess
 from ablate.track import __main__ as track_main
 from ablate.track import journal as journal_module
 from ablate.track import mirror as mirror_module
@@ -285,6 +287,29 @@ def test_runs_of_a_study_that_was_killed_end_as_killed_at_the_next_start(tmp_pat
     assert inside(*TINY, "name=lives", folder=tmp_path)[0] == 0
     parents, children, _ = runs_of(store, "dies")
     assert [run.info.status for run in (*parents, *children)] == ["KILLED", "KILLED"]
+
+
+def test_a_signal_to_the_whole_group_ends_the_runs_too(tmp_path):
+    process = start(["ablate", *TINY, "windows=100000", "name=stopped"], tmp_path)
+    store = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    wait_until(lambda: (tmp_path / "runs" / "mlflow.db").exists())
+    wait_until(lambda: MlflowClient(store).get_experiment_by_name("ablate") and runs_of(store, "stopped")[1])
+    os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, and a scheduler
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err == "ablate: stopped; the same command goes on with what is not finished\n"
+    (parent,), (child,), _ = runs_of(store, "stopped")
+    assert (parent.info.status, child.info.status) == ("FAILED", "KILLED")
+
+
+def test_a_mirror_that_dies_is_told_at_once_and_the_study_does_not_wait_for_it(tmp_path):
+    notes = []
+    mirror = MirrorProcess(Folder(tmp_path), None, LAUNCH, notes.append)
+    (child,) = [child for child in multiprocessing.active_children() if child.name == "mlflow-mirror"]
+    os.kill(child.pid, signal.SIGKILL)
+    wait_until(lambda: notes)
+    assert notes == ["the process that copies to MLflow has died; python -m ablate.track sync catches MLflow up"]
+    assert mirror.close([]) is False
 
 
 @pytest.fixture(scope="module", autouse=True)
