@@ -23,7 +23,7 @@ import torch
 
 from ablate.config import PTB
 from ablate.data import load_corpus
-from benchmarks.common import Table, alternate, peak_memory, precisions_of, program, roofline, run, spread
+from benchmarks.common import Table, alternate, peak_memory, precisions_of, program, roofline, spread
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _TOKENS = 20 * 35  # of a window
@@ -40,6 +40,7 @@ class Size:
     tie: bool
     dropout: float
     windows: int  # that a reading of its speed takes
+    seeds: int  # that one epoch is trained with, to compare perplexities
 
     def operations(self) -> float:
         """Floating-point operations a token: 6 for every matrix parameter that a token touches."""
@@ -47,7 +48,11 @@ class Size:
         return 6.0 * (recurrent + 10_000 * self.hidden)
 
 
-SIZES = [Size("LSTM-100", 100, 1, False, 0.0, 400), Size("tied 2×650, dropout 0.5", 650, 2, True, 0.5, 80)]
+SIZES = [
+    Size("LSTM-100", 100, 1, False, 0.0, windows=400, seeds=3),
+    Size("tied 2×650, dropout 0.5", 650, 2, True, 0.5, windows=80, seeds=1),
+]
+EMBEDDING_STD = 0.2 / math.sqrt(12)  # of the peer's word vectors, which start uniform in ±0.1
 
 
 def write_text(folder: Path) -> None:
@@ -70,7 +75,7 @@ def peer_arguments(peer: Path, size: Size, text: Path, save: Path) -> list[str]:
 def our_arguments(size: Size, *budget: str) -> list[str]:
     """Our program with a size's settings; the word vectors start as wide as the peer's, uniform in ±0.1."""
     sizes = [f"hidden={size.hidden}", f"depth={size.depth}", f"tie={size.tie}", f"dropout={size.dropout}"]
-    recipe = ["model=lstm", "recipe=book", "data=ptb", "lr=20", "clip=0.25", f"embedding_std={0.2 / math.sqrt(12):.4f}"]
+    recipe = ["model=lstm", "recipe=book", "data=ptb", "lr=20", "clip=0.25", f"embedding_std={EMBEDDING_STD:.4f}"]
     return ["-m", "ablate", *recipe, *sizes, *budget, "tracking=off", "force=true", "sample_words=0"]
 
 
@@ -157,36 +162,3 @@ def commit(peer: Path) -> str:
     """The peer's commit, as its checkout says."""
     done = subprocess.run(["git", "-C", str(peer), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return f"pytorch/examples commit {done.stdout[:12]}" if done.returncode == 0 else "an unknown commit"
-
-
-def one_epoch(peer: Path) -> Table:
-    """Valid perplexity after one epoch of Penn Treebank, which has to be equal for the speeds to be comparable."""
-    rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        text = Path(scratch)
-        write_text(text)
-        for size in SIZES:
-            _, output = run(peer_arguments(peer, size, text, text / "model.pt"), text)
-            found = re.search(r"valid ppl\s+([\d.]+)", output)
-            assert found is not None, output
-            rows.append([size.name, "word_language_model", f"{float(found[1]):.2f}", "1"])
-            theirs = float(found[1])
-            for precision in precisions_of(DEVICE):
-                with tempfile.TemporaryDirectory() as runs:
-                    run(our_arguments(size, "epochs=1", f"precision={precision}"), Path(runs))
-                    valid = [event["valid_nll"] for event in _events(Path(runs)) if event["event"] == "valid"]
-                rows.append(
-                    [
-                        size.name,
-                        f"ablate, {precision}",
-                        f"{math.exp(valid[-1]):.2f}",
-                        f"{math.exp(valid[-1]) / theirs:.3f}",
-                    ]
-                )
-    return Table(
-        title="The same perplexity after one epoch",
-        command="python -m benchmarks one_epoch --peer PATH",
-        headings=["model", "program", "valid perplexity", "ratio"],
-        rows=rows,
-        note=f"word_language_model of {commit(peer)}; one seed each.",
-    )
