@@ -183,6 +183,22 @@ def test_a_trial_without_a_result_says_why_in_mlflow(tmp_path, event, values, ex
     assert runs[0].data.tags["ablate.reason"] == values["reason"]
 
 
+def test_a_trial_that_goes_on_is_open_in_mlflow_and_no_longer_says_why_it_was_stopped(tmp_path):
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
+    started(journal)
+    journal.append("interrupted", reason="stopped")
+    mirror(folder)
+    journal.append("resumed", window=0, process=this_process())
+    _, _, (run,), _ = mirror(folder)
+    assert run.info.status == "RUNNING"
+    assert {"ablate.status", "ablate.reason"} & run.data.tags.keys() == set()
+    finish(journal)
+    _, _, (run,), _ = mirror(folder)
+    assert (run.info.status, run.data.tags["ablate.status"]) == ("FINISHED", "FINISHED")
+    assert "ablate.reason" not in run.data.tags
+
+
 def test_two_studies_may_share_a_trial_and_each_has_it(tmp_path):
     folder = Folder(tmp_path)
     journal = journal_of(folder)

@@ -59,6 +59,9 @@ _BATCH = 800  # points; MLflow's limit is 1,000 of everything, 100 parameters an
 _CONFIG, _SAMPLE = "config.yaml", "sample.txt"
 # How many bytes of its journal a run that has ended holds as an artifact.
 _JOURNALED = "ablate.journal"
+# What says how a run has ended.
+_STATUS, _REASON = "ablate.status", "ablate.reason"
+_ENDED = {_STATUS, _REASON}
 _MLFLOW_STATUS = {"FINISHED": "FINISHED", "DIVERGED": "FINISHED", "INTERRUPTED": "KILLED"}
 
 
@@ -388,7 +391,10 @@ def _is_silent(run: Run) -> bool:
 
 
 def _reopen(client: MlflowClient, run_id: str) -> None:
+    """A run goes on: it is open again, and nothing says any more how it had ended."""
     client.update_run(run_id, status="RUNNING")
+    for name in _ENDED & client.get_run(run_id).data.tags.keys():
+        client.delete_tag(run_id, name)
     client.set_tag(run_id, "ablate.process", this_process())
 
 
@@ -530,7 +536,7 @@ def _finish(
     last = next(event for event in reversed(events) if event["event"] in FINAL_EVENTS)
     outcome = status([last])
     when = _milliseconds(last)
-    tags = {_JOURNALED: _log_record(client, run_id, trial.tail.path, trial.started), "ablate.status": outcome}
+    tags = {_JOURNALED: _log_record(client, run_id, trial.tail.path, trial.started), _STATUS: outcome}
     if last["event"] == "finished":
         final = {
             "final_valid_perplexity": last["valid_nll"],
@@ -545,7 +551,7 @@ def _finish(
         if (name := _name(trial, events)) != trial.name:
             tags["mlflow.runName"] = name
     if "reason" in last:
-        tags["ablate.reason"] = last["reason"]
+        tags[_REASON] = last["reason"]
     _log(client, run_id, params, list(points.values()), tags)
     client.set_terminated(run_id, status=_MLFLOW_STATUS.get(outcome, "FAILED"), end_time=when)
 
