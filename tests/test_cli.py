@@ -14,6 +14,8 @@ from conftest import TINY
 from program import ROOT, ablate, inside, journals, start
 
 from ablate.report import __main__ as report_main
+from ablate.study import run as study_run
+from ablate.track.journal import Journal
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +215,22 @@ def cell(depth):
 
 Parallel(2, backend="loky")(delayed(cell)(depth) for depth in (1, 2))
 """
+
+
+def test_a_study_of_the_same_name_that_another_process_launches_meanwhile_is_not_reported_as_this_one(
+    tmp_path, monkeypatch
+):
+    # As with a launcher that gives every cell a process of its own.
+    def report(folder, launched, reports):
+        other = {"label": "b", "levels": {}, "components": {}, "trials": [{"seed": 0, "fingerprint": "f" * 64}]}
+        Journal(folder.study(launched["study"])).append("launched", **(launched | {"cells": [other]}))
+        return original(folder, launched, reports)
+
+    original = study_run._report
+    monkeypatch.setattr(study_run, "_report", report)
+    code, out, err = inside(*TINY, "tracking=off", folder=tmp_path)
+    assert (code, err) == (0, "")
+    assert "unfinished" not in out
 
 
 def test_cells_train_in_the_processes_of_joblib_too(tmp_path):

@@ -65,7 +65,7 @@ def test_three_windows_of_training_equal_the_reference_to_1e_9(rnn, depth, tie, 
         for name, gradient in expected.items():
             np.testing.assert_allclose(tensors[name].grad.numpy(), gradient, atol=1e-9, err_msg=name)
         # The limit is below the norm, so that clipping really scales.
-        (norm,) = clip_gradients(gradients(model), [0.1])
+        (norm,) = clip_gradients(gradients(model), torch.tensor([0.1], dtype=torch.float64))
         assert norm.item() == pytest.approx(reference.sgd_step(expected, 0.7, 0.1), abs=1e-9)
         assert norm.item() > 0.1
         optimizer.step()
@@ -81,7 +81,7 @@ def test_a_gradient_below_the_limit_is_left_alone():
     model = make().double()
     model.loss(torch.zeros(T, B, dtype=torch.long), torch.ones(T, B, dtype=torch.long), None)[0].backward()
     before = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    (norm,) = clip_gradients(gradients(model), [1e3])
+    (norm,) = clip_gradients(gradients(model), torch.tensor([1e3]))
     after = [p.grad for p in model.parameters() if p.grad is not None]
     assert 0 < norm < 1e3
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -91,7 +91,14 @@ def test_without_a_limit_the_norm_is_still_measured():
     model = make()
     model.loss(torch.zeros(T, B, dtype=torch.long), torch.ones(T, B, dtype=torch.long), None)[0].backward()
     squares = sum(p.grad.double().square().sum() for p in model.parameters() if p.grad is not None)
-    assert clip_gradients(gradients(model), [None]).item() == pytest.approx(squares.sqrt().item(), rel=1e-5)
+    (norm,) = clip_gradients(gradients(model), torch.tensor([torch.inf]))
+    assert norm.item() == pytest.approx(squares.sqrt().item(), rel=1e-5)
+
+
+def test_without_a_limit_a_gradient_stays_as_it_is_even_where_its_norm_overflows():
+    gradient = torch.full((1, 4), 1e30)
+    assert clip_gradients([gradient], torch.tensor([torch.inf])).isinf()
+    assert torch.equal(gradient, torch.full((1, 4), 1e30))
 
 
 def test_tied_weights_are_one_tensor_after_initialisation_and_count_once():

@@ -19,7 +19,7 @@ from ablate.study import worker
 from ablate.study.cells import Job, make_cells
 from ablate.study.packs import make_packs
 from ablate.study.plan import make_plan
-from ablate.study.workers import best_workers, choose_workers, container_memory, control_groups
+from ablate.study.workers import best_workers, choose_workers, container_memory, control_groups, threads_of
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 from ablate.train import Checkpoints, Trial, fit
 from ablate.train import engine as engine_module
@@ -356,3 +356,15 @@ def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeyp
     plan = plan_of(tmp_path, "seeds=6", "threads=null", "workers=auto")
     monkeypatch.setattr("ablate.study.workers.choose_device", lambda name: torch.device("cuda"))
     assert best_workers([[planned] for planned in plan], 8, 1e12) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "workers", "threads"),
+    [(None, 1, 8), (None, 3, 2), (None, 20, 1), ("4", 1, 4), ("4", 4, 2), ("2,1", 1, 2), ("0", 1, 1), ("many", 1, 8)],
+)
+def test_a_worker_takes_its_share_of_the_cores_and_no_more_than_omp_num_threads(said, workers, threads, monkeypatch):
+    monkeypatch.setattr("ablate.study.workers.cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert threads_of(workers) == threads

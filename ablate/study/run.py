@@ -21,7 +21,7 @@ from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
-from ablate.track.journal import Event, Folder, Journal, replace_text
+from ablate.track.journal import Event, Folder, Journal, replace_text, study_digest
 from ablate.track.mirror import tracking_uri
 from ablate.train import Checkpoints
 
@@ -66,7 +66,7 @@ def run_study(study: Study) -> int:
             packs = make_packs(planned for planned in plan if not planned.is_done)
             with Pool(choose_workers(packs), command, view) as pool:
                 pool.run(packs)
-        report = _report(folder, name, Path(knobs.reports))
+        report = _report(folder, launched, Path(knobs.reports))
         reports.append(report.folder)
     finally:  # also when a user stops the study
         if mirror is not None and not mirror.close(reports):
@@ -75,11 +75,14 @@ def run_study(study: Study) -> int:
     return _exit_code(report)
 
 
-def _report(folder: Folder, name: str, reports: Path) -> Report:
+def _report(folder: Folder, launched: Event, reports: Path) -> Report:
     from ablate.report import write_report
     from ablate.track.read import read_study
 
-    return write_report(read_study(folder, name), reports)
+    name = launched["study"]
+    # Not simply the newest: another process may have launched a study of this name over other cells meanwhile.
+    own = [event for event in folder.launches(name) if study_digest(event) == study_digest(launched)]
+    return write_report(read_study(folder, name, own[-1] if own else None), reports)
 
 
 def _check_reports(folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +41,13 @@ def best_workers(packs: Sequence[Sequence[PlannedTrial]], cores: int, memory: fl
 
 
 def threads_of(workers: int) -> int:
-    """Threads of each worker where `threads` does not say."""
-    return max(1, cores() // workers)
+    """Threads of each worker where `threads` does not say: its share of the cores, at most OMP_NUM_THREADS.
+
+    That variable is how a cluster's scheduler, or joblib for each of its processes, says what there is for this one.
+    """
+    share = max(1, cores() // workers)
+    most = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))
+    return min(share, max(1, int(most[1]))) if most else share
 
 
 def cores() -> int:

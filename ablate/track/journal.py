@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -122,6 +123,12 @@ def status(attempt: list[Event]) -> str:
     return str(last["status"]) if last["event"] == "finished" else str(last["event"]).upper()
 
 
+def study_digest(launched: Event) -> str:
+    """The same for every launch of the same study over the same trials."""
+    prints = sorted(trial["fingerprint"] for cell in launched["cells"] for trial in cell["trials"])
+    return hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old text or the new one, never a part."""
     new = path.with_name(f"{path.name}.tmp{os.getpid()}")
@@ -176,8 +183,12 @@ class Folder:
 
     def launch(self, study: str) -> Event | None:
         """The newest launch of a study; None when its journal holds none."""
-        launches = [event for event in read_events(self.study(study))[0] if event["event"] == "launched"]
+        launches = self.launches(study)
         return launches[-1] if launches else None
+
+    def launches(self, study: str) -> list[Event]:
+        """All launches of a study, the newest last."""
+        return [event for event in read_events(self.study(study))[0] if event["event"] == "launched"]
 
     def attempts(self, study: str, launch: Event) -> Iterator[list[Event]]:
         """The last attempt at each trial of a launch, in its order; [] where none was started."""

@@ -7,7 +7,6 @@ nothing, and one that finds the mirror behind catches it up.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -33,6 +32,7 @@ from ablate.track.journal import (
     parse_events,
     read_events,
     status,
+    study_digest,
     whole_lines,
 )
 from ablate.track.process import is_dead, this_process
@@ -123,7 +123,7 @@ class Mirror:
         ]
         self._reports: list[Path] = []
         self._unreachable = False
-        self._digest = _digest(launched)
+        self._digest = study_digest(launched)
         # Launched twice at once, a study has one mirror at a time; the other takes over when it ends.
         self._lock = FileLock(folder.mirror_lock(self._digest), timeout=0)
         self._client: MlflowClient | None = None
@@ -225,8 +225,7 @@ class Mirror:
 
     def _log_launch(self, client: MlflowClient) -> None:
         """Give the parent run its newest launch, unless it has that already: another process may launch it again."""
-        recorded = read_events(self._folder.study(self._launched["study"]))[0]
-        launches = [event for event in recorded if event["event"] == "launched" and _digest(event) == self._digest]
+        launches = [e for e in self._folder.launches(self._launched["study"]) if study_digest(e) == self._digest]
         newest = launches[-1] if launches else {"time": datetime.now(UTC).isoformat(), **self._launched}
         if client.get_run(self._parent).data.tags.get(LAUNCHED) != newest["time"]:
             _log_files(client, self._parent, {LAUNCH: json.dumps(newest).encode()})
@@ -309,12 +308,6 @@ class Mirror:
         finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
         client.set_tag(self._parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
         client.set_terminated(self._parent, status="FINISHED" if finished else "FAILED")
-
-
-def _digest(launched: Event) -> str:
-    """The same for every launch of the same study over the same trials."""
-    prints = sorted(trial["fingerprint"] for cell in launched["cells"] for trial in cell["trials"])
-    return hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
 
 
 def connect(folder: Folder, uri: str | None) -> MlflowClient:

@@ -79,8 +79,8 @@ def open_source(runs: str | Path | None = None, store: str | None = None) -> Sou
     return Store(store)
 
 
-def read_study(source: Source, name: str | None = None) -> Results:
-    """Read a study (None: the one launched last).
+def read_study(source: Source, name: str | None = None, launch: Event | None = None) -> Results:
+    """Read a study (None: the one launched last), as one of its launches asked for it (None: its newest).
 
     Raises:
         KnobError: when there is no such study, its source cannot be read, or what is recorded cannot be right.
@@ -89,7 +89,7 @@ def read_study(source: Source, name: str | None = None) -> Results:
     from ablate.track.tables import CURVES, TRIALS, Measurements, row, trials_table, validated
 
     chosen = _chosen(source, name)
-    launch = source.launch(chosen)
+    launch = launch or source.launch(chosen)
     if launch is None:
         raise KnobError(f"the study {chosen!r} in {source} was never launched; start it again")
     asked = [(cell, trial) for cell in launch["cells"] for trial in cell["trials"]]
@@ -136,7 +136,7 @@ def read_studies(source: Source, names: Sequence[str]) -> Results:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise KnobError(f"{', '.join(twice)}: named twice; name each study once")
     if len(names) < 2:
-        return read_study(source, *names)
+        return read_study(source, *names[:1])
     return _joined([read_study(source, name) for name in names], source)
 
 

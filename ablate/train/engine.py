@@ -25,7 +25,7 @@ from ablate.registry import OPTIMIZERS
 from ablate.train import checkpoint
 from ablate.train.checkpoint import Checkpoints
 from ablate.train.evaluate import autocast, evaluate, sample
-from ablate.train.machine import prepare
+from ablate.train.machine import on_device, prepare
 from ablate.train.optim import clip_gradients
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
@@ -177,6 +177,8 @@ class Pack:
     ) -> None:
         self.trainings = [Training(trial, vocabulary, device) for trial in trials]
         self.program = make_program([t.model for t in self.trainings])
+        clips = [t.knobs.clip for t in self.trainings]
+        self.max_norm_K = torch.tensor([math.inf if clip is None else clip for clip in clips], device=device)
         self.states: States | None = None
         self.window = 0
         self._sinks = dict(zip(self.trainings, sinks, strict=bool(sinks)))
@@ -375,11 +377,11 @@ _PLAIN = (
 
 def train_window(pack: Pack, text: Windows, place: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """One update of all; each one's mean loss over the window and gradient norm before clipping, both [K]."""
-    inputs_TB, targets_TB = (torch.from_numpy(x).long().to(device) for x in text.at(place))
+    inputs_TB, targets_TB = (on_device(ids, device) for ids in text.at(place))
     with autocast(pack.trainings[0].knobs, device):
         loss_K, pack.states = pack.program.loss(inputs_TB, targets_TB, pack.states)
     gradients = pack.program.backward(loss_K)
-    norm_K = clip_gradients(gradients, [t.knobs.clip for t in pack.trainings])
+    norm_K = clip_gradients(gradients, pack.max_norm_K)
     for t in pack.trainings:
         t.optimizer.step()
     return loss_K.detach(), norm_K

@@ -10,6 +10,7 @@ from ablate.data.corpus import END_OF_SENTENCE, UNKNOWN, Ids
 from ablate.model import RecurrentLM
 from ablate.model.language_model import stream
 from ablate.model.packed import Program
+from ablate.train.machine import on_device
 
 
 @torch.inference_mode()
@@ -24,7 +25,7 @@ def evaluate(program: Program, ids: Ids, knobs: Knobs, device: torch.device) -> 
     total_K = torch.zeros((), device=device, dtype=torch.float64)
     states = None
     for number in range(windows.per_epoch):
-        inputs_TB, targets_TB = (torch.from_numpy(x).long().to(device) for x in windows.at(number))
+        inputs_TB, targets_TB = (on_device(ids, device) for ids in windows.at(number))
         with autocast(knobs, device):
             loss_K, states = program.loss(inputs_TB, targets_TB, states)
         total_K = total_K + loss_K

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ablate.config import KnobError, Knobs
+from ablate.data.corpus import Ids
 
 _default_threads = torch.get_num_threads()
 
@@ -61,6 +63,12 @@ def prepare(knobs: Knobs) -> torch.device:
     """Set the number of threads and return the device."""
     torch.set_num_threads(_default_threads if knobs.threads is None else knobs.threads)
     return choose_device(knobs.device)
+
+
+def on_device(ids: Ids, device: torch.device) -> Tensor:
+    """Word ids as a tensor on a device; the program goes on while they travel to a GPU."""
+    tensor = torch.from_numpy(ids).long()
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def machine_facts(knobs: Knobs) -> dict[str, str]:

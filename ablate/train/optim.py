@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -20,15 +19,15 @@ def adam(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
     return torch.optim.Adam(parameters, lr=lr, fused=True)
 
 
-def clip_gradients(gradients: Sequence[Tensor], max_norms: Sequence[float | None]) -> Tensor:
-    """Scale each replicate's gradients together to an L2 norm of at most its `max_norm` (None: no limit).
+def clip_gradients(gradients: Sequence[Tensor], max_norm_K: Tensor) -> Tensor:
+    """Scale each replicate's gradients together to an L2 norm of at most `max_norm_K`, which may be infinite.
 
     The scale is max_norm / (norm + 1e-6) where that is below 1, as in Pascanu et al. 2013 and the book. A tied
     matrix' two gradients are already summed.
 
     Args:
         gradients: of every parameter, each [K, …]; scaled in place.
-        max_norms: K of them.
+        max_norm_K: on their device.
 
     Returns:
         The norms before clipping, [K].
@@ -36,9 +35,9 @@ def clip_gradients(gradients: Sequence[Tensor], max_norms: Sequence[float | None
     norm_K: Tensor = torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]), dim=0
     )
-    if any(max_norm is not None for max_norm in max_norms):
-        limit_K = norm_K.new_tensor([math.inf if max_norm is None else max_norm for max_norm in max_norms])
-        scale_K = (limit_K / (norm_K + 1e-6)).clamp_(max=1)
-        for g in gradients:
-            g.mul_(scale_K.view(-1, *[1] * (g.dim() - 1)))
+    limit_K = max_norm_K.to(norm_K.dtype)
+    # Not ∞ / norm, which is no number where the norm is infinite too.
+    scale_K = torch.where(limit_K.isinf(), 1.0, limit_K / (norm_K + 1e-6)).clamp_(max=1)
+    for g in gradients:
+        g.mul_(scale_K.view(-1, *[1] * (g.dim() - 1)))
     return norm_K
