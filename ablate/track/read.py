@@ -136,7 +136,7 @@ def read_studies(source: Source, names: Sequence[str]) -> Results:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise KnobError(f"{', '.join(twice)}: named twice; name each study once")
     if len(names) < 2:
-        return read_study(source, *names[:1])
+        return read_study(source, names[0] if names else None)
     return _joined([read_study(source, name) for name in names], source)
 
 
