@@ -307,7 +307,9 @@ class Knobs:
     seeds: int = knob(Number(int, 3, low=1, high=10_000), "replicates: seeds seed, seed + 1, …", decides=False)
     device: str = knob(Choice(("auto", "cpu", "cuda")), "auto: cuda, else cpu", decides=False)
     threads: int | None = knob(
-        Number(int, 2, low=1, high=1024, optional=True), "CPU threads; null: one a physical core", decides=False
+        Number(int, 2, low=1, high=1024, optional=True),
+        "CPU threads; null: one a physical core, at most OMP_NUM_THREADS",
+        decides=False,
     )
     workers: int | str = knob(
         Auto(Number(int, 2, low=1, high=1024)),

@@ -231,6 +231,8 @@ def test_a_study_of_the_same_name_that_another_process_launches_meanwhile_is_not
     code, out, err = inside(*TINY, "tracking=off", folder=tmp_path)
     assert (code, err) == (0, "")
     assert "unfinished" not in out
+    results = pd.read_csv(tmp_path / "reports" / "lstm" / "results.csv")
+    assert results["cell"].tolist() == ["lstm"]
 
 
 def test_cells_train_in_the_processes_of_joblib_too(tmp_path):

@@ -360,7 +360,7 @@ def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     ("said", "workers", "threads"),
-    [(None, 1, 8), (None, 3, 2), (None, 20, 1), ("4", 1, 4), ("4", 4, 2), ("2,1", 1, 2), ("0", 1, 1), ("many", 1, 8)],
+    [(None, 1, 8), (None, 3, 2), (None, 20, 1), ("4", 1, 4), ("4", 4, 2), ("2,1", 1, 2), ("0", 1, 8), ("many", 1, 8)],
 )
 def test_a_worker_takes_its_share_of_the_cores_and_no_more_than_omp_num_threads(said, workers, threads, monkeypatch):
     monkeypatch.setattr("ablate.study.workers.cores", lambda: 8)

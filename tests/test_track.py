@@ -199,6 +199,28 @@ def test_a_trial_that_goes_on_is_open_in_mlflow_and_no_longer_says_why_it_was_st
     assert "ablate.reason" not in run.data.tags
 
 
+def test_a_trial_that_is_stopped_and_ends_between_two_looks_says_nothing_of_the_stop(tmp_path):
+    folder = Folder(tmp_path)
+    journal = journal_of(folder)
+    started(journal)
+    journal.append("interrupted", reason="stopped")
+    shutil.copy(EMPTY, folder.database())
+    looks = []
+
+    def goes_on_after_the_first_look(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            journal.append("resumed", window=0, process=this_process())
+            finish(journal)
+        return len(looks) == 3
+
+    assert Mirror(folder, None, launch(), print).follow(goes_on_after_the_first_look)
+    client = MlflowClient(f"sqlite:///{folder.database()}")
+    (run,) = [r for r in client.search_runs(["1"]) if "ablate.fingerprint" in r.data.tags]
+    assert (run.info.status, run.data.tags["ablate.status"]) == ("FINISHED", "FINISHED")
+    assert "ablate.reason" not in run.data.tags
+
+
 def test_two_studies_may_share_a_trial_and_each_has_it(tmp_path):
     folder = Folder(tmp_path)
     journal = journal_of(folder)

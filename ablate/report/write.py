@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 
 from ablate.analyze.study import Analysis, analyse
 from ablate.report.figures import draw_all
 from ablate.report.sections import TABLES, Section, make_sections
 from ablate.report.tables import display
 from ablate.report.words import findings
+from ablate.track.process import report_lock
 from ablate.track.read import Results
 
 
@@ -54,7 +54,7 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
     folder = reports / results.name
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
-    with FileLock(reports / f".{results.name}.lock"):  # a study launched twice at once ends twice at once
+    with report_lock(folder):  # a study launched twice at once ends twice at once
         _write_data(results, folder)
         _clear_tables(folder)
         drawn = draw_all(results, analysis, folder)

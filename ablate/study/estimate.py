@@ -101,7 +101,7 @@ def _shape(planned: PlannedTrial) -> Hashable:
     """What the time of a window depends on."""
     k = planned.trial.knobs
     model = (k.rnn, k.depth, k.hidden, k.embedding, k.tie, k.dropout > 0, k.residual, planned.data["vocabulary"])
-    training = (k.batch, k.window, k.optimizer, k.clip is None, k.eval_batch, k.eval_window, k.sample_words)
+    training = (k.batch, k.window, k.optimizer, k.eval_batch, k.eval_window, k.sample_words)
     return (*model, *training, k.precision, k.device, k.threads)
 
 

@@ -21,7 +21,7 @@ from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
-from ablate.track.journal import Event, Folder, Journal, replace_text, study_digest
+from ablate.track.journal import Event, Folder, Journal, now, replace_text
 from ablate.track.mirror import tracking_uri
 from ablate.train import Checkpoints
 
@@ -79,10 +79,8 @@ def _report(folder: Folder, launched: Event, reports: Path) -> Report:
     from ablate.report import write_report
     from ablate.track.read import read_study
 
-    name = launched["study"]
-    # Not simply the newest: another process may have launched a study of this name over other cells meanwhile.
-    own = [event for event in folder.launches(name) if study_digest(event) == study_digest(launched)]
-    return write_report(read_study(folder, name, own[-1] if own else None), reports)
+    # This launch, not the newest: another process may have launched a study of this name over other cells meanwhile.
+    return write_report(read_study(folder, launched["study"], launched), reports)
 
 
 def _check_reports(folder: Path) -> None:
@@ -102,6 +100,7 @@ def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[Pl
             {"seed": planned.trial.seed, "fingerprint": planned.fingerprint}
         )
     launched: Event = {
+        "time": now(),
         "study": study.name,
         "command": command,
         "design": study.record(),

@@ -43,11 +43,11 @@ def best_workers(packs: Sequence[Sequence[PlannedTrial]], cores: int, memory: fl
 def threads_of(workers: int) -> int:
     """Threads of each worker where `threads` does not say: its share of the cores, at most OMP_NUM_THREADS.
 
-    That variable is how a cluster's scheduler, or joblib for each of its processes, says what there is for this one.
+    That is how a user, or joblib that has started this process beside others, says how many a process may have.
     """
     share = max(1, cores() // workers)
     most = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))
-    return min(share, max(1, int(most[1]))) if most else share
+    return min(share, int(most[1])) if most and int(most[1]) >= 1 else share
 
 
 def cores() -> int:

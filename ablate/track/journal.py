@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,11 @@ LOG = "trial.log"
 FINAL_EVENTS = ("finished", "failed", "interrupted")
 
 
+def now() -> str:
+    """The time of an event, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 class Journal:
     """Appends events to one file; every line is on disk before `append` returns."""
 
@@ -26,7 +30,7 @@ class Journal:
 
     def append(self, event: str, /, **values: object) -> int:
         """Write one event, with its time (UTC); returns the journal's length in bytes after it."""
-        line = json.dumps({"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **values})
+        line = json.dumps({"event": event, "time": now(), **values})
         with self.path.open("ab") as file:
             # A line torn by a crash must not swallow this one.
             torn = file.tell() > 0 and not _ends_with_newline(self.path)
@@ -123,12 +127,6 @@ def status(attempt: list[Event]) -> str:
     return str(last["status"]) if last["event"] == "finished" else str(last["event"]).upper()
 
 
-def study_digest(launched: Event) -> str:
-    """The same for every launch of the same study over the same trials."""
-    prints = sorted(trial["fingerprint"] for cell in launched["cells"] for trial in cell["trials"])
-    return hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
-
-
 def replace_text(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old text or the new one, never a part."""
     new = path.with_name(f"{path.name}.tmp{os.getpid()}")
@@ -183,12 +181,8 @@ class Folder:
 
     def launch(self, study: str) -> Event | None:
         """The newest launch of a study; None when its journal holds none."""
-        launches = self.launches(study)
+        launches = [event for event in read_events(self.study(study))[0] if event["event"] == "launched"]
         return launches[-1] if launches else None
-
-    def launches(self, study: str) -> list[Event]:
-        """All launches of a study, the newest last."""
-        return [event for event in read_events(self.study(study))[0] if event["event"] == "launched"]
 
     def attempts(self, study: str, launch: Event) -> Iterator[list[Event]]:
         """The last attempt at each trial of a launch, in its order; [] where none was started."""

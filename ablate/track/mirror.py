@@ -7,6 +7,7 @@ nothing, and one that finds the mirror behind catches it up.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -32,10 +33,9 @@ from ablate.track.journal import (
     parse_events,
     read_events,
     status,
-    study_digest,
     whole_lines,
 )
-from ablate.track.process import is_dead, this_process
+from ablate.track.process import is_dead, report_lock, this_process
 from ablate.track.store import EXPERIMENT, LAUNCH, LAUNCHED, load_mlflow, open_client, search
 from ablate.track.units import perplexity
 
@@ -123,7 +123,7 @@ class Mirror:
         ]
         self._reports: list[Path] = []
         self._unreachable = False
-        self._digest = study_digest(launched)
+        self._digest = _digest(launched)
         # Launched twice at once, a study has one mirror at a time; the other takes over when it ends.
         self._lock = FileLock(folder.mirror_lock(self._digest), timeout=0)
         self._client: MlflowClient | None = None
@@ -225,7 +225,8 @@ class Mirror:
 
     def _log_launch(self, client: MlflowClient) -> None:
         """Give the parent run its newest launch, unless it has that already: another process may launch it again."""
-        launches = [e for e in self._folder.launches(self._launched["study"]) if study_digest(e) == self._digest]
+        recorded = read_events(self._folder.study(self._launched["study"]))[0]
+        launches = [event for event in recorded if event["event"] == "launched" and _digest(event) == self._digest]
         newest = launches[-1] if launches else {"time": datetime.now(UTC).isoformat(), **self._launched}
         if client.get_run(self._parent).data.tags.get(LAUNCHED) != newest["time"]:
             _log_files(client, self._parent, {LAUNCH: json.dumps(newest).encode()})
@@ -243,7 +244,7 @@ class Mirror:
             return
         ended = max((i for i, event in enumerate(events) if event["event"] in FINAL_EVENTS), default=-1)
         resumed = max((i for i, event in enumerate(events) if event["event"] == "resumed"), default=-1)
-        if resumed > ended:
+        if resumed >= 0:
             _reopen(client, trial.run_id)
         points = _new_points(trial, events)
         if ended > resumed:
@@ -300,14 +301,21 @@ class Mirror:
                 client.set_terminated(trial.run_id, status="KILLED")
         self._log_launch(client)
         for report in self._reports:
-            # File by file, each a sign of life: a server may be far away.
-            for path in sorted(path for path in report.rglob("*") if path.is_file()):
-                place = Path("report", path.parent.relative_to(report)).as_posix()
-                client.log_artifact(self._parent, str(path), artifact_path=place)
-                self._on_copied()
+            with report_lock(report):
+                # File by file, each a sign of life: a server may be far away.
+                for path in sorted(path for path in report.rglob("*") if path.is_file()):
+                    place = Path("report", path.parent.relative_to(report)).as_posix()
+                    client.log_artifact(self._parent, str(path), artifact_path=place)
+                    self._on_copied()
         finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
         client.set_tag(self._parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
         client.set_terminated(self._parent, status="FINISHED" if finished else "FAILED")
+
+
+def _digest(launched: Event) -> str:
+    """The same for every launch of the same study over the same trials."""
+    prints = sorted(trial["fingerprint"] for cell in launched["cells"] for trial in cell["trials"])
+    return hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
 
 
 def connect(folder: Folder, uri: str | None) -> MlflowClient:

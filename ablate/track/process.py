@@ -1,10 +1,17 @@
-"""Processes by name, so that one that has died is known from one that lives, whatever the clock says."""
+"""Processes side by side: one that has died is known from one that lives, and two write no report at once."""
 
 from __future__ import annotations
 
 import os
 import socket
 from pathlib import Path
+
+from filelock import FileLock
+
+
+def report_lock(report: Path) -> FileLock:
+    """Held while a report's folder is written, and while it is copied to MLflow."""
+    return FileLock(report.parent / f".{report.name}.lock")
 
 
 def this_process() -> str:

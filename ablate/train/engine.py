@@ -177,8 +177,8 @@ class Pack:
     ) -> None:
         self.trainings = [Training(trial, vocabulary, device) for trial in trials]
         self.program = make_program([t.model for t in self.trainings])
-        clips = [t.knobs.clip for t in self.trainings]
-        self.max_norm_K = torch.tensor([math.inf if clip is None else clip for clip in clips], device=device)
+        clips = [math.inf if t.knobs.clip is None else t.knobs.clip for t in self.trainings]
+        self.max_norm_K = torch.tensor(clips, dtype=torch.float64, device=device)
         self.states: States | None = None
         self.window = 0
         self._sinks = dict(zip(self.trainings, sinks, strict=bool(sinks)))

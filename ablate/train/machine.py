@@ -68,7 +68,7 @@ def prepare(knobs: Knobs) -> torch.device:
 def on_device(ids: Ids, device: torch.device) -> Tensor:
     """Word ids as a tensor on a device; the program goes on while they travel to a GPU."""
     tensor = torch.from_numpy(ids).long()
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def machine_facts(knobs: Knobs) -> dict[str, str]:
