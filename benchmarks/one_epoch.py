@@ -57,8 +57,8 @@ def one_epoch(peer: Path) -> Table:
         headings=["size", "program", "model", "seeds", "valid perplexity", "ratio", "95 % interval"],
         rows=rows,
         note=f"word_language_model of {commit(peer)}, learning rate 20; perplexities and ratios are geometric means "
-        "over the seeds, the interval is Student's t on the logarithms of the ratios. The peer's model has two biases a "
-        "gate and starts with what the peer's program draws from its seed; ours has one bias and starts with its own "
+        "over the seeds, the interval is Student's t on the logarithms of the ratios. The peer's model has two biases "
+        "a gate and starts with what the peer's program draws from its seed; ours has one bias and starts with its own "
         "values, its word vectors as wide as the peer's. Masks of dropout differ, and the tails of the texts.",
     )
 
