@@ -225,6 +225,7 @@ class Tracking:
     )
 
 
+SCHEDULES = ("constant", "plateau", "linear", "cosine", "exponential")
 DESIGNS = ("grid", "one_factor", "leave_one_out", "cumulative", "add_one_in", "cells")
 
 
@@ -263,17 +264,51 @@ class Knobs:
     )
     hidden: int = knob(Number(int, 200, low=1, high=32_768), "units of a recurrent layer")
     embedding: int = knob(Number(int, 200, low=1, high=32_768), "size of a word vector")
-    embedding_std: float = knob(
-        Number(float, 0.01, low=0, low_open=True), "standard deviation of the word vectors before training"
+    forget_bias: float = knob(
+        Number(float, 1.0), "bias of an LSTM's forget gates before training; other layers have none; off: 0"
+    )
+    projection: float | None = knob(
+        Number(float, 2e-4, low=0, optional=True),
+        "a square matrix P before the output layer, with the penalty projection · ‖P‖² (Press & Wolf); off: null",
+    )
+    init: str = knob(
+        Choice(("scaled", "fan_in", "uniform")),
+        "values before training. fan_in: N(0, 1/inputs), word vectors N(0, embedding_std²). scaled: as fan_in, but "
+        "embedding and output are N(0, 1/(16 · size)), and word vectors are scaled up to embedding_std when they are read, so "
+        "that models start alike whether tied or not. uniform: U(−init_range, init_range)",
+    )
+    embedding_std: float | None = knob(
+        Number(float, 0.1, low=0, low_open=True, optional=True),
+        "standard deviation of the word vectors that the first layer reads before training; null with init=uniform",
+    )
+    init_range: float | None = knob(
+        Number(float, 0.1, low=0, low_open=True, optional=True), "of init=uniform; else null"
+    )
+    output_bias: str = knob(
+        Choice(("zero", "unigram")),
+        "the output's bias before training: 0, or how often each word comes in the train text, as a logarithm",
     )
     # The recipe.
     recipe: str = knob(NAME, "name of the preset that set the knobs below", decides=False)
     optimizer: str = knob(Choice(OPTIMIZERS), "update rule")
-    lr: float = knob(Number(float, 1.0, low=0, low_open=True), "learning rate at the start")
+    lr: float = knob(Number(float, 1.0, low=0, low_open=True), "learning rate, the highest of the schedule")
+    schedule: str = knob(
+        Choice(SCHEDULES),
+        "how lr changes: not; divided by decay after each validation without a new best (plateau); down to lr_floor · lr "
+        "along a line or a cosine; divided by decay after each epoch from decay_from on (exponential)",
+    )
     decay: float | None = knob(
         Number(float, 4.0, low=1, low_open=True, optional=True),
-        "lr is divided by it after a validation without a new best; null: lr stays",
+        "what lr is divided by, with schedule=plateau or exponential; else null",
     )
+    warmup: float = knob(
+        Number(float, 0.05, low=0, high=1, high_open=True), "share of the budget in which lr rises from 0; 0: none"
+    )
+    decay_from: float = knob(
+        Number(float, 0, low=0, high=1, high_open=True),
+        "share of the budget after which linear, cosine and exponential begin",
+    )
+    lr_floor: float = knob(Number(float, 0.02, low=0, high=1), "the lowest share of lr that a schedule goes down to")
     clip: float | None = knob(
         Number(float, 0.25, low=0, low_open=True, optional=True), "largest L2 norm of the gradient; null: no limit"
     )
@@ -281,6 +316,15 @@ class Knobs:
     window: int = knob(Number(int, 35, low=1), "time steps of truncated back-propagation")
     epochs: int | None = knob(Number(int, 4, low=1, optional=True), "budget in passes over train; null: see windows")
     windows: int | None = knob(Number(int, 1000, low=1, optional=True), "budget in windows (updates); null: see epochs")
+    budget: float = knob(
+        Number(float, 0.5, low=0, low_open=True, high=1000),
+        "scales the windows or epochs of a trial, and its schedule and validations with them",
+    )
+    order: str = knob(
+        Choice(("seed", "text")),
+        "where in the train text a trial starts to read: at a place of its seed's own, the same in every cell; or at the "
+        "beginning",
+    )
     carry: bool = knob(Flag(), "true: position and state run on across epochs, wrapping around; false: both restart")
     valid_every: int | None = knob(
         Number(int, 500, low=1, optional=True), "windows between validations; null: one an epoch"
@@ -290,12 +334,15 @@ class Knobs:
     )
     eval_batch: int = knob(Number(int, 10, low=1), "streams of an evaluation")
     eval_window: int = knob(Number(int, 35, low=1), "time steps of an evaluation's windows")
+    test_batch: int | None = knob(
+        Number(int, 1, low=1, optional=True), "streams of the test's evaluation; null: as eval_batch"
+    )
     test_weights: str = knob(Choice(("best", "last")), "weights that read the test text: best by validation, or last")
     train_tokens: int | None = knob(
         Number(int, 100_000, low=2, optional=True), "train on the first so many tokens; null: all"
     )
     vocabulary: str = knob(
-        Choice(("full", "slice")), "words the model knows: the corpus', or those in the train_tokens slice alone"
+        Choice(("full", "slice")), "words the model knows: the corpus', or those alone that are in what it trains on"
     )
     precision: str = knob(
         Choice(("auto", "fp32", "bf16")), "arithmetic of the products; auto: bf16 where the processor has it, else fp32"
@@ -355,7 +402,7 @@ def _is_free_text(f: Field[Any]) -> bool:
 
 
 _OF_THE_LAUNCH = ("seed", "seeds", "force", "plan", "name", "runs", "reports", "workers", "pack", "tracking")
-GROUPS = ("model", "recipe", "data", "tracking", "study", "design")
+GROUPS = ("model", "recipe", "size", "data", "tracking", "study", "design")
 # What says which cells there are, and is no knob of any: `ablate.study.designs` reads it.
 _OF_THE_DESIGN = ("design", "components")
 Parsed = TypeVar("Parsed")
@@ -508,6 +555,8 @@ def _cross_field_problems(knobs: Knobs) -> Iterator[str]:
             f"tie=true embedding={knobs.embedding} hidden={knobs.hidden}: tying needs embedding = hidden; "
             f"use embedding={knobs.hidden}, or tie=false"
         )
+    yield from _at_odds_at_the_start(knobs)
+    yield from _at_odds_in_the_schedule(knobs)
     if knobs.epochs is None and knobs.windows is None:
         yield "epochs=null windows=null: a trial needs a budget; set one of them, for example epochs=4"
     if knobs.epochs is not None and knobs.windows is not None:
@@ -515,11 +564,35 @@ def _cross_field_problems(knobs: Knobs) -> Iterator[str]:
             f"epochs={knobs.epochs} windows={knobs.windows}: a trial has one budget; "
             "set the other to null, for example windows=null"
         )
-    if knobs.vocabulary == "slice" and knobs.train_tokens is None:
-        yield "vocabulary=slice train_tokens=null: there is no slice; use vocabulary=full, or train_tokens=1000"
     if isinstance(knobs.data, TextFiles) and (knobs.data.valid is None) != (knobs.data.test is None):
         given, absent = ("valid", "test") if knobs.data.test is None else ("test", "valid")
         yield f"data.{given}: a text is one file or three; add data.{absent}=…, or leave out data.{given}"
+
+
+def _at_odds_at_the_start(knobs: Knobs) -> Iterator[str]:
+    spread = f"embedding_std={show(knobs.embedding_std)} init_range={show(knobs.init_range)} init={knobs.init}"
+    if knobs.init == "uniform" and (knobs.init_range is None or knobs.embedding_std is not None):
+        yield f"{spread}: uniform values have a range alone; use embedding_std=null init_range=0.1"
+    if knobs.init != "uniform" and (knobs.embedding_std is None or knobs.init_range is not None):
+        yield f"{spread}: normal values have a standard deviation alone; use embedding_std=0.1 init_range=null"
+
+
+def _at_odds_in_the_schedule(knobs: Knobs) -> Iterator[str]:
+    cuts, bends = knobs.schedule in ("plateau", "exponential"), knobs.schedule in ("linear", "cosine", "exponential")
+    if cuts and knobs.decay is None:
+        yield f"decay=null schedule={knobs.schedule}: it divides lr by decay; use decay=4, or schedule=constant"
+    if not cuts and knobs.decay is not None:
+        yield (
+            f"decay={knobs.decay:g} schedule={knobs.schedule}: only plateau and exponential divide lr by decay; "
+            "use schedule=plateau, or decay=null"
+        )
+    if knobs.decay_from > 0 and not bends:
+        yield (
+            f"decay_from={knobs.decay_from:g} schedule={knobs.schedule}: only linear, cosine and exponential begin at "
+            "a time; use one of them, or decay_from=0"
+        )
+    if knobs.lr_floor > 0 and knobs.schedule == "constant":
+        yield f"lr_floor={knobs.lr_floor:g} schedule=constant: lr does not fall; use lr_floor=0, or schedule=linear"
 
 
 def describe_knobs() -> str:

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 TINY = [
     "data=synthetic", "data.vocab_size=30", "data.branching=3", "data.tokens=4000", "data.eval_tokens=600",
     "hidden=8", "batch=4", "window=5", "windows=40", "valid_every=20", "eval_batch=2", "eval_window=5",
-    "sample_words=5", "threads=1", "embedding_std=0.3", "workers=1",
+    "sample_words=5", "threads=1", "init=fan_in", "embedding_std=0.3", "output_bias=zero", "forget_bias=0",
+    "schedule=constant", "warmup=0", "lr_floor=0", "train_tokens=null", "workers=1",
 ]  # fmt: skip
 
 

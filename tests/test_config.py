@@ -95,7 +95,12 @@ def test_a_bad_value_is_refused_with_its_rule(override, message):
         ),
         (["epochs=2", "windows=10"], "a trial has one budget"),
         (["epochs=null", "windows=null"], "a trial needs a budget"),
-        (["vocabulary=slice"], "there is no slice; use vocabulary=full, or train_tokens=1000"),
+        (["schedule=plateau"], "it divides lr by decay; use decay=4, or schedule=constant"),
+        (["decay=4"], "only plateau and exponential divide lr by decay; use schedule=plateau, or decay=null"),
+        (["schedule=constant", "lr_floor=0", "decay_from=0.5"], "only linear, cosine and exponential begin at a time"),
+        (["schedule=constant", "lr_floor=0.1"], "lr does not fall; use lr_floor=0, or schedule=linear"),
+        (["init=uniform"], "uniform values have a range alone; use embedding_std=null init_range=0.1"),
+        (["init_range=0.1"], "normal values have a standard deviation alone; use embedding_std=0.1 init_range=null"),
         (["data=text", "data.path=a", "data.valid=b"], "a text is one file or three; add data.test="),
     ],
 )

@@ -204,10 +204,21 @@ def test_windows_are_the_books_batches_and_wrap_around():
     ids = np.arange(23, dtype=np.int32)  # 22 inputs, 3 readers, jump 7
     windows = Windows(ids, batch=3, window=2)
     assert windows.per_epoch == 3
-    inputs_TB, targets_TB = windows.at(0)
-    assert inputs_TB.tolist() == [[0, 7, 14], [1, 8, 15]]
-    assert (targets_TB == inputs_TB + 1).all()
-    assert windows.at(4)[0].tolist() == [[8, 15, 0], [9, 16, 1]]
+    inputs_KTB, targets_KTB = windows.at(0)
+    assert inputs_KTB.tolist() == [[[0, 7, 14], [1, 8, 15]]]
+    assert (targets_KTB == inputs_KTB + 1).all()
+    assert windows.at(4)[0].tolist() == [[[8, 15, 0], [9, 16, 1]]]
+
+
+def test_each_trial_of_a_pack_reads_from_its_own_start():
+    ids = np.arange(23, dtype=np.int32)
+    together = Windows(ids, batch=3, window=2, starts=(0, 5, 21))
+    for place in (0, 4):
+        inputs_KTB, targets_KTB = together.at(place)
+        for k, start in enumerate((0, 5, 21)):
+            alone = (Windows(ids, batch=3, window=2).at(place)[0][0] + start) % 22
+            assert (inputs_KTB[k] == alone).all()
+            assert (targets_KTB[k] == alone + 1).all()
 
 
 @pytest.mark.parametrize("length", [701, 1000])

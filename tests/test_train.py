@@ -94,7 +94,7 @@ def test_an_epoch_is_the_whole_windows_of_the_stream(tmp_path):
 def test_the_rate_is_divided_after_each_validation_without_a_new_best(tmp_path, monkeypatch):
     curve = iter([3.0, 2.0, 2.5, 2.0, 1.0, 9.0, 0.0])  # best, best, worse, equal, best, worse; the last is the test
     monkeypatch.setattr(engine_module, "evaluate", lambda *_: [next(curve)])
-    outcome, events = run(tmp_path, "windows=60", "valid_every=10", "decay=4", "lr=0.016")
+    outcome, events = run(tmp_path, "windows=60", "valid_every=10", "schedule=plateau", "decay=4", "lr=0.016")
     assert [e["lr"] for e in of(events, "train") if e["step"] % 10 == 0 and e["step"] % 20 == 10] == [
         0.016, 0.016, 0.001,
     ]  # fmt: skip
@@ -107,7 +107,7 @@ def test_the_test_text_is_read_once_with_the_weights_asked_for(tmp_path, monkeyp
     curve = iter([1.0, 5.0])
     seen = []
 
-    def fake(program, ids, knobs, device):
+    def fake(program, ids, knobs, device, streams=None):
         if ids.size == 601:
             seen.append(program.model.output.bias.detach().clone())
             return [7.0]

@@ -37,7 +37,7 @@ _COMPARED = [
 ]  # fmt: skip
 # What warnings_for has a sentence of its own for, or what follows from the factors.
 _TOLD_APART = {*_FACTS} - {"torch"}
-_SETS_TOKENS = {"factor.train_tokens", "factor.epochs", "factor.windows"}
+_SETS_TOKENS = {"factor.train_tokens", "factor.epochs", "factor.windows", "factor.budget"}
 _NOT_YET = "not finished"
 _WORTH_TELLING = 1.2  # train times that differ by less are noise of the machine
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ablate.analyze.by_budget import Change, changes_of_sign, effects_by_budget
 from ablate.analyze.comparison import comparable, compare, confounds, confounds_between, warnings_for
 from ablate.analyze.components import component_effects, disagreements
 from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
+from ablate.analyze.guards import guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_text, published
 from ablate.track.read import Results
@@ -34,6 +36,7 @@ class Analysis:
         disagreements: where kinds of effect contradict each other, a sentence each.
         factors: what each level of a factor changes against its first; interactions: how much that depends on
             another factor. Empty where the study was designed for components: it then holds few of the combinations.
+        by_budget: what each part does at each budget, where that is a factor; changes: where an effect changes sign.
         shares: of the variation between trials, by factor.
         noise: how far seeds alone move a result, and what could have been shown.
         confounds: what differs between cells.
@@ -48,6 +51,8 @@ class Analysis:
     disagreements: Sequence[str]
     factors: pd.DataFrame
     interactions: pd.DataFrame
+    by_budget: pd.DataFrame
+    changes: Sequence[Change]
     shares: VarianceShares
     noise: Noise
     confounds: pd.DataFrame
@@ -144,6 +149,7 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
     alike = trials[trials["cell"].isin(comparable(trials, base))]
     components = _components(alike, results.design.get("components"))
     factors, together = factor_effects(alike), interactions(alike)
+    by_budget = effects_by_budget(alike, results.design.get("components"))
     return Analysis(
         designed=designed,
         comparison=comparison,
@@ -151,11 +157,13 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         disagreements=list(disagreements(components)["sentence"]),
         factors=factors.iloc[:0] if designed else factors,
         interactions=together.iloc[:0] if designed else together,
+        by_budget=by_budget,
+        changes=changes_of_sign(by_budget),
         shares=variance_shares(alike),
         noise=noise(alike, base),
         confounds=confounds(trials),
         besides=_besides(trials, comparison, base),
         published=published(trials, comparison),
         same_text=on_the_same_text(trials),
-        warnings=warnings_for(trials),
+        warnings=[*warnings_for(trials), *guards(trials, results.curves)],
     )

@@ -60,7 +60,7 @@ class Corpus:
         Raises KnobError when train is shorter than that.
         """
         if train_tokens is None:
-            return self
+            return _only_seen_words(self) if vocabulary == "slice" else self
         if train_tokens > self.train.size:
             raise KnobError(
                 f"train_tokens={train_tokens}: data={self.name} has {self.train.size} train tokens; "
@@ -97,8 +97,9 @@ def load_corpus(data: Data) -> Corpus:
 def check_fits(knobs: Knobs, corpus: Corpus) -> None:
     """Raise KnobError when a split is too short for one window of the batch, naming the largest batch that works."""
     problems = [*_too_short("batch", "window", knobs.batch, knobs.window, corpus, "train")]
-    for split in ("valid", "test"):
-        problems += _too_short("eval_batch", "eval_window", knobs.eval_batch, knobs.eval_window, corpus, split)
+    problems += _too_short("eval_batch", "eval_window", knobs.eval_batch, knobs.eval_window, corpus, "valid")
+    name, streams = ("eval_batch", knobs.eval_batch) if knobs.test_batch is None else ("test_batch", knobs.test_batch)
+    problems += _too_short(name, "eval_window", streams, knobs.eval_window, corpus, "test")
     if problems:
         raise KnobError(*problems)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ablate.data.corpus import Ids
@@ -18,18 +20,20 @@ class Windows:
         ids: shape [tokens].
         batch: readers side by side (B).
         window: time steps of a window (T).
+        starts: where each of K trials starts to read (K).
     """
 
-    def __init__(self, ids: Ids, batch: int, window: int) -> None:
+    def __init__(self, ids: Ids, batch: int, window: int, starts: Sequence[int] = (0,)) -> None:
         self._inputs = np.asarray(ids[:-1])
         self._targets = np.asarray(ids[1:])
         self._offsets_B = np.arange(batch) * (self._inputs.size // batch)
         self._steps_T = np.arange(window)
+        self._starts_K = np.asarray(starts)
         self.per_epoch = self._inputs.size // (batch * window)
         assert self.per_epoch >= 1, "check_fits refuses a corpus shorter than a window"
 
     def at(self, number: int) -> tuple[Ids, Ids]:
-        """Window `number`, counted from 0 and past the end without limit: inputs_TB and targets_TB."""
-        start = number * self._steps_T.size
-        positions_TB = (start + self._steps_T[:, None] + self._offsets_B[None, :]) % self._inputs.size
-        return self._inputs[positions_TB], self._targets[positions_TB]
+        """Window `number`, counted from 0 and past the end without limit: inputs_KTB and targets_KTB."""
+        first = number * self._steps_T.size + self._starts_K[:, None, None]
+        positions_KTB = (first + self._steps_T[:, None] + self._offsets_B) % self._inputs.size
+        return self._inputs[positions_KTB], self._targets[positions_KTB]

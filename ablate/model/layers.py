@@ -7,6 +7,7 @@ A layer that a user registers under `ablate.rnn` is an nn.Module with this inter
     layer = Layer(input_size, hidden_size)
     layer.fan_in()                          parameter name → number of inputs, for the initial values
     layer(x_TBD, state) -> (h_TBH, state)   state is None at the start of a stream, else a tuple of tensors
+    layer.set_forget_bias(value)            only where it has forget gates: their bias before training
 
 One that can compute K replicates at once has one method more; a layer without it is trained alone:
 
@@ -58,6 +59,10 @@ class LSTMLayer(_TorchLayer):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(nn.LSTM(input_size, hidden_size))
+
+    def set_forget_bias(self, value: float) -> None:
+        """Set the bias of the forget gates."""
+        self.kernel.bias_ih_l0.chunk(4)[1].fill_(value)
 
     def forward(self, x_TBD: Tensor, state: State | None) -> tuple[Tensor, State]:
         """h_TBH and the state (h_1BH, c_1BH) after the last step."""

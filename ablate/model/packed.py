@@ -29,12 +29,12 @@ def can_pack(rnn: str) -> bool:
 
 
 class Program(Protocol):
-    """K models that read the same windows."""
+    """K models that read windows of the same shape: each its own, or all the same one, [1, T, B]."""
 
     def train(self, mode: bool = True) -> object:
         """Switch dropout on or off."""
 
-    def loss(self, inputs_TB: Tensor, targets_TB: Tensor, states: States | None) -> tuple[Tensor, States]:
+    def loss(self, inputs_KTB: Tensor, targets_KTB: Tensor, states: States | None) -> tuple[Tensor, States]:
         """Every model's mean cross-entropy over the window, [K], in nats; and the states after it.
 
         `states` are None at the start of a stream.
@@ -42,7 +42,7 @@ class Program(Protocol):
         ...
 
     def backward(self, loss_K: Tensor) -> list[Tensor]:
-        """Set the gradients of all parameters; returns them, each [K, …]."""
+        """Set the gradients of every model's loss and penalty; returns them, each [K, …]."""
         ...
 
     def split(self, states: States) -> list[States]:
@@ -69,16 +69,17 @@ class Alone:
         """Switch dropout on or off."""
         self.model.train(mode)
 
-    def loss(self, inputs_TB: Tensor, targets_TB: Tensor, states: States | None) -> tuple[Tensor, States]:
+    def loss(self, inputs_KTB: Tensor, targets_KTB: Tensor, states: States | None) -> tuple[Tensor, States]:
         """Its mean cross-entropy, [1]."""
-        loss, after = self.model.loss(inputs_TB, targets_TB, states)
+        loss, after = self.model.loss(inputs_KTB[0], targets_KTB[0], states)
         return loss.unsqueeze(0), after
 
     def backward(self, loss_K: Tensor) -> list[Tensor]:
         """Its gradients, [1, …]."""
         for p in self.model.parameters():
             p.grad = None
-        loss_K.backward()  # type: ignore[no-untyped-call]
+        penalty = self.model.penalty()
+        (loss_K if penalty is None else loss_K + penalty).backward()  # type: ignore[no-untyped-call]
         return [p.grad.unsqueeze(0) for p in self.model.parameters() if p.grad is not None]
 
     def split(self, states: States) -> list[States]:
@@ -118,10 +119,12 @@ class Packed:
         for model in self._models:
             model.train(mode)
 
-    def loss(self, inputs_TB: Tensor, targets_TB: Tensor, states: States | None) -> tuple[Tensor, States]:
+    def loss(self, inputs_KTB: Tensor, targets_KTB: Tensor, states: States | None) -> tuple[Tensor, States]:
         """Every model's mean cross-entropy, [K]; what `RecurrentLM.loss` computes for one."""
         like = self._models[0]
-        x_KTBH = self._dropout(0, self._embedding(inputs_TB))
+        x_KTBD = self._embedding(inputs_KTB)
+        scales_K = x_KTBD.new_tensor([model.input_scale for model in self._models])
+        x_KTBH = self._dropout(0, x_KTBD * scales_K[:, None, None, None])
         after = []
         for i, layer in enumerate(like.layers):
             weights = {name: self._stacked[f"layers.{i}.{name}"] for name, _ in layer.named_parameters()}
@@ -131,14 +134,20 @@ class Packed:
             x_KTBH = h_KTBH + x_KTBH if like.residual and i > 0 else h_KTBH
             after.append(detach(state))
         weight_KVH = self._stacked["embedding.weight" if like.is_tied else "output.weight"]
-        x_KNH, targets_N = x_KTBH.flatten(1, 2), targets_TB.flatten()
-        return cross_entropy(x_KNH, weight_KVH, self._stacked["output.bias"], targets_N), after
+        x_KNH, targets_KN = self._projection(x_KTBH.flatten(1, 2)), targets_KTB.flatten(1, 2)
+        return cross_entropy(x_KNH, weight_KVH, self._stacked["output.bias"], targets_KN), after
 
-    def _embedding(self, inputs_TB: Tensor) -> Tensor:
+    def _projection(self, x_KNH: Tensor) -> Tensor:
+        if self._models[0].projection is None:
+            return x_KNH
+        weight_KHH, bias_KH = self._stacked["projection.weight"], self._stacked["projection.bias"]
+        return torch.matmul(x_KNH, weight_KHH.mT) + bias_KH.unsqueeze(1)
+
+    def _embedding(self, inputs_KTB: Tensor) -> Tensor:
         weight_KVD = self._stacked["embedding.weight"]
         replicates, words, _ = weight_KVD.shape
-        first_K11 = words * torch.arange(replicates, device=inputs_TB.device)[:, None, None]
-        return F.embedding(inputs_TB + first_K11, weight_KVD.flatten(0, 1))
+        first_K11 = words * torch.arange(replicates, device=inputs_KTB.device)[:, None, None]
+        return F.embedding(inputs_KTB + first_K11, weight_KVD.flatten(0, 1))
 
     def _dropout(self, place: int, x_KTBH: Tensor) -> Tensor:
         dropouts = [model.dropouts[place] for model in self._models]
@@ -152,7 +161,7 @@ class Packed:
         """Every parameter's gradients, [K, …], of which each model's own has a slice."""
         for stacked in self._stacked.values():
             stacked.grad = None
-        loss_K.sum().backward()  # type: ignore[no-untyped-call]
+        (loss_K.sum() + self._penalties()).backward()  # type: ignore[no-untyped-call]
         gradients = []
         for name, parameters in self._by_name():
             stacked_grad = self._stacked[name].grad
@@ -162,6 +171,14 @@ class Packed:
             for p, gradient in zip(parameters, stacked_grad.unbind(0), strict=True):
                 p.grad = gradient
         return gradients
+
+    def _penalties(self) -> Tensor | float:
+        """Sum of every model's penalty."""
+        if self._models[0].projection is None:
+            return 0.0
+        weight_KHH = self._stacked["projection.weight"]
+        weights_K = weight_KHH.new_tensor([model.penalty_weight for model in self._models])
+        return (weights_K * weight_KHH.square().sum((1, 2))).sum()
 
     def split(self, states: States) -> list[States]:
         """The states of each model, as it has them when it is alone."""

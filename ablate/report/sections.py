@@ -15,11 +15,11 @@ from ablate.analyze.study import Analysis
 from ablate.report.commands import command_of
 from ablate.report.figures.style import Drawn
 from ablate.report.tables import Shown, comparison_table, effects_table, write_table
-from ablate.report.words import certainty
+from ablate.report.words import by_budget, certainty
 from ablate.track.read import Results
 from ablate.track.units import percent, perplexity
 
-TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects")
+TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects", "budgets")
 
 Figures = Mapping[str, Drawn | None]
 
@@ -58,6 +58,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
     made = [
         _comparison(results, analysis, drawn, folder),
         _parts(analysis, drawn, folder),
+        _by_budget(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
         Section("sure", "How sure are we", says=certainty(analysis.noise)),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
@@ -123,6 +124,25 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
         warns=analysis.disagreements,
         tables=tables,
         figures=_there(drawn, "effects", "steps"),
+    )
+
+
+def _by_budget(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
+    if analysis.by_budget.empty:
+        return Section("budget", "")
+    rows = analysis.by_budget
+    named = rows.assign(name=[f"{row['name']}, at budget={row['budget']:g}" for row in rows.to_dict("records")])
+    note = (
+        "The change of test perplexity by having the part, within the trials of each budget; below zero it helps. "
+        "P-values are corrected (Holm) over this table."
+    )
+    table = _html(effects_table(named, "budgets", note, {}), folder)
+    return Section(
+        "budget",
+        "How it depends on the budget",
+        says=by_budget(analysis),
+        tables=[table],
+        figures=_there(drawn, "budget"),
     )
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablate.analyze.by_budget import Change
 from ablate.analyze.noise import Noise
 from ablate.analyze.paired import undone
 from ablate.analyze.study import Analysis
-from ablate.track.units import percent
+from ablate.track.units import percent, rounded
 
 Row = Mapping[Any, Any]
 
@@ -25,7 +26,57 @@ def findings(analysis: Analysis) -> list[str]:
     """The headline and what stands beside it, the most important first; never empty."""
     of_parts, of_factors = _of_parts(analysis.components), _of_factors(analysis.factors)
     first = of_parts or of_factors if analysis.designed else of_factors or of_parts
+    if len(analysis.by_budget):
+        first = " ".join(by_budget(analysis))
     return [sentence for sentence in (first, _of_cells(analysis.comparison)) if sentence]
+
+
+def by_budget(analysis: Analysis) -> list[str]:
+    """Whether each part helps at every budget, or from which on; a sentence a part."""
+    said = []
+    changes = {change.name: change for change in analysis.changes}
+    for name, part in analysis.by_budget.groupby("name", sort=False):
+        rows: Sequence[Row] = part.to_dict("records")
+        change = changes.get(str(name))
+        said.append(_one_sign(str(name), rows) if change is None else _sign_change(change, rows))
+    return said[:_NAMED]
+
+
+def _one_sign(name: str, rows: Sequence[Row]) -> str:
+    settled = {str(row["verdict"]) for row in rows} & {*_SETTLED}
+    ends = f"{_at_budget(rows[0])}, {_at_budget(rows[-1])}"
+    if len(settled) == 1:
+        every = "at every budget" if all(row["verdict"] in _SETTLED for row in rows) else "or cannot be told from chance"
+        return f"{_capital(name)} {settled.pop()} {every}: {ends}."
+    return f"{_capital(name)} keeps its sign at every budget, but these seeds cannot tell it from chance: {ends}."
+
+
+def _sign_change(change: Change, rows: Sequence[Row]) -> str:
+    """For example: Dropout: 0 → 0.5 hurts at budget=0.1 (+12 %, …) and helps at budget=1 (−5 %, …): …"""
+    helps_late = change.after["ratio"] < 0
+    early, late = ("hurts", "helps") if helps_late else ("helps", "hurts")
+    settled_early = [row for row in rows if row["budget"] <= change.before["budget"] and row["verdict"] == early]
+    settled_late = [row for row in rows if row["budget"] >= change.after["budget"] and row["verdict"] == late]
+    where = f"its mean effect changes sign near {rounded(change.tokens)} tokens of training"
+    if settled_early and settled_late:
+        return (
+            f"{_capital(change.name)} {early} up to {_at_budget(settled_early[-1])} and {late} from "
+            f"{_at_budget(settled_late[0])} on; {where}."
+        )
+    return (
+        f"{_capital(change.name)}: {where}, between {_at_budget(change.before)} and {_at_budget(change.after)}; these "
+        "seeds cannot tell on which side of zero it is on both sides."
+    )
+
+
+def _at_budget(row: Row) -> str:
+    return f"budget={row['budget']:g} ({percent(row['ratio'])}{_signed_interval(row)})"
+
+
+def _signed_interval(row: Row) -> str:
+    if not np.isfinite(row["low"]):
+        return ", one seed" if row["n"] == 1 else f", {row['n']} seeds"
+    return f", 95 % interval {percent(row['low'])} to {percent(row['high'])}, {row['n']} seeds"
 
 
 def _of_parts(effects: pd.DataFrame) -> str:

@@ -22,7 +22,7 @@ from ablate.registry import OPTIMIZERS, RECURRENT_LAYERS
 from ablate.study.cells import Cell
 from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
 from ablate.train import Trial
-from ablate.train.engine import budget, validation_windows
+from ablate.train.schedule import budget_windows, validation_windows
 from ablate.train.machine import settle
 
 _DECIDING_PACKAGES = ("data", "model", "train")
@@ -130,8 +130,9 @@ _load = cache(load_corpus)
 def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[str, int], str]) -> list[PlannedTrial]:
     knobs = cell.knobs
     parameters, matrices = _size(
-        len(corpus.words), knobs.rnn, knobs.depth, knobs.hidden, knobs.embedding, knobs.tie, knobs.residual
-    )
+        len(corpus.words), knobs.rnn, knobs.depth, knobs.hidden, knobs.embedding, knobs.tie, knobs.residual,
+        knobs.projection is not None,
+    )  # fmt: skip
     effort = _effort(knobs, corpus, matrices)
     sources = source_digests(knobs)
     code = code_digest(sources)
@@ -242,7 +243,7 @@ def git_facts() -> dict[str, str]:
 
 @cache
 def _size(
-    vocabulary: int, rnn: str, depth: int, hidden: int, embedding: int, tie: bool, residual: bool
+    vocabulary: int, rnn: str, depth: int, hidden: int, embedding: int, tie: bool, residual: bool, projection: bool
 ) -> tuple[int, int]:
     """Trained numbers of a model, and how many of its numbers multiply something at every token.
 
@@ -252,9 +253,11 @@ def _size(
     with torch.device("meta"):
         model = RecurrentLM(
             vocabulary=vocabulary, rnn=rnn, depth=depth, hidden=hidden, embedding=embedding, dropout=0.0, tie=tie,
-            residual=residual,
+            residual=residual, projection=0.0 if projection else None,
         )  # fmt: skip
     matrices = [p for p in model.layers.parameters() if p.dim() > 1] + [model.output.weight]
+    if model.projection is not None:
+        matrices.append(model.projection.weight)
     return model.parameter_count(), sum(matrix.numel() for matrix in matrices)
 
 
@@ -262,10 +265,12 @@ def _effort(knobs: Knobs, corpus: Corpus, matrices: int) -> Effort:
     """2 operations a token for every matrix element that it meets, forwards; 4 more backwards."""
     per_epoch = Windows(corpus.train, knobs.batch, knobs.window).per_epoch
     validations = len(validation_windows(knobs, per_epoch))
-    valid, test = (Windows(ids, knobs.eval_batch, knobs.eval_window).per_epoch for ids in (corpus.valid, corpus.test))
+    valid = Windows(corpus.valid, knobs.eval_batch, knobs.eval_window).per_epoch
+    # In windows of `eval_batch` streams, which a test of fewer takes longer for than this says.
+    test = Windows(corpus.test, knobs.eval_batch, knobs.eval_window).per_epoch
     return Effort(
         window=6.0 * knobs.batch * knobs.window * matrices,
-        windows=budget(knobs, per_epoch),
+        windows=budget_windows(knobs, per_epoch),
         eval_window=2.0 * knobs.eval_batch * knobs.eval_window * matrices,
         eval_windows=validations * valid + test,
         evaluations=validations + 1,

@@ -19,6 +19,7 @@ from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, rea
 from ablate.track.process import this_process
 from ablate.train import Checkpoints, fit
 from ablate.train.checkpoint import Payload
+from ablate.train.engine import text_start
 from ablate.train.machine import keep_memory, machine_facts, prepare, set_default_threads
 
 TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"
@@ -128,6 +129,7 @@ def _description(planned: PlannedTrial, command: str, facts: Mapping[str, str]) 
             "data": planned.data["name"],
             "data_digest": planned.data["digest"],
             "code": code_digest(planned.sources),
+            "text_start": str(text_start(planned.trial.knobs, planned.trial.seed, corpus_of(planned.trial.knobs).train)),
             **git_facts(),
             **facts,
         },

@@ -69,6 +69,8 @@ TRIALS = pa.DataFrameSchema(
         "seconds": _measured(),
         "train_seconds": _measured(),
         "best_window": _count(),
+        "first_nll": _measured(),
+        "clipped": _measured(),
         "best_valid_nll": _measured(),
         "valid_nll": _measured(),
         "test_nll": _measured(),

@@ -19,7 +19,8 @@ from ablate.track.units import perplexity
 __all__ = ["CURVES", "TRIALS", "Measurements", "row", "trials_table", "validated"]
 
 _OUTCOME = (
-    "windows", "tokens", "seconds", "train_seconds", "best_window", "best_valid_nll", "valid_nll", "test_nll",
+    "windows", "tokens", "seconds", "train_seconds", "best_window", "first_nll", "clipped", "best_valid_nll",
+    "valid_nll", "test_nll",
 )  # fmt: skip
 
 

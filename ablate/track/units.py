@@ -30,3 +30,8 @@ def percent(ratio: float) -> str:
         return f"×{1 + ratio:,.0f}" if ratio < _ABSURD else f"over ×{_ABSURD:,.0f}"
     digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
     return f"{100 * ratio:+.{digits}f} %".replace("-", "−")
+
+
+def rounded(count: float) -> str:
+    """A count to two significant digits, for what is known no better: 531,698 is 530,000."""
+    return f"{float(f'{count:.2g}'):,.0f}"

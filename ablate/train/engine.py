@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 
 from ablate.config import Knobs
 from ablate.data import Corpus, Windows
+from ablate.data.corpus import Ids
 from ablate.model import RecurrentLM
-from ablate.model.language_model import stream
+from ablate.model.language_model import log_unigram, stream
 from ablate.model.packed import States, make_program
 from ablate.registry import OPTIMIZERS
 from ablate.train import checkpoint
@@ -27,13 +28,17 @@ from ablate.train.checkpoint import Checkpoints
 from ablate.train.evaluate import autocast, evaluate, sample
 from ablate.train.machine import on_device, prepare
 from ablate.train.optim import clip_gradients
+from ablate.train.schedule import budget_windows, lr_factor, validation_windows
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
 CHECKPOINT_SECONDS = 60.0  # at most so much training is lost to a kill, besides what a log interval takes
 
 
 # Knobs, besides the seed, that trials of a pack may differ in: none of them changes the shape of anything.
-NUMBERS = ("dropout", "embedding_std", "lr", "decay", "clip", "optimizer", "test_weights")
+NUMBERS = (
+    "dropout", "embedding_std", "init_range", "forget_bias", "output_bias", "optimizer", "lr", "schedule", "decay", "warmup",
+    "decay_from", "lr_floor", "clip", "order", "test_weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Outcome:
         diverged_at: the first window whose loss, or whose validation, was no finite number.
         seconds: wall time, evaluations included; train_seconds: without them.
         best_valid_nll: lowest of all validations; best_window: where it was.
+        first_nll: training loss of the first window, before any update; ln V for a model that knows nothing.
+        clipped: share of the windows whose gradient was clipped.
         valid_nll, test_nll: with the weights that `test_weights` names.
         sample: text written by the same weights.
     """
@@ -66,6 +73,8 @@ class Outcome:
     train_seconds: float
     best_valid_nll: float | None
     best_window: int | None
+    first_nll: float | None
+    clipped: float
     valid_nll: float | None
     test_nll: float | None
     sample: str
@@ -90,24 +99,31 @@ def make_model(knobs: Knobs, vocabulary: int) -> RecurrentLM:
         dropout=knobs.dropout,
         tie=knobs.tie,
         residual=knobs.residual,
+        projection=knobs.projection,
+        input_scale=1.0 if (output_std := _output_std(knobs)) is None else (knobs.embedding_std or 0.0) / output_std,
     )
 
 
-def budget(knobs: Knobs, windows_per_epoch: int) -> int:
-    """Windows that a trial trains on."""
-    if knobs.windows is not None:
-        return knobs.windows
-    assert knobs.epochs is not None, "config refuses a trial without a budget"
-    return knobs.epochs * windows_per_epoch
+def _output_std(knobs: Knobs) -> float | None:
+    """Standard deviation of the output's initial values in init=scaled; None where another scheme says it.
+
+    So small that the first logits are near 0, and the first loss near ln V, whatever is below: a tanh layer's values
+    may be as large as 1, dropout makes them larger, and residual connections add them up.
+    """
+    return 0.25 / math.sqrt(knobs.hidden) if knobs.init == "scaled" else None
 
 
-def validation_windows(knobs: Knobs, windows_per_epoch: int) -> set[int]:
-    """Windows after which a trial validates; the last is always one of them."""
-    last = budget(knobs, windows_per_epoch)
-    every = knobs.valid_every or windows_per_epoch
-    if knobs.valid_spacing == "even":
-        return {*range(every, last, every), last}
-    return {*(every << i for i in range(last.bit_length()) if every << i < last), last}
+
+def text_start(knobs: Knobs, seed: int, train: Ids) -> int:
+    """The place in the train text at which a trial starts to read.
+
+    With order=seed it is as far into the text as the seed says, in every cell: a seed randomises the order of the text
+    as well as the initial values (Bouthillier et al. 2021).
+    """
+    if knobs.order == "text":
+        return 0
+    share = torch.rand((), generator=stream(seed, "order"), dtype=torch.float64).item()
+    return int(share * (train.size - 1))
 
 
 def fit(
@@ -136,10 +152,12 @@ def fit(
     """
     knobs = pack[0].knobs  # of what all have in common
     device = prepare(knobs)
-    train = Windows(corpus.train, knobs.batch, knobs.window)
-    last = budget(knobs, train.per_epoch)
+    starts = [text_start(trial.knobs, trial.seed, corpus.train) for trial in pack]
+    train = Windows(corpus.train, knobs.batch, knobs.window, starts)
+    last = budget_windows(knobs, train.per_epoch)
     validations = validation_windows(knobs, train.per_epoch)
-    p = Pack(pack, len(corpus.words), device, sinks, checkpoints)
+    unigram = log_unigram(corpus.train, len(corpus.words))
+    p = Pack(pack, len(corpus.words), device, sinks, checkpoints, unigram)
     p.start(states)
     saved = time.perf_counter()
     meter = Meter()
@@ -147,13 +165,14 @@ def fit(
         if not knobs.carry and p.window % train.per_epoch == 0:
             p.states = None
         place = p.window if knobs.carry else p.window % train.per_epoch
+        p.set_rates(train.per_epoch)
         meter.add(*train_window(p, train, place, device))
         p.window += 1
 
         validates = p.window in validations
         if p.window % LOG_EVERY != 0 and not validates:
             continue
-        p.log(meter.read())
+        p.log(meter.read(p.clips))
         if validates and p.running:
             p.take_in(evaluate(p.program, corpus.valid, knobs, device), p.window / train.per_epoch)
         if validates or time.perf_counter() - saved > CHECKPOINT_SECONDS:
@@ -174,11 +193,12 @@ class Pack:
         device: torch.device,
         sinks: Sequence[Sink] = (),
         checkpoints: Sequence[Checkpoints] = (),
+        log_unigram_V: Tensor | None = None,
     ) -> None:
-        self.trainings = [Training(trial, vocabulary, device) for trial in trials]
+        self.trainings = [Training(trial, vocabulary, device, log_unigram_V) for trial in trials]
         self.program = make_program([t.model for t in self.trainings])
-        clips = [math.inf if t.knobs.clip is None else t.knobs.clip for t in self.trainings]
-        self.max_norm_K = torch.tensor(clips, dtype=torch.float64, device=device)
+        self.clips = [math.inf if t.knobs.clip is None else t.knobs.clip for t in self.trainings]
+        self.max_norm_K = torch.tensor(self.clips, dtype=torch.float64, device=device)
         self.states: States | None = None
         self.window = 0
         self._sinks = dict(zip(self.trainings, sinks, strict=bool(sinks)))
@@ -204,6 +224,11 @@ class Pack:
         """Those that have not diverged."""
         return [t for t in self.trainings if t.diverged_at is None]
 
+    def set_rates(self, windows_per_epoch: int) -> None:
+        """Set the learning rates of the next update."""
+        for t in self.trainings:
+            t.set_rate(self.window, windows_per_epoch)
+
     def log(self, means: Sequence[Mean]) -> None:
         """Tell the sinks of the windows since the last reading."""
         self._read_clock()
@@ -212,6 +237,9 @@ class Pack:
                 continue
             share = mean.seconds / len(self.trainings)
             t.train_seconds += share
+            t.clipped_windows += mean.clipped
+            if t.first_nll is None:
+                t.first_nll = mean.first_nll
             self._tell(
                 t,
                 "train",
@@ -253,7 +281,9 @@ class Pack:
                 assert t.best_window is not None, "every trial validates at its end"
                 t.model.load_state_dict(self._checkpoints[t].best(t.best_window)["model"])
         test_nlls = (
-            evaluate(self.program, corpus.test, knobs, device) if self.running else [math.nan] * len(self.trainings)
+            evaluate(self.program, corpus.test, knobs, device, knobs.test_batch)
+            if self.running
+            else [math.nan] * len(self.trainings)
         )
         self._read_clock()
         return [t.outcome(nll, corpus, device) for t, nll in zip(self.trainings, test_nlls, strict=True)]
@@ -282,18 +312,30 @@ class Pack:
 class Training:
     """Everything that changes while a trial trains, so that a checkpoint of it can go on to the same bits."""
 
-    def __init__(self, trial: Trial, vocabulary: int, device: torch.device) -> None:
+    def __init__(
+        self, trial: Trial, vocabulary: int, device: torch.device, log_unigram_V: Tensor | None = None
+    ) -> None:
         knobs = self.knobs = trial.knobs
         self.seed = trial.seed
         # For what a user's own layer draws; our own layers have streams of their own.
         torch.manual_seed(stream(trial.seed, "torch").initial_seed())
         self.model = make_model(knobs, vocabulary)
-        self.model.initialize(trial.seed, knobs.embedding_std)
+        self.model.initialize(
+            trial.seed,
+            knobs.embedding_std,
+            output_std=_output_std(knobs),
+            init_range=knobs.init_range,
+            forget_bias=knobs.forget_bias,
+            output_bias_V=log_unigram_V if knobs.output_bias == "unigram" else None,
+        )
         self.model.to(device)
         self.model.seed_dropout(trial.seed)
         self.optimizer: Optimizer = OPTIMIZERS.load(knobs.optimizer)(self.model.parameters(), knobs.lr)
         self.states: States | None = None
         self.window = 0
+        self.cuts = 0
+        self.first_nll: float | None = None
+        self.clipped_windows = 0
         self.best_valid_nll: float | None = None
         self.best_window: int | None = None
         self.last_valid_nll: float | None = None
@@ -307,15 +349,23 @@ class Training:
         """The learning rate of the next update."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def set_rate(self, window: int, windows_per_epoch: int) -> None:
+        """Set the learning rate of this window's update: the schedule's, and what plateau has cut it by."""
+        knobs = self.knobs
+        factor = lr_factor(knobs, window, windows_per_epoch)
+        if knobs.schedule == "plateau":
+            assert knobs.decay is not None, "config refuses it"
+            factor = max(min(knobs.lr_floor, factor), factor / knobs.decay**self.cuts)
+        for group in self.optimizer.param_groups:
+            group["lr"] = knobs.lr * factor
+
     def validated(self, valid_nll: float) -> bool:
-        """Take in a validation: whether it is the best so far; where it is not, the rate is divided by `decay`."""
+        """Take in a validation: whether it is the best so far; where it is not, plateau divides the rate."""
         self.last_valid_nll = valid_nll
         if self.best_valid_nll is None or valid_nll < self.best_valid_nll:
             self.best_valid_nll, self.best_window = valid_nll, self.window
             return True
-        if self.knobs.decay is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] /= self.knobs.decay
+        self.cuts += 1
         return False
 
     def outcome(self, test_nll: float, corpus: Corpus, device: torch.device) -> Outcome:
@@ -331,6 +381,8 @@ class Training:
             train_seconds=self.train_seconds,
             best_valid_nll=self.best_valid_nll,
             best_window=self.best_window,
+            first_nll=self.first_nll,
+            clipped=self.clipped_windows / self.window,
             valid_nll=None if diverged else valid_nll,
             test_nll=None if diverged else test_nll,
             sample="" if diverged else sample(self.model, corpus, knobs.sample_words, self.seed, device),
@@ -366,6 +418,9 @@ class Training:
 
 _PLAIN = (
     "window",
+    "cuts",
+    "first_nll",
+    "clipped_windows",
     "best_valid_nll",
     "best_window",
     "last_valid_nll",
@@ -377,9 +432,9 @@ _PLAIN = (
 
 def train_window(pack: Pack, text: Windows, place: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """One update of all; each one's mean loss over the window and gradient norm before clipping, both [K]."""
-    inputs_TB, targets_TB = (on_device(ids, device) for ids in text.at(place))
+    inputs_KTB, targets_KTB = (on_device(ids, device) for ids in text.at(place))
     with autocast(pack.trainings[0].knobs, device):
-        loss_K, pack.states = pack.program.loss(inputs_TB, targets_TB, pack.states)
+        loss_K, pack.states = pack.program.loss(inputs_KTB, targets_KTB, pack.states)
     gradients = pack.program.backward(loss_K)
     norm_K = clip_gradients(gradients, pack.max_norm_K)
     for t in pack.trainings:
@@ -392,6 +447,7 @@ class Mean:
     """Means over the windows since the last reading.
 
     Attributes:
+        first_nll: of the first of these windows; clipped: how many had a gradient above the limit.
         first_bad: the first of these windows, counted from 1, whose loss is not a finite number; None: all are.
     """
 
@@ -399,6 +455,8 @@ class Mean:
     nll: float
     grad_norm: float
     seconds: float
+    first_nll: float
+    clipped: int
     first_bad: int | None
 
 
@@ -417,15 +475,19 @@ class Meter:
         """Add a window's mean losses and gradient norms."""
         self._added.append(torch.stack((loss_K, grad_norm_K)))
 
-    def read(self) -> list[Mean]:
-        """Each trial's means since the last reading; starts over."""
+    def read(self, max_norms: Sequence[float]) -> list[Mean]:
+        """Each trial's means since the last reading; starts over. `max_norms`: each one's limit of the gradient."""
         windows = len(self._added)
         of_each = torch.stack(self._added).permute(2, 1, 0).tolist()  # trials × (loss, norm) × windows
         seconds = time.perf_counter() - self._started
         self.restart()
-        return [_mean(losses, norms, windows, seconds) for losses, norms in of_each]
+        return [
+            _mean(losses, norms, limit, windows, seconds)
+            for (losses, norms), limit in zip(of_each, max_norms, strict=True)
+        ]
 
 
-def _mean(losses: list[float], norms: list[float], windows: int, seconds: float) -> Mean:
+def _mean(losses: list[float], norms: list[float], limit: float, windows: int, seconds: float) -> Mean:
     first_bad = next((i for i, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
-    return Mean(windows, sum(losses) / windows, sum(norms) / windows, seconds, first_bad)
+    clipped = sum(norm > limit for norm in norms)
+    return Mean(windows, sum(losses) / windows, sum(norms) / windows, seconds, losses[0], clipped, first_bad)

@@ -14,20 +14,22 @@ from ablate.train.machine import on_device
 
 
 @torch.inference_mode()
-def evaluate(program: Program, ids: Ids, knobs: Knobs, device: torch.device) -> list[float]:
+def evaluate(
+    program: Program, ids: Ids, knobs: Knobs, device: torch.device, streams: int | None = None
+) -> list[float]:
     """Each model's cross-entropy of a stream, in nats a token; perplexity is its exponential.
 
-    `eval_batch` readers side by side, the state carried from zero, the tail that fills no window dropped (the book's
+    `streams` readers side by side (None: `eval_batch`), the state carried from zero, the tail that fills no window dropped (the book's
     eval_perplexity: 210 windows of PTB's valid text, 235 of its test text).
     """
-    windows = Windows(ids, knobs.eval_batch, knobs.eval_window)
+    windows = Windows(ids, streams or knobs.eval_batch, knobs.eval_window)
     program.train(False)
     total_K = torch.zeros((), device=device, dtype=torch.float64)
     states = None
     for number in range(windows.per_epoch):
-        inputs_TB, targets_TB = (on_device(ids, device) for ids in windows.at(number))
+        inputs_1TB, targets_1TB = (on_device(ids, device) for ids in windows.at(number))
         with autocast(knobs, device):
-            loss_K, states = program.loss(inputs_TB, targets_TB, states)
+            loss_K, states = program.loss(inputs_1TB, targets_1TB, states)
         total_K = total_K + loss_K
     program.train()
     return [total / windows.per_epoch for total in total_K.tolist()]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ablate.analyze.study import Analysis
 from ablate.analyze.table import finished as with_result
+from ablate.report.figures.budget import draw_by_budget
 from ablate.report.figures.comparison import draw_comparison, draw_cost
 from ablate.report.figures.curves import draw_curves
 from ablate.report.figures.effects import draw_effects, draw_steps
@@ -24,6 +25,7 @@ def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Dr
         "cost": draw_cost(trials, comparison, look, folder),
         "curves": draw_curves(results.curves, look, folder),
         "effects": draw_effects(*analysis.effects_to_draw(), folder),
+        "budget": draw_by_budget(analysis.by_budget, analysis.changes, folder),
         "steps": draw_steps(analysis.components, finished, folder),
         # A design of components holds few of the combinations of its factors.
         "grid": None if analysis.designed else draw_heatmap(trials, folder),

@@ -172,6 +172,31 @@ def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> Non
     scale.set_minor_formatter(NullFormatter())
 
 
+def end_labels(axis: Axes, ends: Sequence[tuple[float, float, str, Colour]]) -> None:
+    """Name each line at its right end, in its colour, moved apart where the ends lie close together.
+
+    Args:
+        ends: (x, y, name, colour) of the last point of every line, in data.
+    """
+    if not ends:
+        return
+    axis.figure.canvas.draw()
+    height = 13.0  # points that a name takes
+    dpi = axis.figure.dpi
+    at = [float(axis.transData.transform((x, y))[1]) * 72 / dpi for x, y, _, _ in ends]
+    placed: dict[int, float] = {}
+    last = -math.inf
+    for place in sorted(range(len(ends)), key=lambda i: at[i]):
+        last = max(at[place], last + height)
+        placed[place] = last
+    right = max(x for x, *_ in ends)
+    for place, (_, y, name, colour) in enumerate(ends):
+        axis.annotate(
+            name, (right, y), (8, placed[place] - at[place]), textcoords="offset points", color=colour, va="center",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
 def fine_numbers(values: pd.Series[float]) -> FuncFormatter:
     """A formatter with as many digits as tell the ticks of about six apart."""
     from matplotlib.ticker import FuncFormatter

@@ -1,0 +1,82 @@
+"""What each part buys at every budget, with the places where its effect changes sign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ablate.analyze.by_budget import Change
+from ablate.report.figures.style import (
+    SERIES_SHOWN,
+    SOFT,
+    TEXT,
+    Drawn,
+    counted,
+    elide,
+    end_labels,
+    make_look,
+    number,
+    percent_tick,
+    save,
+    styled,
+)
+from ablate.track.units import rounded
+
+_MOST = 4.0  # a ratio minus 1 beside which no other can be seen
+
+
+def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Path) -> Drawn | None:
+    """Effects against the tokens trained on.
+
+    Args:
+        effects: as `effects_by_budget` gives them.
+        changes: of `effects`.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
+    known = effects[effects["ratio"].astype(float) < _MOST]
+    names = list(dict.fromkeys(known["name"]))
+    if not names:
+        return None
+    shown = names[:SERIES_SHOWN]
+    look = make_look(shown)
+    with styled():
+        figure, axis = plt.subplots(figsize=(8.5, 4.8), layout="constrained")
+        ends = []
+        for name in shown:
+            line = known[known["name"] == name]
+            tokens, ratio = line["tokens"].to_numpy(float), line["ratio"].to_numpy(float)
+            spread = np.abs(line[["low", "high"]].to_numpy(float).T - ratio)
+            colour = look.colours[name]
+            axis.errorbar(
+                tokens, ratio, yerr=np.nan_to_num(spread), color=colour, marker=look.markers[name], ms=5, lw=1.6, capsize=3
+            )
+            ends.append((tokens[-1], ratio[-1], elide(name), colour))
+        axis.axhline(0, color=TEXT, lw=1)
+        for change in changes:
+            if change.name in shown:
+                axis.plot([change.tokens], [0], marker="o", ms=9, mfc="none", mec=SOFT, mew=1.5)
+                axis.annotate(
+                    f"changes sign near {rounded(change.tokens)} tokens", (change.tokens, 0), (6, 8),
+                    textcoords="offset points", color=SOFT, fontsize=9,
+                )  # fmt: skip
+        axis.set_xscale("log")
+        axis.set_xticks(sorted(known["tokens"].astype(float).unique()))
+        axis.xaxis.set_major_formatter(FuncFormatter(number))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_major_formatter(FuncFormatter(percent_tick))
+        axis.set(
+            xlabel="tokens trained on", ylabel="change of test perplexity by having the part\n(below 0: helps)"
+        )
+        end_labels(axis, ends)
+        caption = (
+            "The effect of each part against the budget. Every point is a training of its own, with the whole schedule "
+            "scaled to it; bars are 95 % intervals over seeds."
+            + counted(len(shown), len(names), "parts", "that the study names first")
+        )
+        return save(figure, folder, "budget", "Effect by budget", caption)
