@@ -274,8 +274,8 @@ class Knobs:
     init: str = knob(
         Choice(("scaled", "fan_in", "uniform")),
         "values before training. fan_in: N(0, 1/inputs), word vectors N(0, embedding_std²). scaled: as fan_in, but "
-        "embedding and output are N(0, 1/(16 · size)), and word vectors are scaled up to embedding_std when they are read, so "
-        "that models start alike whether tied or not. uniform: U(−init_range, init_range)",
+        "embedding and output are N(0, 1/(16 · size)) and word vectors are scaled to embedding_std when they are read: "
+        "models start alike, tied or not. uniform: U(−init_range, init_range)",
     )
     embedding_std: float | None = knob(
         Number(float, 0.1, low=0, low_open=True, optional=True),
@@ -294,8 +294,8 @@ class Knobs:
     lr: float = knob(Number(float, 1.0, low=0, low_open=True), "learning rate, the highest of the schedule")
     schedule: str = knob(
         Choice(SCHEDULES),
-        "how lr changes: not; divided by decay after each validation without a new best (plateau); down to lr_floor · lr "
-        "along a line or a cosine; divided by decay after each epoch from decay_from on (exponential)",
+        "how lr changes: not (constant); divided by decay after each validation without a new best (plateau); down to "
+        "lr_floor · lr (linear, cosine); divided by decay after each epoch from decay_from on (exponential)",
     )
     decay: float | None = knob(
         Number(float, 4.0, low=1, low_open=True, optional=True),
@@ -322,8 +322,8 @@ class Knobs:
     )
     order: str = knob(
         Choice(("seed", "text")),
-        "where in the train text a trial starts to read: at a place of its seed's own, the same in every cell; or at the "
-        "beginning",
+        "where in the train text a trial starts to read: at a place of its seed's own, the same in every cell; or at "
+        "the beginning",
     )
     carry: bool = knob(Flag(), "true: position and state run on across epochs, wrapping around; false: both restart")
     valid_every: int | None = knob(

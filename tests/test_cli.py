@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY
@@ -80,7 +81,16 @@ def test_mlflow_holds_a_parent_and_a_child_for_every_trial_once(study):
         assert len(client.get_metric_history(one.info.run_id, metric)) >= 2, metric
     assert one.data.metrics["test_perplexity"] > 1
     assert {a.path for a in client.list_artifacts(one.info.run_id)} == {"config.yaml", "journal.jsonl", "sample.txt"}
-    columns = json.loads(experiment.tags["mlflow.sharedViewState.ablate"])["selectedColumns"]
+    view = json.loads(experiment.tags["mlflow.sharedViewState.ablate"])
+    assert view["runsExpanded"] == {parents[0].info.run_id: True}, "the newest study is unfolded"
+    logs = pd.DataFrame([np.log(pd.Series(run.data.metrics)) for run in children])
+    by_cell = logs.groupby([run.data.tags["ablate.cell"] for run in children])[
+        ["best_valid_perplexity", "test_perplexity"]
+    ].mean()
+    best = by_cell["best_valid_perplexity"].idxmin()
+    assert parents[0].data.tags["ablate.best_cell"] == best
+    assert parents[0].data.metrics == pytest.approx(np.exp(by_cell.loc[best]).to_dict())
+    columns = view["selectedColumns"]
     shown = {"metrics": one.data.metrics, "params": one.data.params, "tags": one.data.tags}
     for column in columns:
         kind, name = column.rstrip("`").split(".`")

@@ -327,7 +327,11 @@ def planned(*arguments, folder):
 
 @pytest.mark.parametrize(("preset", "count"), PRESETS.items())
 def test_every_preset_composes_to_its_cells_and_a_plan_of_it_writes_nothing(preset, count, tmp_path):
-    tiny = [override for override in TINY if preset != "data_scaling" or not override.startswith(("batch", "window=", "train"))]
+    tiny = [
+        override
+        for override in TINY
+        if preset != "data_scaling" or not override.startswith(("batch", "window=", "train"))
+    ]
     if preset == "data_scaling":
         tiny += ["batch=2", "window=2", "data.tokens=200000"]
     cells, lines = planned(f"+study={preset}", *tiny, folder=tmp_path)

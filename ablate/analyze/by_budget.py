@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -89,7 +90,7 @@ def changes_of_sign(effects: pd.DataFrame) -> list[Change]:
     found = []
     for name, part in effects.groupby("name", sort=False):
         rows = part.to_dict("records")
-        for before, after in zip(rows, rows[1:], strict=False):
+        for before, after in pairwise(rows):
             a, b = float(before["ratio"]), float(after["ratio"])
             if a * b >= 0:
                 continue

@@ -52,9 +52,9 @@ def starts(done: pd.DataFrame) -> str:
         return ""
     told = names([f"{cell} ({value:+.2f})" for cell, value in higher.items()])
     return (
-        f"The models do not start alike: the loss of the first window lies {by_cell.min():+.2f} nats from that of "
-        f"guessing (ln V) in the best row, and higher in {told}. Part of the difference between these rows may be their "
-        "initial values; init=scaled starts all alike."
+        f"The models do not start alike: the loss of the first window lies {by_cell.min():+.2f} nats from ln V, "
+        f"that of guessing, in the best row, and higher in {told}. Part of the difference between these rows may come from "
+        "their initial values; init=scaled starts all alike."
     ).replace("-", "−")
 
 
@@ -80,7 +80,7 @@ def not_converged(done: pd.DataFrame, curves: pd.DataFrame) -> str:
 def _last_doubling(done: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]:
     """Cell → mean over its seeds of the valid loss at half the windows minus that at the end, in nats."""
     gains: dict[str, list[float]] = {}
-    valid = {key: part for key, part in curves[curves["split"] == "valid"].groupby(["cell", "seed"], sort=False)}
+    valid = dict(iter(curves[curves["split"] == "valid"].groupby(["cell", "seed"], sort=False)))
     for row in done.to_dict("records"):
         curve = valid.get((row["cell"], row["seed"]))
         if curve is None:
@@ -115,12 +115,10 @@ def capacity(done: pd.DataFrame) -> str:
     sizes = done.drop_duplicates("cell").set_index("cell")["parameters"].astype(float)
     if sizes.empty or sizes.max() <= SAME_SIZE * sizes.min():
         return ""
-    small, large = (
-        names([str(cell) for cell in sizes.index[sizes == size]], 3) for size in (sizes.min(), sizes.max())
-    )
+    small, large = (names([str(cell) for cell in sizes.index[sizes == size]], 3) for size in (sizes.min(), sizes.max()))
     return (
-        f"The rows differ in size, from {sizes.min():,.0f} parameters ({small}) to {sizes.max():,.0f} ({large}): where a "
-        "part adds or removes parameters, its effect includes theirs."
+        f"The rows differ in size, from {sizes.min():,.0f} parameters ({small}) to {sizes.max():,.0f} ({large}): where "
+        "a part adds or removes parameters, its effect includes theirs."
     )
 
 

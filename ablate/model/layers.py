@@ -62,7 +62,8 @@ class LSTMLayer(_TorchLayer):
 
     def set_forget_bias(self, value: float) -> None:
         """Set the bias of the forget gates."""
-        self.kernel.bias_ih_l0.chunk(4)[1].fill_(value)
+        _, forget_H, _, _ = self.get_parameter("kernel.bias_ih_l0").chunk(4)
+        forget_H.fill_(value)
 
     def forward(self, x_TBD: Tensor, state: State | None) -> tuple[Tensor, State]:
         """h_TBH and the state (h_1BH, c_1BH) after the last step."""

@@ -46,7 +46,9 @@ def _one_sign(name: str, rows: Sequence[Row]) -> str:
     settled = {str(row["verdict"]) for row in rows} & {*_SETTLED}
     ends = f"{_at_budget(rows[0])}, {_at_budget(rows[-1])}"
     if len(settled) == 1:
-        every = "at every budget" if all(row["verdict"] in _SETTLED for row in rows) else "or cannot be told from chance"
+        every = (
+            "at every budget" if all(row["verdict"] in _SETTLED for row in rows) else "or cannot be told from chance"
+        )
         return f"{_capital(name)} {settled.pop()} {every}: {ends}."
     return f"{_capital(name)} keeps its sign at every budget, but these seeds cannot tell it from chance: {ends}."
 

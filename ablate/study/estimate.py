@@ -100,7 +100,17 @@ def measure(packs: Sequence[Sequence[PlannedTrial]], workers: int) -> Mapping[st
 def _shape(planned: PlannedTrial) -> Hashable:
     """What the time of a window depends on."""
     k = planned.trial.knobs
-    model = (k.rnn, k.depth, k.hidden, k.embedding, k.tie, k.dropout > 0, k.residual, k.projection is None, planned.data["vocabulary"])
+    model = (
+        k.rnn,
+        k.depth,
+        k.hidden,
+        k.embedding,
+        k.tie,
+        k.dropout > 0,
+        k.residual,
+        k.projection is None,
+        planned.data["vocabulary"],
+    )
     training = (k.batch, k.window, k.optimizer, k.eval_batch, k.eval_window, k.sample_words)
     return (*model, *training, k.precision, k.device, k.threads)
 

@@ -22,8 +22,8 @@ from ablate.registry import OPTIMIZERS, RECURRENT_LAYERS
 from ablate.study.cells import Cell
 from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
 from ablate.train import Trial
-from ablate.train.schedule import budget_windows, validation_windows
 from ablate.train.machine import settle
+from ablate.train.schedule import budget_windows, validation_windows
 
 _DECIDING_PACKAGES = ("data", "model", "train")
 DONE = ("FINISHED", "DIVERGED")

@@ -129,7 +129,9 @@ def _description(planned: PlannedTrial, command: str, facts: Mapping[str, str]) 
             "data": planned.data["name"],
             "data_digest": planned.data["digest"],
             "code": code_digest(planned.sources),
-            "text_start": str(text_start(planned.trial.knobs, planned.trial.seed, corpus_of(planned.trial.knobs).train)),
+            "text_start": str(
+                text_start(planned.trial.knobs, planned.trial.seed, corpus_of(planned.trial.knobs).train)
+            ),
             **git_facts(),
             **facts,
         },

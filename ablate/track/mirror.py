@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -197,6 +197,7 @@ class Mirror:
         self._experiment = _experiment(client, self._folder, self._uri)
         _mark_killed(client, self._experiment, self._folder)
         self._parent = self._find_or_create_parent(client)
+        client.set_experiment_tag(self._experiment, *_view(self._parent))
         self._log_launch(client)
         self._children = search(client, self._experiment, f"tags.`mlflow.parentRunId` = '{self._parent}'")
         for trial in self._trials:
@@ -291,9 +292,12 @@ class Mirror:
     def _end(self) -> None:
         client = self._connected()
         statuses = []
+        outcomes: dict[str, list[Event]] = {}
         for trial in self._trials:
             events = last_attempt(read_events(trial.tail.path)[0])
             statuses.append(status(events))
+            if statuses[-1] == "FINISHED":
+                outcomes.setdefault(trial.label, []).append(events[-1])
             self._on_copied()
             process = next((e["process"] for e in reversed(events) if "process" in e), None)
             if statuses[-1] == "UNFINISHED" and trial.run_id is not None and (process is None or is_dead(process)):
@@ -308,8 +312,29 @@ class Mirror:
                     client.log_artifact(self._parent, str(path), artifact_path=place)
                     self._on_copied()
         finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
+        self._log_best(client, outcomes)
         client.set_tag(self._parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
         client.set_terminated(self._parent, status="FINISHED" if finished else "FAILED")
+
+    def _log_best(self, client: MlflowClient, outcomes: Mapping[str, Sequence[Event]]) -> None:
+        """Give the parent run the results of its best cell, chosen by validation: the means over its seeds."""
+        means = {
+            label: {split: sum(float(o[f"{split}_nll"]) for o in of_cell) / len(of_cell) for split in ("valid", "test")}
+            for label, of_cell in outcomes.items()
+        }
+        finite = {label: mean for label, mean in means.items() if math.isfinite(mean["valid"] + mean["test"])}
+        if not finite:
+            return
+        best = min(finite, key=lambda label: finite[label]["valid"])
+        found = {
+            "best_valid_perplexity": perplexity(finite[best]["valid"]),
+            "test_perplexity": perplexity(finite[best]["test"]),
+        }
+        known = client.get_run(self._parent).data.metrics
+        for key, value in found.items():
+            if known.get(key) != value:
+                client.log_metric(self._parent, key, value)
+        client.set_tag(self._parent, "ablate.best_cell", best)
 
 
 def _digest(launched: Event) -> str:
@@ -365,9 +390,13 @@ def _experiment(client: MlflowClient, folder: Folder, uri: str | None) -> str:
     tags = {
         # MLflow 3 then opens the experiment on its table of runs and charts.
         "mlflow.experimentKind": "custom_model_development",
-        f"mlflow.sharedViewState.{_VIEW}": json.dumps({"selectedColumns": _COLUMNS}),
     }
     return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
+
+
+def _view(parent: str) -> tuple[str, str]:
+    """Name and value of the tag that holds the shared view: our columns, and this study unfolded."""
+    return f"mlflow.sharedViewState.{_VIEW}", json.dumps({"selectedColumns": _COLUMNS, "runsExpanded": {parent: True}})
 
 
 def _mark_killed(client: MlflowClient, experiment: str, folder: Folder) -> None:

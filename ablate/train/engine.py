@@ -36,8 +36,8 @@ CHECKPOINT_SECONDS = 60.0  # at most so much training is lost to a kill, besides
 
 # Knobs, besides the seed, that trials of a pack may differ in: none of them changes the shape of anything.
 NUMBERS = (
-    "dropout", "embedding_std", "init_range", "forget_bias", "output_bias", "optimizer", "lr", "schedule", "decay", "warmup",
-    "decay_from", "lr_floor", "clip", "order", "test_weights",
+    "dropout", "embedding_std", "init_range", "forget_bias", "output_bias", "optimizer", "lr", "schedule", "decay",
+    "warmup", "decay_from", "lr_floor", "clip", "order", "test_weights",
 )  # fmt: skip
 
 
@@ -111,7 +111,6 @@ def _output_std(knobs: Knobs) -> float | None:
     may be as large as 1, dropout makes them larger, and residual connections add them up.
     """
     return 0.25 / math.sqrt(knobs.hidden) if knobs.init == "scaled" else None
-
 
 
 def text_start(knobs: Knobs, seed: int, train: Ids) -> int:

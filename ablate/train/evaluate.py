@@ -14,13 +14,11 @@ from ablate.train.machine import on_device
 
 
 @torch.inference_mode()
-def evaluate(
-    program: Program, ids: Ids, knobs: Knobs, device: torch.device, streams: int | None = None
-) -> list[float]:
+def evaluate(program: Program, ids: Ids, knobs: Knobs, device: torch.device, streams: int | None = None) -> list[float]:
     """Each model's cross-entropy of a stream, in nats a token; perplexity is its exponential.
 
-    `streams` readers side by side (None: `eval_batch`), the state carried from zero, the tail that fills no window dropped (the book's
-    eval_perplexity: 210 windows of PTB's valid text, 235 of its test text).
+    `streams` readers side by side (None: `eval_batch`), the state carried from zero, the tail that fills no window
+    dropped (the book's eval_perplexity: 210 windows of PTB's valid text, 235 of its test text).
     """
     windows = Windows(ids, streams or knobs.eval_batch, knobs.eval_window)
     program.train(False)

@@ -53,7 +53,14 @@ def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Pat
             spread = np.abs(line[["low", "high"]].to_numpy(float).T - ratio)
             colour = look.colours[name]
             axis.errorbar(
-                tokens, ratio, yerr=np.nan_to_num(spread), color=colour, marker=look.markers[name], ms=5, lw=1.6, capsize=3
+                tokens,
+                ratio,
+                yerr=np.nan_to_num(spread),
+                color=colour,
+                marker=look.markers[name],
+                ms=5,
+                lw=1.6,
+                capsize=3,
             )
             ends.append((tokens[-1], ratio[-1], elide(name), colour))
         axis.axhline(0, color=TEXT, lw=1)
@@ -70,9 +77,7 @@ def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Pat
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_major_formatter(FuncFormatter(percent_tick))
-        axis.set(
-            xlabel="tokens trained on", ylabel="change of test perplexity by having the part\n(below 0: helps)"
-        )
+        axis.set(xlabel="tokens trained on", ylabel="change of test perplexity by having the part\n(below 0: helps)")
         end_labels(axis, ends)
         caption = (
             "The effect of each part against the budget. Every point is a training of its own, with the whole schedule "

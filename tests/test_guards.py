@@ -1,0 +1,174 @@
+"""Guards: each speaks where it should, names the rows, and is silent otherwise; and effects by budget."""
+
+from __future__ import annotations
+
+import math
+
+import made
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablate.analyze.by_budget import changes_of_sign, effects_by_budget
+from ablate.analyze.guards import capacity, clipped, guards, jumps, not_converged, starts, valid_against_test
+from ablate.analyze.study import analyse
+from ablate.report.words import findings
+
+FINE = made.trials({"a": [4.0, 4.01], "b": [4.1, 4.11], "c": [4.05, 4.06]}, vocabulary_size=5000, windows=1000).assign(
+    best_window=700, first_nll=math.log(5000), clipped=0.2
+)
+
+
+def curve(table, valid=lambda step: 5.0, train=lambda step: 5.0):
+    """Four measurements of every trial."""
+    rows = [
+        {"cell": row.cell, "seed": row.seed, "split": split, "step": step, "nll": nll(step)}
+        for row in table.itertuples()
+        for split, nll in (("valid", valid), ("train", train))
+        for step in (250, 500, 750, 1000)
+    ]
+    return pd.DataFrame(rows)
+
+
+def changed(cell, **columns):
+    table = FINE.copy()
+    for name, value in columns.items():
+        table.loc[table["cell"] == cell, name] = value
+    return table
+
+
+def test_a_comparison_that_is_one_is_left_alone():
+    assert guards(FINE, curve(FINE)) == []
+    assert guards(FINE.iloc[:0], curve(FINE).iloc[:0]) == []
+
+
+def test_a_model_that_starts_worse_than_guessing_is_named():
+    said = starts(changed("b", first_nll=math.log(5000) + 1.8))
+    assert "b (+1.80)" in said
+    assert "init=scaled" in said
+    assert starts(changed("b", first_nll=math.log(5000) + 0.09)) == ""
+
+
+def test_another_vocabulary_is_no_other_start():
+    assert starts(changed("b", vocabulary_size=10_000, first_nll=math.log(10_000))) == ""
+    assert starts(changed("b", vocabulary_size=10_000)) != ""
+
+
+@pytest.mark.parametrize(("best", "fall", "speaks"), [(1000, 0.05, True), (1000, 0.01, False), (900, 0.05, False)])
+def test_what_still_falls_at_the_end_has_not_converged(best, fall, speaks):
+    table = changed("c", best_window=best)
+    said = not_converged(table, curve(table, valid=lambda step: 5.0 if step < 1000 else 5.0 - fall))
+    assert bool(said) is speaks
+    if speaks:
+        assert "c (−4.9 %)" in said
+        assert "a (" not in said
+        assert "falling learning rate" not in said
+        assert "falling learning rate" in not_converged(
+            table.assign(**{"knob.schedule": "linear"}), curve(table, valid=lambda step: 5 - step / 1000)
+        )
+
+
+def test_only_the_longest_budget_can_have_converged():
+    table = FINE.assign(best_window=1000)
+    table["knob.budget"] = table["factor.budget"] = table["cell"].map({"a": 0.25, "b": 0.5, "c": 1.0})
+    said = not_converged(table, curve(table, valid=lambda step: 6 - step / 1000))
+    assert "c (" in said
+    assert "a (" not in said
+
+
+def test_a_trial_whose_valid_and_test_text_disagree_is_named():
+    table = FINE.copy()
+    table.loc[(table["cell"] == "a") & (table["seed"] == 1), "valid_nll"] += 1.2
+    said = valid_against_test(table)
+    assert "a seed 1 (valid" in said
+    assert "seed 0" not in said
+    assert valid_against_test(FINE.assign(valid_nll=FINE["valid_nll"] + 1.2)) == "", "all of them alike"
+    table.loc[(table["cell"] == "a") & (table["seed"] == 1), "valid_nll"] -= 1.15
+    assert valid_against_test(table) == ""
+
+
+def test_rows_of_other_sizes_are_named():
+    said = capacity(changed("b", parameters=150))
+    assert "from 100 parameters (a, c) to 150 (b)" in said
+    assert capacity(changed("b", parameters=109)) == ""
+
+
+def test_a_gradient_that_is_nearly_always_clipped_is_told():
+    assert "b (95 %)" in clipped(changed("b", clipped=0.95))
+    assert clipped(changed("b", clipped=0.9)) == ""
+
+
+def test_a_jump_of_the_train_loss_is_told():
+    spiked = curve(FINE, train=lambda step: 6.5 if step == 750 else 5.0)
+    said = jumps(FINE, spiked[spiked["cell"] == "b"])
+    assert "b (by 1.5 nats)" in said
+    assert jumps(FINE, curve(FINE, train=lambda step: 5.4 if step == 750 else 5.0)) == ""
+
+
+def test_guards_reach_the_page_and_the_terminal():
+    table = changed("b", clipped=1.0)
+    analysis = analyse(made.results(table, points=made.curves(table)))
+    assert any("clipped nearly always in b (100 %)" in warning for warning in analysis.warnings)
+
+
+def by_budget_of(effects, seeds=3, noise=0.002):
+    """Trials of dropout 0 and 0.5 at each budget; `effects`: budget → nats that dropout adds."""
+    rng = np.random.default_rng(0)
+    rows = [
+        made._row(f"dropout={dropout:g} budget={budget:g}", seed, 5 - budget + 2 * dropout * effect + noise * r)
+        | {"factor.dropout": f"{dropout:g}", "factor.budget": f"{budget:g}", "tokens": int(1_000_000 * budget)}
+        for budget, effect in effects.items()
+        for dropout in (0.0, 0.5)
+        for seed, r in enumerate(rng.normal(size=seeds))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_an_effect_is_measured_within_each_budget():
+    found = effects_by_budget(by_budget_of({0.1: 0.1, 1: -0.05}), None)
+    assert list(found["budget"]) == [0.1, 1.0]
+    assert list(found["verdict"]) == ["hurts", "helps"]
+    assert np.log1p(found["ratio"].to_numpy(float)) == pytest.approx([0.1, -0.05], abs=0.01)
+    assert (found["n"] == 3).all()
+    assert list(found["tokens"]) == [100_000, 1_000_000]
+    assert effects_by_budget(made.trials({"a": [1.0], "b": [2.0]}), None).empty
+
+
+def test_a_change_of_sign_is_found_between_its_budgets_and_said_first():
+    table = by_budget_of({0.1: 0.1, 0.25: 0.05, 0.5: -0.05, 1: -0.1})
+    (change,) = changes_of_sign(effects_by_budget(table, None))
+    assert (change.before["budget"], change.after["budget"]) == (0.25, 0.5)
+    assert 330_000 < change.tokens < 380_000
+    assert change.settled
+    first = findings(analyse(made.results(table)))[0]
+    assert first.startswith("Dropout=0.5 instead of 0 hurts up to budget=0.25 (+")
+    assert "helps from budget=0.5 (−" in first
+    assert "changes sign near 36" in first
+
+
+def test_a_change_of_sign_that_seeds_cannot_tell_is_said_so():
+    table = by_budget_of({0.5: 0.001, 1: -0.001}, noise=0.05)
+    said = findings(analyse(made.results(table)))[0]
+    assert "cannot tell" in said
+    assert "helps from" not in said
+
+
+def test_an_effect_that_keeps_its_sign_is_said_so():
+    table = by_budget_of({0.5: -0.1, 1: -0.2})
+    assert not changes_of_sign(effects_by_budget(table, None))
+    assert findings(analyse(made.results(table)))[0].startswith("Dropout=0.5 instead of 0 helps at every budget")
+
+
+def test_parts_of_a_design_are_followed_too():
+    tables = [
+        made.one_out({"dropout": effect, "tying": -0.05}).assign(**{"factor.budget": budget})
+        for budget, effect in (("0.5", 0.1), ("1", -0.1))
+    ]
+    for table, budget in zip(tables, ("0.5", "1"), strict=True):
+        table["cell"] = f"budget={budget} " + table["cell"]
+        table["tokens"] = int(1000 * float(budget))
+    found = effects_by_budget(pd.concat(tables, ignore_index=True), ["dropout", "tying"])
+    assert list(zip(found["name"], found["verdict"], strict=True)) == [
+        ("dropout", "hurts"), ("dropout", "helps"), ("tying", "helps"), ("tying", "helps"),
+    ]  # fmt: skip
+    assert [change.name for change in changes_of_sign(found)] == ["dropout"]
