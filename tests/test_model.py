@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from conftest import knobs_of
 from reference import ReferenceLM
 
 from ablate.model import RecurrentLM
+from ablate.model.language_model import log_unigram, stream
 from ablate.model.layers import Dropout
+from ablate.model.packed import Alone
+from ablate.train import Trial
+from ablate.train.engine import Pack
 from ablate.train.optim import clip_gradients, sgd
 
 V, H, T, B = 13, 6, 5, 3
 
 
-def make(rnn="lstm", depth=2, tie=False, dropout=0.0, embedding=H, hidden=H, seed=1, vocabulary=V, residual=False):
+def make(
+    rnn="lstm", depth=2, tie=False, dropout=0.0, embedding=H, hidden=H, seed=1, vocabulary=V, residual=False, **more
+):
     model = RecurrentLM(
         vocabulary=vocabulary, rnn=rnn, depth=depth, hidden=hidden, embedding=embedding, dropout=dropout, tie=tie,
-        residual=residual,
+        residual=residual, **more,
     )  # fmt: skip
     model.initialize(seed, 0.01)
     model.seed_dropout(seed)
@@ -188,3 +197,78 @@ def test_the_carried_state_is_cut_off_from_the_graph():
     model = make()
     _, states = model.loss(torch.zeros(T, B, dtype=torch.long), torch.ones(T, B, dtype=torch.long), None)
     assert all(not tensor.requires_grad for state in states for tensor in state)
+
+
+@pytest.mark.parametrize("hidden", [50, 200, 650])
+@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("rnn", ["tanh", "lstm"])
+def test_models_start_alike_whatever_they_are_made_of(rnn, tie, depth, hidden):
+    """init=scaled: the first loss is ln V, and what the first layer reads has the same scale."""
+    vocabulary = 5000
+    knobs = knobs_of(
+        f"rnn={rnn}", f"tie={str(tie).lower()}", f"depth={depth}", f"hidden={hidden}", "init=scaled",
+        "embedding_std=0.1", "output_bias=zero", "precision=fp32",
+    )  # fmt: skip
+    (training,) = Pack([Trial(knobs, 0)], vocabulary, torch.device("cpu")).trainings
+    model = training.model
+    words_TB, targets_TB = torch.randint(vocabulary, (2, 35, 20), generator=stream(0, "words"))
+    read = []
+    model.layers[0].register_forward_hook(lambda _, given, __: read.append(given[0]))
+    with torch.no_grad():
+        loss, _ = model.loss(words_TB, targets_TB, None)
+    assert loss.item() == pytest.approx(math.log(vocabulary), abs=0.02)
+    assert read[0].std().item() == pytest.approx(0.1, rel=0.05)
+
+
+def test_an_output_bias_of_unigrams_starts_every_model_at_the_entropy_of_words():
+    ids = np.array([0] * 70 + [1] * 20 + [2] * 10, dtype=np.int32)
+    share = np.array([71, 21, 11]) / 103
+    assert log_unigram(ids, 3).tolist() == pytest.approx(np.log(share))
+    model = make(vocabulary=3, embedding=4, hidden=4)
+    model.initialize(0, 0.1, output_std=1e-6, output_bias_V=log_unigram(ids, 3))
+    loss, _ = model.loss(torch.tensor(ids[:, None]).long(), torch.tensor(ids[:, None]).long(), None)
+    entropy = -float((np.array([70, 20, 10]) / 100 * np.log(share)).sum())
+    assert loss.item() == pytest.approx(entropy, abs=1e-3)
+
+
+def test_uniform_values_fill_their_range_and_leave_the_layers_biases_at_zero():
+    model = make(depth=2, vocabulary=500, embedding=32, hidden=32)
+    model.initialize(0, init_range=0.1)
+    for name, tensor in model.named_parameters():
+        if name.startswith("layers.") and tensor.dim() == 1:
+            assert not tensor.any(), name
+        else:
+            assert -0.1 <= tensor.min() < -0.08 < 0.08 < tensor.max() <= 0.1, name
+    assert model.embedding.weight.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02)
+
+
+def test_a_forget_bias_is_that_of_the_forget_gates_alone():
+    model = make(depth=2)
+    model.initialize(0, 0.1, forget_bias=1.5)
+    for layer in model.layers:
+        i, f, g, o = layer.kernel.bias_ih_l0.chunk(4)
+        assert (f == 1.5).all()
+        assert not any(gate.any() for gate in (i, g, o, layer.kernel.bias_hh_l0))
+    make("tanh").initialize(0, 0.1, forget_bias=1.5)  # it has none
+
+
+def test_projection_regularization_adds_a_matrix_and_its_penalty_to_what_is_minimised():
+    plain, model = make(tie=False), make(tie=False, projection=0.5)
+    hidden = model.output.in_features
+    assert model.parameter_count() - plain.parameter_count() == hidden * hidden + hidden
+    assert plain.penalty() is None
+    assert model.penalty().item() == pytest.approx(0.5 * model.projection.weight.square().sum().item())
+    with torch.no_grad():
+        model.projection.weight.copy_(torch.eye(hidden))
+    words_TB = torch.randint(V, (5, 2), generator=stream(0, "words"))
+    assert torch.allclose(plain(words_TB, None)[0], model(words_TB, None)[0])
+    before = model.projection.weight.clone()
+    program = Alone(model)
+    loss_K, _ = program.loss(words_TB[None], words_TB[None], None)
+    program.backward(loss_K)
+    of_both = model.projection.weight.grad.clone()
+    model.penalty_weight = 0.0
+    loss_K, _ = program.loss(words_TB[None], words_TB[None], None)
+    program.backward(loss_K)
+    assert torch.allclose(of_both - model.projection.weight.grad, before, atol=1e-6)  # 2 · 0.5 · P

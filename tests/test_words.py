@@ -37,7 +37,7 @@ def test_a_part_whose_cell_has_no_result_costs_that_part_alone(lost, tmp_path):
     report = report_of(failed(table, where), tmp_path, ONE_OUT)
     assert len(report.failures) == where.sum()
     if lost == "without dropout":
-        assert "Gating earns its keep" in report.findings[0]
+        assert "Gating has the largest mean benefit" in report.findings[0]
         assert "dropout" not in report.findings[0].lower()
         assert (report.folder / "steps.svg").exists()
     if lost == "everything":

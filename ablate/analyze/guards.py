@@ -30,6 +30,8 @@ def guards(trials: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
         trials, curves: as `read_study` gives them.
     """
     done = finished(trials)
+    if done.empty:
+        return []
     said = [
         starts(done),
         not_converged(done, curves),
@@ -43,7 +45,7 @@ def guards(trials: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
 
 def starts(done: pd.DataFrame) -> str:
     """Cells whose first loss, above ln V, is more than `STARTS_ALIKE` higher than the lowest."""
-    if done.empty or "first_nll" not in done:
+    if "first_nll" not in done:
         return ""
     above = done["first_nll"].astype(float) - np.log(done["vocabulary_size"].astype(float))
     by_cell = above.groupby(done["cell"], sort=False).mean().dropna()
@@ -53,8 +55,8 @@ def starts(done: pd.DataFrame) -> str:
     told = names([f"{cell} ({value:+.2f})" for cell, value in higher.items()])
     return (
         f"The models do not start alike: the loss of the first window lies {by_cell.min():+.2f} nats from ln V, "
-        f"that of guessing, in the best row, and higher in {told}. Part of the difference between these rows may come from "
-        "their initial values; init=scaled starts all alike."
+        f"that of guessing, in the best row, and higher in {told}. Part of the difference between these rows may come "
+        "from their initial values; init=scaled starts all alike."
     ).replace("-", "−")
 
 

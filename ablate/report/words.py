@@ -92,7 +92,7 @@ def _of_parts(effects: pd.DataFrame) -> str:
     hurting = sorted((row for row in rows if row["verdict"] == "hurts"), key=lambda row: -float(row["ratio"]))
     said = []
     if helping:
-        most = "earns its keep the most, by the mean" if len(helping) > 1 else "earns its keep"
+        most = "has the largest mean benefit" if len(helping) > 1 else "earns its keep"
         said.append(f"{_capital(_name(helping[0]))} {most}: {_phrase(helping[0])}.")
     if helping[1:]:
         said.append(f"{_capital(_list(helping[1:]))} {_verb(helping[1:], 'helps', 'help')} too.")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ablate.analyze.study import Analysis, analyse
 from ablate.report.figures import draw_all
+from ablate.report.figures.style import Drawn
 from ablate.report.sections import TABLES, Section, make_sections
 from ablate.report.tables import display
 from ablate.report.words import findings
@@ -58,8 +59,10 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         _write_data(results, folder)
         _clear_tables(folder)
         drawn = draw_all(results, analysis, folder)
-        sections = make_sections(results, analysis, drawn, folder)
-        page.write_text(_page(results, said, analysis, sections), encoding="utf-8")
+        first = _first_figure(analysis, drawn)
+        below = {name: figure for name, figure in drawn.items() if figure is not first}
+        sections = make_sections(results, analysis, below, folder)
+        page.write_text(_page(results, said, analysis, first, sections), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
     return Report(folder, page, display(analysis.comparison), said, analysis.warnings, failures)
 
@@ -84,7 +87,15 @@ def _as_text(column: pd.Series[str]) -> pd.Series[str]:
     return column.map(str, na_action="ignore").astype("string")
 
 
-def _page(results: Results, said: Sequence[str], analysis: Analysis, sections: Sequence[Section]) -> str:
+def _first_figure(analysis: Analysis, drawn: Mapping[str, Drawn | None]) -> Drawn | None:
+    """The figure that shows what the finding says; None where nothing is drawn yet."""
+    by_budget, parts = len(analysis.by_budget) > 0, analysis.designed
+    return drawn["budget" if by_budget else "effects" if parts else "comparison"] or drawn["comparison"]
+
+
+def _page(
+    results: Results, said: Sequence[str], analysis: Analysis, first: Drawn | None, sections: Sequence[Section]
+) -> str:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
@@ -93,6 +104,7 @@ def _page(results: Results, said: Sequence[str], analysis: Analysis, sections: S
     values: Mapping[str, object] = {
         "results": results,
         "findings": said,
+        "figure": first,
         "warnings": analysis.warnings,
         "sections": sections,
     }

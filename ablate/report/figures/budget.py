@@ -18,7 +18,7 @@ from ablate.report.figures.style import (
     elide,
     end_labels,
     make_look,
-    number,
+    numbers,
     percent_tick,
     save,
     styled,
@@ -73,11 +73,12 @@ def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Pat
                 )  # fmt: skip
         axis.set_xscale("log")
         axis.set_xticks(sorted(known["tokens"].astype(float).unique()))
-        axis.xaxis.set_major_formatter(FuncFormatter(number))
+        axis.xaxis.set_major_formatter(numbers())
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_major_formatter(FuncFormatter(percent_tick))
         axis.set(xlabel="tokens trained on", ylabel="change of test perplexity by having the part\n(below 0: helps)")
+        figure.draw_without_rendering()
         end_labels(axis, ends)
         caption = (
             "The effect of each part against the budget. Every point is a training of its own, with the whole schedule "

@@ -17,9 +17,8 @@ from ablate.report.figures.style import (
     Look,
     counted,
     elide,
-    fine_numbers,
     log_perplexity_axis,
-    number,
+    numbers,
     save,
     styled,
 )
@@ -59,7 +58,7 @@ def draw_comparison(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, 
         if wide:
             log_perplexity_axis(axis, "x", finished["test_perplexity"])
         else:
-            axis.xaxis.set_major_formatter(fine_numbers(finished["test_perplexity"].astype(float)))
+            axis.xaxis.set_major_formatter(numbers())
         axis.text(1.02, 1.0, "mean", transform=axis.transAxes, va="bottom", color=SOFT)
         axis.set(
             xlabel="test perplexity (lower is better)" + (", logarithmic" if wide else ""), ylim=(len(rows) - 0.5, -0.5)
@@ -90,7 +89,7 @@ def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder
         ):
             unbeaten = _draw_front(axis, done, finished, cost, look)
             axis.set_xlabel(f"{label} (fewer is better)")
-            axis.xaxis.set_major_formatter(number)
+            axis.xaxis.set_major_formatter(numbers())
             best.append(", ".join(unbeaten["cell"].head(4)) + (" and more" if len(unbeaten) > 4 else ""))
         axes[0].set_ylabel("test perplexity (lower is better)")
         log_perplexity_axis(axes[0], "y", finished["test_perplexity"])

@@ -1,27 +1,33 @@
-"""Learning curves: perplexity by windows, tokens and time, the mean over seeds with their range as a band."""
+"""Learning curves: perplexity by time, updates and tokens, the mean over seeds with their range as a band."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ablate.report.figures.style import (
     SERIES_SHOWN,
+    Colour,
     Drawn,
     Look,
     counted,
     elide,
+    end_labels,
     log_perplexity_axis,
-    number,
+    numbers,
     save,
     styled,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _ABSURD = 1e6  # a training that diverges would leave no room for the others
 _TOP = 20  # times the lowest: the first windows of a training are not what curves are compared by
-_AXES = {"step": "windows (updates)", "tokens": "tokens trained on", "seconds": "seconds"}
+_NAMED = 6  # lines that are named at their ends; more go into a legend
 
 
 def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
@@ -34,39 +40,65 @@ def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
         return None
     cells = _lowest(means)
     means = means[means["cell"].isin(cells)]
+    axes, how = _axes(means)
     with styled():
-        figure, grid = plt.subplots(2, 3, figsize=(12, 7.2), sharex="col", sharey="row", layout="constrained")
+        figure, grid = plt.subplots(
+            2, len(axes), figsize=(4.6 * len(axes), 7.2), sharex="col", sharey="row", layout="constrained"
+        )
         for row, split in zip(grid, ("valid", "train"), strict=True):
             part = means[means["split"] == split]
-            for axis, (x, label) in zip(row, _AXES.items(), strict=True):
-                for cell in cells:
-                    line = part[part["cell"] == cell]
-                    marks = look.markers[cell] if split == "valid" and len(line) <= 25 else None
-                    axis.plot(
-                        line[x], line["mean"], color=look.colours[cell], marker=marks, ms=4, lw=1.4, label=elide(cell)
-                    )
-                    axis.fill_between(
-                        line[x].astype(float), line["low"], line["high"], color=look.colours[cell], alpha=0.2, lw=0
-                    )
+            for axis, (x, label) in zip(row, axes.items(), strict=True):
+                _draw_lines(axis, part, x, split, cells, look)
                 if split == "train":
                     axis.set_xlabel(label)
-                axis.xaxis.set_major_formatter(number)
-                axis.xaxis.set_major_locator(MaxNLocator(5))
+                axis.xaxis.set_major_locator(MaxNLocator(4))
+                axis.xaxis.set_major_formatter(numbers())
             row[0].set_ylabel(f"{split} perplexity")
             shown = part["mean"] if len(part) else means["mean"]
             top = shown.min() * _TOP
             log_perplexity_axis(row[0], "y", shown.clip(upper=top))
             if shown.max() > top:
                 row[0].set_ylim(top=top)
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        if len(cells) <= _NAMED:
+            figure.draw_without_rendering()  # places are known from here on
+            for axis, split in zip(grid[:, -1], ("valid", "train"), strict=True):
+                end_labels(axis, _ends(means[means["split"] == split], list(axes)[-1], cells, look))
+        else:
+            handles, labels = grid[0][0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
         n = int(means["n"].max())
         band = f"Lines are means over seeds, bands reach from the lowest to the highest of up to {n}." if n > 1 else ""
-        caption = (
-            f"Perplexity on valid text (above) and on train text (below) by windows, by tokens and by time. {band}"
-            + counted(len(cells), curves["cell"].nunique(), "cells", "with the lowest valid perplexity")
+        caption = f"Perplexity on valid text (above) and on train text (below) by {how}. {band}" + counted(
+            len(cells), curves["cell"].nunique(), "cells", "with the lowest valid perplexity"
         )
         return save(figure, folder, "curves", "Learning curves", caption.strip())
+
+
+def _axes(means: pd.DataFrame) -> tuple[dict[str, str], str]:
+    """What curves are drawn against, with its label, and all of that in words.
+
+    Where every window has as many tokens, updates and tokens are one picture.
+    """
+    each = (means["tokens"] / means["step"])[means["step"] > 0]
+    if each.nunique() == 1:
+        label = f"tokens trained on ({each.iloc[0]:,.0f} an update)"
+        return {"seconds": "seconds", "tokens": label}, "time and by tokens"
+    axes = {"seconds": "seconds", "step": "updates (windows)", "tokens": "tokens trained on"}
+    return axes, "time, by updates and by tokens"
+
+
+def _draw_lines(axis: Axes, part: pd.DataFrame, x: str, split: str, cells: list[str], look: Look) -> None:
+    for cell in cells:
+        line = part[part["cell"] == cell]
+        marks = look.markers[cell] if split == "valid" and len(line) <= 25 else None
+        axis.plot(line[x], line["mean"], color=look.colours[cell], marker=marks, ms=4, lw=1.4, label=elide(cell))
+        axis.fill_between(line[x].astype(float), line["low"], line["high"], color=look.colours[cell], alpha=0.2, lw=0)
+
+
+def _ends(part: pd.DataFrame, x: str, cells: list[str], look: Look) -> list[tuple[float, float, str, Colour]]:
+    last = part.groupby("cell", sort=False).tail(1).set_index("cell")
+    there = [cell for cell in cells if cell in last.index]
+    return [(float(last[x][cell]), float(last["mean"][cell]), elide(cell), look.colours[cell]) for cell in there]
 
 
 def _over_seeds(curves: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import Formatter
 
 Colour = tuple[float, float, float]
 
@@ -156,7 +156,7 @@ def elide(label: str) -> str:
 
 def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> None:
     """A logarithmic axis that is labelled in whole numbers, also where it spans less than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     getattr(axis, f"set_{which}scale")("log")
     scale = axis.yaxis if which == "y" else axis.xaxis
@@ -168,19 +168,20 @@ def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> Non
         subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if span < 30 else (1.0, 2.0, 5.0)
         scale.set_major_locator(LogLocator(base=10, subs=subs))
     scale.set_minor_locator(NullLocator())
-    scale.set_major_formatter(FuncFormatter(number) if span >= 4 else fine_numbers(finite))
+    scale.set_major_formatter(numbers())
     scale.set_minor_formatter(NullFormatter())
 
 
 def end_labels(axis: Axes, ends: Sequence[tuple[float, float, str, Colour]]) -> None:
     """Name each line at its right end, in its colour, moved apart where the ends lie close together.
 
+    The axis has been laid out, so that places on it are known.
+
     Args:
         ends: (x, y, name, colour) of the last point of every line, in data.
     """
     if not ends:
         return
-    axis.figure.canvas.draw()
     height = 13.0  # points that a name takes
     dpi = axis.figure.dpi
     at = [float(axis.transData.transform((x, y))[1]) * 72 / dpi for x, y, _, _ in ends]
@@ -189,7 +190,7 @@ def end_labels(axis: Axes, ends: Sequence[tuple[float, float, str, Colour]]) -> 
     for place in sorted(range(len(ends)), key=lambda i: at[i]):
         last = max(at[place], last + height)
         placed[place] = last
-    right = max(x for x, *_ in ends)
+    right = axis.get_xlim()[1]
     for place, (_, y, name, colour) in enumerate(ends):
         axis.annotate(
             name, (right, y), (8, placed[place] - at[place]), textcoords="offset points", color=colour, va="center",
@@ -197,13 +198,33 @@ def end_labels(axis: Axes, ends: Sequence[tuple[float, float, str, Colour]]) -> 
         )  # fmt: skip
 
 
-def fine_numbers(values: pd.Series[float]) -> FuncFormatter:
-    """A formatter with as many digits as tell the ticks of about six apart."""
-    from matplotlib.ticker import FuncFormatter
+def numbers() -> Formatter:
+    """A formatter of counts and perplexities, with as many digits as tell the ticks of an axis apart."""
+    from matplotlib.ticker import Formatter
 
-    step = (values.max() - values.min()) / 6 if len(values) > 1 else 1.0
-    digits = max(0, math.ceil(-math.log10(step))) if step > 0 else 1
-    return FuncFormatter(lambda value, _: f"{value:,.{digits}f}")
+    class Numbers(Formatter):
+        def __call__(self, value: float, pos: int | None = None) -> str:
+            return number(value)
+
+        def format_ticks(self, values: Sequence[float]) -> list[str]:
+            return distinct(values)
+
+    return Numbers()
+
+
+def distinct(values: Sequence[float]) -> list[str]:
+    """Numbers as text, no two of different values alike: 24.0, 24.5, 25.0, but 24, 25, 26."""
+    different = len({*values})
+    labels = [number(value) for value in values]
+    for digits in range(8):
+        if len({*labels}) == different:
+            break
+        labels = [_number(value, digits) for value in values]
+    return labels
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value / 1e6:,.{digits}f} M" if abs(value) >= 1e6 else f"{value:,.{digits}f}"
 
 
 def number(value: float, _: object = None) -> str:
