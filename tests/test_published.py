@@ -32,6 +32,21 @@ def test_the_books_better_lstm_has_the_books_figure_and_that_of_a_peer():
 
 
 @pytest.mark.parametrize(
+    ("knobs", "figure"),
+    [
+        ([], 114.5),
+        (["tie=true"], 112.4),
+        (["projection=0.00019230769230769231"], 111.7),
+        (["tie=true", "projection=0.00019230769230769231"], 100.9),
+        (["size=medium"], 82.7),
+        (["size=large"], 78.4),
+    ],
+)
+def test_zarembas_sizes_and_the_cells_of_press_and_wolf_have_their_figure_each(knobs, figure):
+    assert published(*tables("recipe=zaremba", "data=ptb", *knobs))["published"].tolist() == [figure]
+
+
+@pytest.mark.parametrize(
     "other",
     ["hidden=200", "epochs=5", "lr=10", "train_tokens=100000", "dropout=0.1", "data=kjv", "rnn=tanh", "clip=null"],
 )
@@ -41,7 +56,7 @@ def test_another_recipe_text_or_slice_is_no_match(other):
 
 
 def test_a_knob_that_is_null_is_no_number():
-    trials, comparison = tables("model=better_lstm", "recipe=book", "data=ptb", "decay=null")
+    trials, comparison = tables("model=better_lstm", "recipe=book", "data=ptb", "schedule=constant", "decay=null")
     assert published(trials, comparison).empty
 
 

@@ -59,7 +59,9 @@ def on_the_same_text(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _matches(cell: pd.Series[Any], wanted: dict[str, object]) -> bool:
     whole = wanted | {"train_tokens": None, "vocabulary": "full"}
-    return all(_same(cell.get(f"knob.{name}", "absent"), value) for name, value in whole.items())
+    return all(
+        _same(cell.get(f"knob.{name}", "absent"), None if value == "null" else value) for name, value in whole.items()
+    )
 
 
 def _same(found: Any, wanted: object) -> bool:
