@@ -26,7 +26,7 @@ import pandas as pd
 STUDY = [
     "-m", "depth=1,2,4", "tie=true,false", "seeds=2", "dropout=0.2", "name=study", "data=synthetic",
     "data.tokens=20000", "data.eval_tokens=2000", "data.vocab_size=200", "hidden=24", "batch=8", "window=10",
-    "windows=600", "valid_every=100", "eval_batch=4", "eval_window=10", "threads=1",
+    "windows=600", "valid_every=100", "eval_batch=4", "eval_window=10", "train_tokens=null", "threads=1",
 ]  # fmt: skip
 CLOCK = ["seconds", "train_seconds"]
 

@@ -30,6 +30,9 @@ def knobs_of(size: Size, precision: str) -> Knobs:
         {
             "model": "lstm", "rnn": "lstm", "depth": size.depth, "dropout": size.dropout, "tie": size.tie,
             "residual": False, "hidden": size.hidden, "embedding": size.hidden, "embedding_std": 0.01,
+            "init": "fan_in", "init_range": None, "output_bias": "zero", "forget_bias": 0.0, "projection": None,
+            "schedule": "constant", "warmup": 0.0, "decay_from": 0.0, "lr_floor": 0.0, "budget": 1.0, "order": "text",
+            "test_batch": None,
             "recipe": "book", "optimizer": "sgd", "lr": 20.0, "decay": None, "clip": 0.25, "batch": 20, "window": 35,
             "epochs": None, "windows": 100, "carry": True, "valid_every": 100, "valid_spacing": "even",
             "eval_batch": 10, "eval_window": 35, "test_weights": "last", "train_tokens": None, "vocabulary": "full",

@@ -68,7 +68,8 @@ def _journal(number: int, levels: dict[str, int], seed: int, fingerprint: str, p
     }  # fmt: skip
     knobs = {
         "model": "lstm", "rnn": "lstm", **levels, "dropout": 0.0, "residual": False, "embedding": levels["hidden"],
-        "embedding_std": 0.01, "recipe": "quick", "optimizer": "adam", "lr": 0.003, "decay": None, "clip": 0.25,
+        "embedding_std": 0.1, "init": "scaled", "schedule": "linear", "budget": 1.0, "recipe": "quick",
+        "optimizer": "adam", "lr": 0.003, "decay": None, "clip": 0.25,
         "batch": 20, "window": 35, "epochs": None, "windows": int(steps[-1]), "carry": True, "valid_every": 200,
         "valid_spacing": "even", "eval_batch": 10, "eval_window": 35, "test_weights": "best", "train_tokens": None,
         "vocabulary": "full", "precision": "fp32", "sample_words": 60, "device": "auto", "threads": 2,

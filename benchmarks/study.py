@@ -13,24 +13,25 @@ from datetime import datetime
 from itertools import product
 from pathlib import Path
 
-from ablate.config import KJV
+from ablate.config import Knobs
 from ablate.data import load_corpus
-from benchmarks.common import Table, alternate, precisions_of, run, spread
+from ablate.train.schedule import validation_windows
+from benchmarks.common import Table, alternate, compose, precisions_of, run, spread
 from benchmarks.throughput import commit
 
 _GRID = ["-m", "depth=1,2,4", "tie=true,false"]  # README's first command
-_WINDOWS, _TOKENS = 900, 20 * 35  # the quick recipe's budget
 
 
 def study(peer: Path, rounds: int) -> Table:
     """README's first command beside a shell loop over the peer, and beside Hydra's own launchers."""
     training: list[float] = []
+    knobs = compose()
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(scratch)
-        _write_text(text)
+        _write_text(text, knobs)
         contestants: dict[str, Callable[[], float]] = {
             "ablate": lambda: _ours(training=training),
-            "shell loop over word_language_model": lambda: _shell_loop(peer, text),
+            "shell loop over word_language_model": lambda: _shell_loop(peer, text, knobs),
             "ablate, hydra/launcher=basic": lambda: _ours("hydra/launcher=basic"),
         }
         if "bf16" in precisions_of("cpu"):
@@ -48,9 +49,10 @@ def study(peer: Path, rounds: int) -> Table:
         command="python -m benchmarks study --peer PATH",
         headings=["program", "seconds (range)", "times ours (range)"],
         rows=rows,
-        note=f"{' '.join(_GRID)} on the King James Bible: six cells, 900 windows of 700 tokens each, Adam, V = 10,000, "
-        f"100 units; ours validates three times, tests, and writes MLflow's store and the report; word_language_model "
-        f"({commit(peer)}, --use-optimizer) reads the same 630,000 tokens in one epoch, validates and tests once. "
+        note=f"{' '.join(_GRID)} on the King James Bible: six cells, {knobs.windows:,} windows of {_tokens(knobs)} "
+        f"tokens each, Adam, {knobs.hidden} units; ours validates {_validations(knobs)} times, "
+        f"tests, and writes MLflow's store and the report; word_language_model ({commit(peer)}, --use-optimizer) reads "
+        f"the same {knobs.train_tokens:,} tokens {_epochs(knobs)} times, validates after each and tests once. "
         f"{rounds} round{'s' if rounds > 1 else ''} in turn, medians. Of ours, {_share(training, ours):.1%} are before "
         "the first training starts or after the last has ended.",
     )
@@ -78,12 +80,29 @@ def _share(training: list[float], whole: list[float]) -> float:
     return statistics.median(1 - t / w for t, w in zip(training, whole, strict=True))
 
 
-def _shell_loop(peer: Path, text: Path) -> float:
+def _tokens(knobs: Knobs) -> int:
+    return knobs.batch * knobs.window
+
+
+def _epochs(knobs: Knobs) -> int:
+    """Passes of the peer, which counts in epochs, that come nearest to our windows."""
+    assert knobs.windows is not None, "the quick recipe has it"
+    assert knobs.train_tokens is not None, "the quick recipe has it"
+    return round(knobs.windows * _tokens(knobs) / knobs.train_tokens)
+
+
+def _validations(knobs: Knobs) -> int:
+    return len(validation_windows(knobs, 1))
+
+
+def _shell_loop(peer: Path, text: Path, knobs: Knobs) -> float:
     """What a user types who has the peer alone."""
     lines = []
     for depth, tie in product((1, 2, 4), (True, False)):
-        sizes = f"--emsize 100 --nhid 100 --nlayers {depth} --dropout 0 {'--tied' if tie else ''}"
-        recipe = "--use-optimizer --lr 0.003 --clip 0.25 --batch_size 20 --bptt 35 --epochs 1"
+        size = knobs.hidden
+        sizes = f"--emsize {size} --nhid {size} --nlayers {depth} --dropout 0 {'--tied' if tie else ''}"
+        steps = f"--batch_size {knobs.batch} --bptt {knobs.window} --epochs {_epochs(knobs)}"
+        recipe = f"--use-optimizer --lr {knobs.lr} --clip {knobs.clip} {steps}"
         program = shlex.join([sys.executable, str(peer / "main.py")])
         lines.append(f"{program} --data {shlex.quote(str(text))} --save model.pt {sizes} {recipe}")
     with tempfile.TemporaryDirectory() as folder:
@@ -92,10 +111,10 @@ def _shell_loop(peer: Path, text: Path) -> float:
         return run([str(script)], Path(folder))[0]
 
 
-def _write_text(folder: Path) -> None:
-    """The King James Bible as ours reads it, cut to the budget, in the files that the peer reads."""
-    corpus = load_corpus(KJV("kjv", vocab_size=10_000))
-    splits = {"train": corpus.train[: _WINDOWS * _TOKENS + 1], "valid": corpus.valid, "test": corpus.test}
+def _write_text(folder: Path, knobs: Knobs) -> None:
+    """The King James Bible as ours reads it, cut to the same slice, in the files that the peer reads."""
+    corpus = load_corpus(knobs.data)
+    splits = {"train": corpus.train[: knobs.train_tokens], "valid": corpus.valid, "test": corpus.test}
     for name, ids in splits.items():
         words = " ".join(corpus.words[i] for i in ids)
         (folder / f"{name}.txt").write_text(words.replace(" <eos>", "\n").replace("\n ", "\n"), encoding="utf-8")
@@ -103,7 +122,7 @@ def _write_text(folder: Path) -> None:
 
 _TINY = [
     "data=synthetic", "data.vocab_size=50", "data.tokens=2000", "data.eval_tokens=500", "hidden=8", "batch=4",
-    "window=5", "windows=2", "valid_every=2", "eval_batch=10", "eval_window=20", "sample_words=0",
+    "window=5", "train_tokens=null", "windows=2", "valid_every=2", "eval_batch=10", "eval_window=20", "sample_words=0",
 ]  # fmt: skip
 
 
@@ -148,5 +167,5 @@ def tracking(rounds: int) -> Table:
         command="python -m benchmarks tracking",
         headings=["tracking", "seconds (range)", "times without (range)"],
         rows=[["off", spread(times["off"], 1), "1"], ["MLflow in SQLite", spread(times["on"], 1), spread(ratios)]],
-        note=f"One LSTM of 100 units, 300 windows of the King James Bible; {rounds} rounds in turn, medians.",
+        note=f"One LSTM of the quick recipe, 300 windows of the King James Bible; {rounds} rounds in turn, medians.",
     )
