@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from ablate.config import KnobError, Knobs, describe_knobs, knob_names, parse
 
 
-@pytest.mark.parametrize(("model", "recipe"), list(product(["rnn", "lstm", "better_lstm"], ["quick", "book"])))
+@pytest.mark.parametrize(
+    ("model", "recipe"), list(product(["rnn", "lstm", "better_lstm"], ["quick", "standard", "book", "zaremba"]))
+)
 def test_every_preset_composes_and_is_accepted(model, recipe):
     knobs = knobs_of(f"model={model}", f"recipe={recipe}")
     assert (knobs.model, knobs.recipe) == (model, recipe)
@@ -36,6 +38,16 @@ def test_the_books_recipes_are_the_books():
         )  # fmt: skip
         assert (knobs.batch, knobs.window, knobs.lr, knobs.clip, knobs.optimizer) == (20, 35, 20, 0.25, "sgd")
         assert (knobs.eval_batch, knobs.eval_window, knobs.test_weights) == (10, 35, "last")
+    for knobs in (rnn, lstm, better):
+        assert (knobs.init, knobs.embedding_std, knobs.output_bias, knobs.forget_bias) == ("fan_in", 0.01, "zero", 0)
+        assert (knobs.order, knobs.warmup, knobs.budget, knobs.test_batch, knobs.projection) == (
+            "text",
+            0,
+            1,
+            None,
+            None,
+        )
+    assert [knobs.schedule for knobs in (rnn, lstm, better)] == ["constant", "constant", "plateau"]
     assert (better.depth, better.dropout, better.tie) == (2, 0.5, True)
     assert (lstm.depth, lstm.dropout, lstm.tie) == (1, 0, False)
 
@@ -47,6 +59,31 @@ def test_the_quick_recipe_gives_every_model_the_same_sizes_and_schedule():
         for m in ("rnn", "lstm", "better_lstm")
     ]
     assert rest[0] == rest[1] == rest[2]
+
+
+def test_the_standard_recipe_is_the_quick_one_with_more_windows():
+    quick, standard = (knobs_of(f"recipe={name}").deciding() for name in ("quick", "standard"))
+    assert {name for name in quick if quick[name] != standard[name]} == {"windows"}
+    assert standard["windows"] > quick["windows"]
+
+
+@pytest.mark.parametrize(
+    ("size", "units", "dropout", "scale", "rate", "norm", "window", "epochs", "full", "decay"),
+    [
+        ("small", 200, 0.0, 0.1, 1, 5, 20, 13, 4, 2.0),
+        ("medium", 650, 0.5, 0.05, 1, 5, 35, 39, 6, 1.25),
+        ("large", 1500, 0.65, 0.04, 1, 10, 35, 55, 14, 1.15),
+    ],
+)
+def test_zarembas_sizes_are_those_of_the_program(size, units, dropout, scale, rate, norm, window, epochs, full, decay):
+    """Its loss is summed over a window: rate and norm are per window; `full`: its max_epoch."""
+    knobs = knobs_of("recipe=zaremba", f"size={size}", "data=ptb")
+    assert (knobs.hidden, knobs.embedding, knobs.depth, knobs.tie) == (units, units, 2, False)
+    assert (knobs.dropout, knobs.init_range, knobs.window, knobs.epochs) == (dropout, scale, window, epochs)
+    assert (knobs.lr, knobs.decay, knobs.batch, knobs.carry) == (rate * window, decay, 20, False)
+    assert knobs.clip == pytest.approx(norm / window)
+    assert knobs.decay_from * epochs == pytest.approx(full)
+    assert (knobs.eval_batch, knobs.test_batch, knobs.test_weights) == (20, 1, "last")
 
 
 @pytest.mark.parametrize(
