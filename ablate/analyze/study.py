@@ -14,6 +14,7 @@ from ablate.analyze.effects import VarianceShares, factor_effects, interactions,
 from ablate.analyze.guards import guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_text, published
+from ablate.analyze.table import finished
 from ablate.track.read import Results
 
 _COMPARED = 60  # cells whose differences to the baseline anybody reads
@@ -31,7 +32,8 @@ class Analysis:
 
     Attributes:
         designed: whether the study was made to tell components apart.
-        comparison: one row a cell, beside the baseline.
+        comparison: one row a cell, beside the baseline, with `train_mean`: the train perplexity of the last windows,
+            the mean over finished seeds.
         components: what having each component changes, by kind of effect.
         disagreements: where kinds of effect contradict each other, a sentence each.
         factors: what each level of a factor changes against its first; interactions: how much that depends on
@@ -125,6 +127,13 @@ def _besides(trials: pd.DataFrame, comparison: pd.DataFrame, base: str) -> dict[
     return {cell: confounds_between(trials, base, cell) for cell in others}
 
 
+def _trained_to(trials: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]:
+    """Cell → mean perplexity at the last point of the train curves of its finished trials."""
+    last = curves[curves["split"] == "train"].sort_values("step", kind="stable").groupby(["cell", "seed"]).tail(1)
+    done = finished(trials)[["cell", "seed"]]
+    return {str(cell): float(mean) for cell, mean in last.merge(done).groupby("cell")["perplexity"].mean().items()}
+
+
 def _components(trials: pd.DataFrame, designed: Sequence[str] | None) -> pd.DataFrame:
     """Effects of the components that the design varies.
 
@@ -143,6 +152,7 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
     """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
     trials = results.trials
     comparison = compare(trials, baseline)
+    comparison = comparison.assign(train_mean=comparison["cell"].map(_trained_to(trials, results.curves)).astype(float))
     designed = bool(results.design.get("components"))
     # What was evaluated on other text cannot be averaged with the rest.
     base = str(comparison.loc[comparison["verdict"] == "baseline", "cell"].iloc[0])

@@ -99,7 +99,8 @@ def _note(results: Results, comparison: pd.DataFrame) -> str:
         else "One seed a row: no spread can be given."
     )
     data = ", ".join(sorted(results.trials["data"].dropna().unique())) if "data" in results.trials else ""
-    return f"Perplexity on {data or 'no data yet'}; lower is better. n: finished trials. {spread}"
+    train = "Train perplexity is that of the last windows trained on, with dropout at work."
+    return f"Perplexity on {data or 'no data yet'}; lower is better. n: finished trials. {train} {spread}"
 
 
 def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:

@@ -102,7 +102,7 @@ def _escape_markdown(text: str) -> str:
 def comparison_table(comparison: pd.DataFrame, note: str) -> Shown:
     """One row a cell, each beside the baseline."""
     numbers = comparison.drop(columns="deltas")
-    wide = ("tokens seen", "time", "valid perplexity", "P(better)", "missing")
+    wide = ("tokens seen", "time", "train perplexity", "valid perplexity", "P(better)", "missing")
     words = ("cell", "verdict", "missing")
     return Shown("comparison", display(comparison), numbers, note, words, wide)
 
@@ -119,6 +119,7 @@ def display(comparison: pd.DataFrame) -> pd.DataFrame:
             "tokens seen": whole(row["tokens"]),
             "time": duration(row["train_seconds"]),
             "n": str(row["n"]),
+            "train perplexity": _one(row.get("train_mean", math.nan)),
             "valid perplexity": _spread(row["valid_mean"], row["valid_sd"], row["n"]),
             "test perplexity": _spread(row["test_mean"], row["test_sd"], row["n"]),
             f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(row),
@@ -130,6 +131,8 @@ def display(comparison: pd.DataFrame) -> pd.DataFrame:
         for row in comparison.to_dict("records")
     ]
     shown = pd.DataFrame(rows)
+    if (shown["train perplexity"] == NOT_AVAILABLE).all():
+        shown = shown.drop(columns="train perplexity")
     if not (comparison["pairs"] > 1).any():
         shown = shown.drop(columns=["P(better)", "p", "verdict"])  # one seed says nothing of the kind
     return shown if shown["missing"].any() else shown.drop(columns="missing")
@@ -193,6 +196,10 @@ def _spread(mean: float, sd: float, n: int) -> str:
         return f"over {_ABSURD:,.0f}"
     digits = 1 if mean < 10_000 else 0
     return f"{mean:,.{digits}f}" if n == 1 else f"{mean:,.{digits}f} ± {sd:,.{digits}f}"
+
+
+def _one(mean: float) -> str:
+    return _spread(mean, math.nan, 1) if _known(mean) else NOT_AVAILABLE
 
 
 def _difference(row: Mapping[Any, Any]) -> str:

@@ -253,7 +253,7 @@ def _title(planned: PlannedTrial) -> str:
 def _as_rich(report: Report) -> Table:
     table = Table()
     # The page has it; a terminal is narrow.
-    shown = report.table.drop(columns="P(better)", errors="ignore")
+    shown = report.table.drop(columns=["P(better)", "train perplexity"], errors="ignore")
     for i, heading in enumerate(shown.columns):
         table.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
     for row in shown.itertuples(index=False):
