@@ -22,6 +22,7 @@ TINY = [
     "data=synthetic", "data.vocab_size=30", "data.branching=3", "data.tokens=4000", "data.eval_tokens=600",
     "hidden=8", "batch=4", "window=5", "windows=40", "valid_every=20", "eval_batch=2", "eval_window=5",
     "sample_words=5", "threads=1", "init=fan_in", "embedding_std=0.3", "output_bias=zero", "forget_bias=0",
+    "residual=false",
     "schedule=constant", "warmup=0", "lr_floor=0", "train_tokens=null", "workers=1",
 ]  # fmt: skip
 

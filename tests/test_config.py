@@ -14,7 +14,7 @@ from ablate.config import KnobError, Knobs, describe_knobs, knob_names, parse
 
 
 @pytest.mark.parametrize(
-    ("model", "recipe"), list(product(["rnn", "lstm", "better_lstm"], ["quick", "book", "zaremba"]))
+    ("model", "recipe"), list(product(["rnn", "lstm", "better_lstm"], ["quick", "standard", "book", "zaremba"]))
 )
 def test_every_preset_composes_and_is_accepted(model, recipe):
     knobs = knobs_of(f"model={model}", f"recipe={recipe}")
@@ -59,6 +59,12 @@ def test_the_quick_recipe_gives_every_model_the_same_sizes_and_schedule():
         for m in ("rnn", "lstm", "better_lstm")
     ]
     assert rest[0] == rest[1] == rest[2]
+
+
+def test_the_standard_recipe_is_the_quick_one_with_more_windows():
+    quick, standard = (knobs_of(f"recipe={name}", "model=better_lstm").deciding() for name in ("quick", "standard"))
+    assert {name for name in quick if quick[name] != standard[name]} == {"windows"}
+    assert standard["windows"] > quick["windows"]
 
 
 @pytest.mark.parametrize(

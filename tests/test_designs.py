@@ -299,7 +299,7 @@ def test_a_component_that_cannot_be_is_refused_with_what_works(declaration, mess
 
 
 def test_a_level_has_one_form_and_one_fingerprint_however_it_is_typed():
-    preset, spelled = knobs_of("model=lstm"), knobs_of("model=rnn", "rnn=lstm", "dropout=0", "lr=2e-3")
+    preset, spelled = knobs_of("model=lstm"), knobs_of("model=rnn", "rnn=lstm", "dropout=0", "lr=3e-3")
     assert json.dumps(preset.deciding()) == json.dumps(spelled.deciding())
     assert fingerprint(preset, 0, "d", "c") == fingerprint(spelled, 0, "d", "c")
     assert isinstance(knobs_of("recipe=book", "schedule=plateau", "lr=1", "clip=1", "decay=2").lr, float)
@@ -308,7 +308,7 @@ def test_a_level_has_one_form_and_one_fingerprint_however_it_is_typed():
 
 
 PRESETS = {
-    "three_models": 3, "data_scaling": 12, "depth_dropout_tie": 18, "leave_one_out": 5, "cumulative": 5,
+    "three_models": 3, "data_scaling": 12, "depth_dropout_tie": 18, "leave_one_out": 6, "cumulative": 6,
     "gnmt_depth": 7, "press_wolf": 4,
 }  # fmt: skip
 
@@ -332,6 +332,7 @@ def test_every_preset_composes_to_its_cells_and_a_plan_of_it_writes_nothing(pres
         for override in TINY
         if preset != "data_scaling" or not override.startswith(("batch", "window=", "train"))
     ]
+    tiny.remove("residual=false")  # a preset says it
     if preset == "press_wolf":  # a recipe that starts from uniform values, divides its rate, and counts epochs
         tiny = [
             override for override in tiny if override.partition("=")[0] not in ("init", "embedding_std", "schedule")

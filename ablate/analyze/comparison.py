@@ -314,7 +314,11 @@ def _candidates(trials: pd.DataFrame) -> list[str]:
 
 def _set_by_presets(trials: pd.DataFrame) -> set[str]:
     """Knobs that a factor's presets set on purpose."""
-    parts = {f"knob.{name}" for name in ("rnn", "depth", "dropout", "tie", "residual")} if "factor.model" in trials else set()
+    parts = (
+        {f"knob.{name}" for name in ("rnn", "depth", "dropout", "tie", "residual")}
+        if "factor.model" in trials
+        else set()
+    )
     data = {str(c) for c in trials.columns if str(c).startswith("knob.data.")} if "factor.data" in trials else set()
     return parts | data
 
