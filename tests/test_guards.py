@@ -96,6 +96,9 @@ def test_rows_of_other_sizes_are_named():
 def test_a_gradient_that_is_nearly_always_clipped_is_told():
     assert "b (95 %)" in clipped(changed("b", clipped=0.95))
     assert clipped(changed("b", clipped=0.9)) == ""
+    always = changed("b", clipped=1.0)
+    assert clipped(always.assign(**{"knob.optimizer": "sgd"})) != ""
+    assert clipped(always.assign(**{"knob.optimizer": "adam"})) == "", "Adam divides the gradient by its size"
 
 
 def test_a_jump_of_the_train_loss_is_told():
