@@ -156,6 +156,15 @@ def test_a_change_of_sign_that_seeds_cannot_tell_is_said_so():
     assert "helps from" not in said
 
 
+def test_a_change_of_sign_of_which_one_side_is_sure_says_which():
+    table = by_budget_of({0.25: 0.1, 1: -0.01}, noise=0.02)
+    said = findings(analyse(made.results(table)))[0]
+    assert said.startswith("Dropout=0.5 instead of 0 hurts up to budget=0.25 (+")
+    assert "of the other sign at budget=1 (−" in said
+    assert "where these seeds cannot tell it from chance" in said
+    assert "helps" not in said
+
+
 def test_an_effect_that_keeps_its_sign_is_said_so():
     table = by_budget_of({0.5: -0.1, 1: -0.2})
     assert not changes_of_sign(effects_by_budget(table, None))

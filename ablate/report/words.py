@@ -65,6 +65,17 @@ def _sign_change(change: Change, rows: Sequence[Row]) -> str:
             f"{_capital(change.name)} {early} up to {_at_budget(settled_early[-1])} and {late} from "
             f"{_at_budget(settled_late[0])} on; {where}."
         )
+    chance = "where these seeds cannot tell it from chance"
+    if settled_early:
+        return (
+            f"{_capital(change.name)} {early} up to {_at_budget(settled_early[-1])}; {where}, and it is of the other "
+            f"sign at {_at_budget(change.after)}, {chance}."
+        )
+    if settled_late:
+        return (
+            f"{_capital(change.name)} {late} from {_at_budget(settled_late[0])} on; {where}, and it is of the other "
+            f"sign at {_at_budget(change.before)}, {chance}."
+        )
     return (
         f"{_capital(change.name)}: {where}, between {_at_budget(change.before)} and {_at_budget(change.after)}; these "
         "seeds cannot tell on which side of zero it is on both sides."
