@@ -108,6 +108,11 @@ def test_a_jump_of_the_train_loss_is_told():
     assert jumps(FINE, curve(FINE, train=lambda step: 5.4 if step == 750 else 5.0)) == ""
 
 
+def test_losses_that_are_no_finite_numbers_are_left_to_others():
+    wild = curve(FINE, train=lambda step: math.inf if step > 500 else math.nan, valid=lambda step: math.inf)
+    assert guards(FINE.assign(best_window=1000), wild) == []
+
+
 def test_guards_reach_the_page_and_the_terminal():
     table = changed("b", clipped=1.0)
     analysis = analyse(made.results(table, points=made.curves(table)))

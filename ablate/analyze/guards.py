@@ -151,6 +151,7 @@ def jumps(done: pd.DataFrame, curves: pd.DataFrame) -> str:
     known: Mapping[str, None] = dict.fromkeys(map(str, done["cell"]))
     for (cell, _), curve in train.groupby(["cell", "seed"], sort=False):
         nll = curve.sort_values("step")["nll"].to_numpy(float)
+        nll = nll[np.isfinite(nll)]  # a loss that is no number is told as divergence
         rise = float(np.max(nll - np.minimum.accumulate(nll))) if len(nll) else 0.0
         if cell in known and rise > max(JUMP, heights.get(str(cell), 0.0)):
             heights[str(cell)] = rise
