@@ -87,7 +87,7 @@ def _last_doubling(done: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]
         curve = valid.get((row["cell"], row["seed"]))
         if curve is None:
             continue
-        by_step = curve.sort_values("step")
+        by_step = curve[np.isfinite(curve["nll"].to_numpy(float))].sort_values("step")
         half = by_step[by_step["step"] <= float(row["windows"]) / 2]
         if len(half):
             gains.setdefault(str(row["cell"]), []).append(float(half["nll"].iloc[-1] - by_step["nll"].iloc[-1]))
