@@ -401,10 +401,7 @@ def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(
         "kind": "leave_one_out",
         "components": ["gating", "depth", "dropout", "tying"],
         "left_out": [
-            *(
-                {"label": f"without {name}", "reason": f"{name} is off in the full model"}
-                for name in ("residual", "forget_bias", "projection")
-            ),
+            {"label": "without residual", "reason": "residual is off in the full model"},
             {"label": "without dropout", "reason": "tie=true & dropout=0"},
         ],
     }
