@@ -67,7 +67,7 @@ class Number:
             bounds.append(f"{'above' if self.low_open else 'at least'} {_plain(self.low)}")
         if self.high < math.inf:
             bounds.append(f"{'below' if self.high_open else 'at most'} {_plain(self.high)}")
-        return " ".join([noun, " and ".join(bounds)]) + (", or null" if self.optional else "")
+        return " ".join([noun, " and ".join(bounds)]).rstrip() + (", or null" if self.optional else "")
 
 
 def _plain(number: float) -> str:

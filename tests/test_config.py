@@ -95,6 +95,8 @@ def test_zarembas_sizes_are_those_of_the_program(size, units, dropout, scale, ra
         ("depth=true", "depth=true: must be a whole number"),
         ("dropout=1.0", "dropout=1.0: must be a finite number at least 0 and below 1; for example 0.5"),
         ("dropout=1.5", "dropout=1.5: must be"),
+        ("forget_bias=x", "forget_bias=x: must be a finite number; for example 1.0"),
+        ("budget=0", "budget=0: must be a finite number above 0 and at most 1000; for example 0.5"),
         ("dropout=-0.1", "dropout=-0.1: must be"),
         ("dropout=nan", "dropout=nan: must be"),
         ("embedding=0", "embedding=0: must be"),

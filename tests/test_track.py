@@ -260,12 +260,16 @@ def test_the_results_stand_at_the_last_window_once_however_late_the_end_is_read(
 
     assert made.follow(at_the_second_look)
     client = MlflowClient(f"sqlite:///{folder.database()}")
-    (run,) = [r for r in client.search_runs([client.get_experiment_by_name("ablate").experiment_id]) if r.data.metrics]
+    experiment = client.get_experiment_by_name("ablate").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`ablate.kind` = 'trial'")
+    (study,) = client.search_runs([experiment], "tags.`ablate.kind` = 'study'")
     # As after a kill just before the run was ended.
     client.update_run(run.info.run_id, status="RUNNING")
     Mirror(folder, None, launch("s"), print).sync()
     for name in ("test_perplexity", "best_valid_perplexity", "final_valid_perplexity", "train_seconds"):
         assert [m.step for m in client.get_metric_history(run.info.run_id, name)] == [40], name
+    for name in ("test_perplexity", "best_valid_perplexity"):
+        assert len(client.get_metric_history(study.info.run_id, name)) == 1, name
 
 
 def test_a_run_of_an_earlier_attempt_keeps_its_own_knobs_and_gets_no_sample_of_a_later_one(tmp_path):
