@@ -395,8 +395,17 @@ def _experiment(client: MlflowClient, folder: Folder, uri: str | None) -> str:
 
 
 def _view(parent: str) -> tuple[str, str]:
-    """Name and value of the tag that holds the shared view: our columns, and this study unfolded."""
-    return f"mlflow.sharedViewState.{_VIEW}", json.dumps({"selectedColumns": _COLUMNS, "runsExpanded": {parent: True}})
+    """Name and value of the tag that holds the shared view: our columns, and the trials of this study, the best first.
+
+    A shared view cannot say which runs are unfolded; but runs that are searched for and sorted are shown one by one.
+    """
+    state = {
+        "selectedColumns": _COLUMNS,
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'",
+        "orderByKey": "metrics.`test_perplexity`",
+        "orderByAsc": True,
+    }
+    return f"mlflow.sharedViewState.{_VIEW}", json.dumps(state)
 
 
 def _mark_killed(client: MlflowClient, experiment: str, folder: Folder) -> None:
