@@ -77,6 +77,20 @@ def test_leave_one_out_is_the_full_model_and_the_full_model_without_each_compone
     assert study.name == "leave_one_out"
 
 
+def test_a_part_that_does_nothing_in_the_full_model_is_not_taken_from_it():
+    on = ("residual=true", "forget_bias=1")
+    one_layer = study_of("design=leave_one_out", "model=lstm", *on)
+    assert [cell.label for cell in one_layer.cells] == ["full", "without gating", "without forget_bias"]
+    assert {"label": "without residual", "reason": "residual does nothing in the full model, where depth=1"} in (
+        one_layer.record()["left_out"]
+    )
+    assert labels("design=leave_one_out", "model=lstm", *on, "depth=2")[-2:] == [
+        "without residual", "without forget_bias",
+    ]  # fmt: skip
+    assert labels("design=leave_one_out", "model=rnn", *on, "depth=2") == ["full", "without depth", "without residual"]
+    assert labels("residual=true,false", "depth=1,2", "rnn=tanh,lstm")[0] == "residual=true depth=1 rnn=tanh"
+
+
 def test_cumulative_goes_from_the_plainest_model_to_the_full_one_in_the_order_given():
     order = "design.components=[tying,gating,depth,dropout]"
     study = study_of("design=cumulative", "model=better_lstm", order)
@@ -246,7 +260,7 @@ def test_a_condition_that_cannot_be_is_refused_with_what_works(condition, messag
     [
         (
             ["design=leave_one_out", "model=rnn"],
-            "no component is on in the full model, model=rnn; off are gating (rnn=tanh)",
+            "no component does anything in the full model, model=rnn: gating (rnn=tanh)",
         ),
         (["design=one_factor"], "none is given; add one, depth=1,2,4"),
         (["design=cells"], """names no cells; for example 'design.cells=["depth=1 tie=true","depth=2"]'"""),
@@ -283,10 +297,10 @@ def test_a_newcomers_mistake_is_told_with_what_works(overrides, message):
         (None, "components.x: needs the override that switches it off"),
         (
             {"off": "tie=false", "require": "depth=1"},
-            "require is none of off, requires, excludes; did you mean 'requires'?",
+            "require is none of off, requires, excludes, idle; did you mean 'requires'?",
         ),
         ({"off": "tie=false", "requires": "embeding=hidden"}, "unknown knob 'embeding'; did you mean 'embedding'?"),
-        ({"off": "tie=false", "requires": 3}, "components.x: 3 is no condition"),
+        ({"off": "tie=false", "requires": 3}, "components.x.requires=3 is no condition"),
     ],
 )
 def test_a_component_that_cannot_be_is_refused_with_what_works(declaration, message):

@@ -19,7 +19,7 @@ from ablate.study.conditions import Condition, Values, read_condition, read_leve
 
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
 REPLICATES = ("seed", "seeds")
-_PARTS = ("off", "requires", "excludes")
+_PARTS = ("off", "requires", "excludes", "idle")
 _EXAMPLE = '+components.clipping="clip=null"'
 _ONCE = ("design", "components", "study")  # what a study has one of
 OF_COMPONENTS = ("leave_one_out", "cumulative", "add_one_in")
@@ -36,16 +36,27 @@ class Component:
         off: knob → level, the overrides that switch it off.
         requires: conditions that hold wherever it is on.
         excludes: conditions that hold nowhere where it is on.
+        idle: conditions under which it does nothing: a full model where one holds is as good as without it.
     """
 
     name: str
     off: Mapping[str, str]
     requires: tuple[Condition, ...] = ()
     excludes: tuple[Condition, ...] = ()
+    idle: tuple[Condition, ...] = ()
 
     def is_on(self, values: Values) -> bool:
         """Whether any of its knobs differs from its off level."""
         return any(values.get(knob) != read_level(level) for knob, level in self.off.items())
+
+    def missing(self, full: Values) -> str | None:
+        """Why a full model with these knobs has nothing of it to lose; None: it has."""
+        if not self.is_on(full):
+            return f"{self.name} is off in the full model"
+        for condition in self.idle:
+            if condition.holds(full):
+                return f"{self.name} does nothing in the full model, where {condition.text}"
+        return None
 
     def refusal(self, values: Values) -> str | None:
         """Why a cell with these knobs cannot be, for example "tying requires embedding=hidden"; None: it can."""
@@ -117,23 +128,22 @@ def _component(name: str, declaration: object) -> Component:
     given = declaration if isinstance(declaration, Mapping) else {"off": declaration}
     given = {"off" if key is False else key: part for key, part in given.items()}  # YAML reads a bare off as false
     if extra := [key for key in given if key not in _PARTS]:
-        raise KnobError(f"{where}: {extra[0]} is none of off, requires, excludes{suggest(str(extra[0]), _PARTS)}")
+        raise KnobError(f"{where}: {extra[0]} is none of {', '.join(_PARTS)}{suggest(str(extra[0]), _PARTS)}")
     off = given.get("off")
     if not isinstance(off, str) or not off.strip():
         raise KnobError(f"{where}: needs the override that switches it off; for example {_EXAMPLE}")
     return Component(
         name,
         dict(_off_level(where, override) for override in off.split()),
-        tuple(read_condition(text, f"{where}.requires") for text in _texts(where, given.get("requires"))),
-        tuple(read_condition(text, f"{where}.excludes") for text in _texts(where, given.get("excludes"))),
+        *(_conditions(f"{where}.{part}", given.get(part)) for part in _PARTS[1:]),
     )
 
 
-def _texts(where: str, given: object) -> list[str]:
+def _conditions(where: str, given: object) -> tuple[Condition, ...]:
     texts = [] if given is None else [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise KnobError(f"{where}: {given} is no condition; for example requires: embedding=hidden")
-    return texts
+        raise KnobError(f"{where}={given} is no condition; for example requires: embedding=hidden")
+    return tuple(read_condition(text, where) for text in texts)
 
 
 def _off_level(where: str, override: str) -> tuple[str, str]:
@@ -226,7 +236,7 @@ def _of_components(
     """A design of components at one combination of the other factors' levels."""
     values = compose(_overrides(levels))
     full, components = read(values), declared(values.get("components", {}))
-    on, off = chosen(components, design, full)
+    on, missing = chosen(components, design, full)
     varied = [key.lstrip("+") for key in factors]
     for component in on:
         if clash := [knob for knob in component.off if knob in varied]:
@@ -235,9 +245,7 @@ def _of_components(
                 f"{clash[0]}: design={design.kind} varies it, as the component {component.name}, and so does a comma; "
                 f"give it one level, or leave {component.name} out, design.components=[{rest}]"
             )
-    left_out = [
-        {"label": _WITH[design.kind].format(name), "reason": f"{name} is off in the full model"} for name in off
-    ]
+    left_out = [{"label": _WITH[design.kind].format(name), "reason": reason} for name, reason in missing.items()]
     cells = _OF_COMPONENTS[design.kind](on)
     asked = Asked(at=factors, components=[component.name for component in on])
     first = Asked(cells[0][0], asked.at, asked.components, left_out)
@@ -245,8 +253,8 @@ def _of_components(
     return [(levels | off, mark) for (_, off), mark in zip(cells, marks, strict=True)]
 
 
-def chosen(components: Mapping[str, Component], design: Design, full: Knobs) -> tuple[list[Component], list[str]]:
-    """The components that a design varies, which are on in the full model, and the names of those that are not.
+def chosen(components: Mapping[str, Component], design: Design, full: Knobs) -> tuple[list[Component], dict[str, str]]:
+    """The components that a design varies, which do something in the full model, and why the others do not, by name.
 
     Raises:
         KnobError: for an unknown name, for two that share a knob, and where none is on.
@@ -258,11 +266,12 @@ def chosen(components: Mapping[str, Component], design: Design, full: Knobs) -> 
             f"declared are {', '.join(components)}"
         )
     values = values_of(full)
-    on = [components[name] for name in names if components[name].is_on(values)]
+    missing = {name: reason for name in names if (reason := components[name].missing(values)) is not None}
+    on = [components[name] for name in names if name not in missing]
     if not on:
         off = ", ".join(f"{name} ({_as_typed(components[name].off)})" for name in names)
         raise KnobError(
-            f"design={design.kind}: no component is on in the full model, model={full.model}; off are {off}; "
+            f"design={design.kind}: no component does anything in the full model, model={full.model}: {off}; "
             "switch one on, for example with model=better_lstm"
         )
     owner: dict[str, str] = {}
@@ -273,7 +282,7 @@ def chosen(components: Mapping[str, Component], design: Design, full: Knobs) -> 
                     f"design={design.kind}: the components {other} and {component.name} both set {knob}; "
                     f"vary one of them, for example design.components=[{other}]"
                 )
-    return on, [name for name in names if not components[name].is_on(values)]
+    return on, missing
 
 
 def leave_one_out(on: Sequence[Component]) -> list[tuple[str, Levels]]:
