@@ -7,6 +7,7 @@ the whole training at a smaller scale, not its beginning.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from ablate.config import Knobs
 
@@ -20,10 +21,9 @@ def validation_windows(knobs: Knobs, windows_per_epoch: int) -> set[int]:
     """Windows after which a trial validates; the last is always one of them."""
     planned = _planned(knobs, windows_per_epoch)
     every = knobs.valid_every or windows_per_epoch
-    if knobs.valid_spacing == "even":
-        due = range(every, planned, every)
-    else:
-        due = (every << i for i in range(planned.bit_length()) if every << i < planned)  # type: ignore[assignment]
+    due: Iterable[int] = range(every, planned, every)
+    if knobs.valid_spacing == "doubling":
+        due = (every << i for i in range(planned.bit_length()) if every << i < planned)
     return {*(max(1, round(knobs.budget * window)) for window in due), budget_windows(knobs, windows_per_epoch)}
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _ABSURD = 1e6  # a training that diverges would leave no room for the others
 _TOP = 20  # times the lowest: the first windows of a training are not what curves are compared by
+_POINTS = 100  # a line; more cannot be told apart, and make the page heavy
 _NAMED = 6  # lines that are named at their ends; more go into a legend
 
 
@@ -89,10 +90,17 @@ def _axes(means: pd.DataFrame) -> tuple[dict[str, str], str]:
 
 def _draw_lines(axis: Axes, part: pd.DataFrame, x: str, split: str, cells: list[str], look: Look) -> None:
     for cell in cells:
-        line = part[part["cell"] == cell]
+        line = _thinned(part[part["cell"] == cell])
         marks = look.markers[cell] if split == "valid" and len(line) <= 25 else None
         axis.plot(line[x], line["mean"], color=look.colours[cell], marker=marks, ms=4, lw=1.4, label=elide(cell))
         axis.fill_between(line[x].astype(float), line["low"], line["high"], color=look.colours[cell], alpha=0.2, lw=0)
+
+
+def _thinned(line: pd.DataFrame) -> pd.DataFrame:
+    """At most _POINTS of its points, evenly, the first and the last among them."""
+    if len(line) <= _POINTS:
+        return line
+    return line.iloc[np.linspace(0, len(line) - 1, _POINTS).round().astype(int)]
 
 
 def _ends(part: pd.DataFrame, x: str, cells: list[str], look: Look) -> list[tuple[float, float, str, Colour]]:
