@@ -7,11 +7,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from ablate.tasks.language_model import METRICS
 from ablate.track.read import Results
 from ablate.track.units import perplexity
 
 NASTY = "a$b_c|d{e}<script>alert(1)</script>\\&%#^~*`"
 PARTS = ("gating", "depth", "dropout", "tying")
+
+
+(PERPLEXITY,) = METRICS
 
 
 def trials(cells, **columns):
@@ -116,4 +120,4 @@ def results(table, name="study", points=None, design=None):
     """What the reader would give for these trials."""
     design = {"kind": "grid", "components": [], "left_out": []} | (design or {})
     points = curves(table) if points is None else points
-    return Results(name, "python -m ablate", "2020-01-01T00:00:00", design, table, points, {})
+    return Results(name, "python -m ablate", "2020-01-01T00:00:00", design, [PERPLEXITY], table, points, {})

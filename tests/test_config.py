@@ -53,12 +53,13 @@ def test_the_books_recipes_are_the_books():
 
 
 def test_the_quick_recipe_gives_every_model_the_same_sizes_and_schedule():
-    parts = {"model", "rnn", "depth", "dropout", "tie", "residual"}
+    parts = {"model", "rnn", "depth", "dropout", "tie"}
     rest = [
         {k: v for k, v in knobs_of(f"model={m}").flat().items() if k not in parts}
         for m in ("rnn", "lstm", "better_lstm")
     ]
     assert rest[0] == rest[1] == rest[2]
+    assert rest[0]["residual"] is True
 
 
 def test_the_standard_recipe_is_the_quick_one_with_more_windows():

@@ -88,7 +88,22 @@ def test_a_part_that_does_nothing_in_the_full_model_is_not_taken_from_it():
         "without residual", "without forget_bias",
     ]  # fmt: skip
     assert labels("design=leave_one_out", "model=rnn", *on, "depth=2") == ["full", "without depth", "without residual"]
-    assert labels("residual=true,false", "depth=1,2", "rnn=tanh,lstm")[0] == "residual=true depth=1 rnn=tanh"
+    with pytest.raises(KnobError, match=r"residual does nothing in the full model, where depth=1 \(residual=false\)"):
+        study_of("design=leave_one_out", "model=lstm", "design.components=[residual]", *on)
+
+
+def test_a_part_is_not_added_to_a_model_in_which_it_does_nothing():
+    on = ("model=better_lstm", "residual=true", "forget_bias=1")
+    study = study_of("design=add_one_in", *on)
+    assert [cell.label for cell in study.cells] == [
+        "base", "only gating", "only depth", "only dropout", "only tying",
+    ]  # fmt: skip
+    reasons = {left["label"]: left["reason"] for left in study.record()["left_out"]}
+    assert reasons["only residual"] == "residual alone does nothing, where depth=1"
+    assert reasons["only forget_bias"] == "forget_bias alone does nothing, where rnn=tanh"
+    assert labels("design=cumulative", *on)[-2:] == ["+ residual", "+ forget_bias"]
+    with pytest.raises(KnobError, match=r"add it later, design.components=\[depth,residual\]"):
+        study_of("design=cumulative", *on, "design.components=[residual,depth]")
 
 
 def test_cumulative_goes_from_the_plainest_model_to_the_full_one_in_the_order_given():
@@ -260,7 +275,7 @@ def test_a_condition_that_cannot_be_is_refused_with_what_works(condition, messag
     [
         (
             ["design=leave_one_out", "model=rnn"],
-            "no component does anything in the full model, model=rnn: gating (rnn=tanh)",
+            "has no component to vary: gating is off in the full model (rnn=tanh)",
         ),
         (["design=one_factor"], "none is given; add one, depth=1,2,4"),
         (["design=cells"], """names no cells; for example 'design.cells=["depth=1 tie=true","depth=2"]'"""),

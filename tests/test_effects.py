@@ -10,6 +10,7 @@ import pingouin as pg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import PERPLEXITY
 from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
@@ -17,6 +18,7 @@ from statsmodels.stats.anova import anova_lm
 from ablate.analyze import component_effects, disagreements, effects, factor_effects, interactions, variance_shares
 from ablate.analyze.effects import LEAST_SQUARES, MIXED_MODEL, complete
 from ablate.analyze.paired import paired
+from ablate.report.words import disagreement
 
 # pingouin calls pandas in a way that pandas 4 will no longer have.
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.dropna")
@@ -103,8 +105,8 @@ def test_an_interaction_is_the_one_of_a_repeated_measures_anova():
     assert row["p"] == pytest.approx(told.loc["depth * tie", "p_unc"])
     nll = table.pivot(index="seed", columns="cell", values="test_nll").to_numpy()
     delta = (nll[:, 3] - nll[:, 2]) - (nll[:, 1] - nll[:, 0])
-    assert (row["ratio"], row["low"], row["high"]) == pytest.approx(
-        (paired(delta).ratio, paired(delta).low, paired(delta).high)
+    assert (row["effect"], row["low"], row["high"]) == pytest.approx(
+        (paired(delta).mean, paired(delta).low, paired(delta).high)
     )
 
 
@@ -132,7 +134,7 @@ def test_effects_come_out_as_they_were_put_in_with_the_word_for_them():
     noise = {key: 0.003 * rng.normal() for key in product(levels, range(6))}
     found = study(levels, lambda c, s: 5 + s + effect[c] + noise[c, s], 6)
     depth, tie = (only(factor_effects(found), factor=f, at="") for f in ("depth", "tie"))
-    assert (depth["ratio"], tie["ratio"]) == pytest.approx((np.expm1(0.0), np.expm1(-0.3)), abs=0.01)
+    assert (depth["effect"], tie["effect"]) == pytest.approx((0.0, -0.3), abs=0.01)
     assert (depth["verdict"], tie["verdict"]) == ("not distinguishable", "helps")
     assert only(factor_effects(found), factor="depth", at="tie=no")["verdict"] == "hurts"
     assert only(interactions(found))["verdict"] == "better together"
@@ -181,7 +183,7 @@ def test_neither_the_names_of_the_seeds_nor_what_they_share_change_an_effect(ord
     table = grid(depth=["1", "2"], tie=["false", "true"])
     moved = table.assign(seed=[order[s] for s in table["seed"]], test_nll=table["test_nll"] + shared * table["seed"])
     for analysis in (factor_effects, interactions):
-        one, other = (analysis(t)[["ratio", "low", "high", "p"]].to_numpy(float) for t in (table, moved))
+        one, other = (analysis(t)[["effect", "low", "high", "p"]].to_numpy(float) for t in (table, moved))
         assert np.allclose(one, other, atol=1e-7)
 
 
@@ -273,7 +275,7 @@ def test_leaving_one_out_measures_each_component_in_the_full_model():
     row = only(found, component="b")
     told = paired(np.array([wavy("abc", s) - wavy("ac", s) for s in range(4)]))
     assert (row["without"], row["with_"]) == ("without b", "full")
-    assert (row["ratio"], row["low"], row["high"], row["p"]) == pytest.approx((told.ratio, told.low, told.high, told.p))
+    assert (row["effect"], row["low"], row["high"], row["p"]) == pytest.approx((told.mean, told.low, told.high, told.p))
 
 
 def test_adding_one_in_measures_each_component_in_the_plainest_model():
@@ -303,7 +305,7 @@ def test_shapley_values_add_up_to_the_full_model_against_the_plainest(names):
     found = component_effects(table)
     shapley = found[found["kind"] == "shapley"]
     whole = np.mean([wavy(names, s) - wavy("", s) for s in range(4)])
-    assert np.log1p(shapley["ratio"]).sum() == pytest.approx(whole)
+    assert shapley["effect"].sum() == pytest.approx(whole)
     assert shapley["component"].tolist() == list(names)
     assert set(shapley["without"]) | set(shapley["with_"]) == {"none", names}
     assert "cumulative" not in set(found["kind"])  # it would be one of many orders
@@ -314,13 +316,13 @@ def test_a_shapley_value_is_the_mean_over_all_orders_and_has_a_t_interval_over_s
     table = ablation({on or "none": on for on in subsets("ab")}, wavy)
     row = only(component_effects(table), component="a", kind="shapley")
     told = paired(np.array([((a - none) + (ab - b)) / 2 for none, a, b, ab in values]))
-    assert (row["ratio"], row["low"], row["high"], row["p"]) == pytest.approx((told.ratio, told.low, told.high, told.p))
+    assert (row["effect"], row["low"], row["high"], row["p"]) == pytest.approx((told.mean, told.low, told.high, told.p))
 
 
 def test_a_component_without_effect_has_a_shapley_value_of_nothing():
     table = ablation({on or "none": on for on in subsets("abc")}, lambda on, s: wavy(on.replace("c", ""), s))
     row = only(component_effects(table), component="c", kind="shapley")
-    assert row["ratio"] == pytest.approx(0, abs=1e-12)
+    assert row["effect"] == pytest.approx(0, abs=1e-12)
     assert row["verdict"] == "not distinguishable"
 
 
@@ -388,7 +390,7 @@ def test_a_component_that_helps_alone_and_hurts_in_company_is_pointed_out():
     told = disagreements(found)
     row = only(told, component="a")
     assert (row["first"], row["second"]) == ("removal", "addition")
-    assert row["sentence"] == (
+    assert disagreement(PERPLEXITY, row) == (
         "a changes perplexity by +10.5 % (hurts) in the full model and by −9.5 % (helps) in the plainest model: "
         "what it does depends on the parts around it."
     )
@@ -396,9 +398,11 @@ def test_a_component_that_helps_alone_and_hurts_in_company_is_pointed_out():
 
 def test_signs_that_differ_by_chance_are_said_to_be_chance():
     found = component_effects(ablation({on or "none": on for on in subsets("ab")}, wavy))
-    noisy = found.assign(ratio=np.where(found["kind"] == "removal", 0.01, -0.01), verdict="not distinguishable")
-    assert disagreements(noisy)["sentence"].str.endswith("so that the signs may be chance.").all()
-    alike = found.assign(ratio=-0.1, verdict="helps")
+    noisy = found.assign(effect=np.where(found["kind"] == "removal", 0.01, -0.01), verdict="not distinguishable")
+    told = [disagreement(PERPLEXITY, row) for row in disagreements(noisy).to_dict("records")]
+    assert told
+    assert all(sentence.endswith("so that the signs may be chance.") for sentence in told)
+    alike = found.assign(effect=-0.1, verdict="helps")
     assert disagreements(alike).empty
     assert disagreements(component_effects(grid(depth=["1", "2"]))).empty
 
@@ -406,5 +410,5 @@ def test_signs_that_differ_by_chance_are_said_to_be_chance():
 def test_one_seed_has_effects_and_no_verdict():
     found = component_effects(ablation({"full": "ab", "without a": "b", "without b": "a"}, wavy, seeds=1))
     assert found["verdict"].tolist() == ["one seed"] * 2
-    assert found["ratio"].notna().all()
+    assert found["effect"].notna().all()
     assert found[["low", "high", "p", "p_holm"]].isna().all().all()

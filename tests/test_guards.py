@@ -44,14 +44,22 @@ def test_a_comparison_that_is_one_is_left_alone():
 
 def test_a_model_that_starts_worse_than_guessing_is_named():
     said = starts(changed("b", first_nll=math.log(5000) + 1.8))
-    assert "b (+1.80)" in said
+    assert "b (by 1.80)" in said
     assert "init=scaled" in said
+    scaled = changed("b", first_nll=math.log(5000) + 1.8).assign(**{"knob.init": "scaled"})
+    assert "init=scaled" not in starts(scaled), "they have it"
     assert starts(changed("b", first_nll=math.log(5000) + 0.09)) == ""
 
 
 def test_another_vocabulary_is_no_other_start():
     assert starts(changed("b", vocabulary_size=10_000, first_nll=math.log(10_000))) == ""
-    assert starts(changed("b", vocabulary_size=10_000)) != ""
+    assert starts(changed("b", **{"knob.output_bias": "unigram"}, first_nll=2.0)) == ""
+    assert starts(changed("b", **{"knob.batch": 40}, first_nll=2.0)) == "", "another window"
+
+
+def test_a_name_with_a_hyphen_stays_as_it_is():
+    renamed = changed("b", first_nll=20.0).replace({"cell": {"b": "lr=1e-05"}})
+    assert "lr=1e-05 (" in starts(renamed)
 
 
 @pytest.mark.parametrize(("best", "fall", "speaks"), [(1000, 0.05, True), (1000, 0.01, False), (900, 0.05, False)])
@@ -66,6 +74,23 @@ def test_what_still_falls_at_the_end_has_not_converged(best, fall, speaks):
         assert "falling learning rate" in not_converged(
             table.assign(**{"knob.schedule": "linear"}), curve(table, valid=lambda step: 5 - step / 1000)
         )
+
+
+def test_the_last_half_is_read_between_validations_where_none_fell_on_it():
+    table = changed("c", best_window=1000)
+    far_apart = curve(table, valid=lambda step: 5 - 0.018 * math.log2(step))
+    assert not_converged(table, far_apart) == ""
+    far_apart = far_apart[far_apart["step"] != 500]
+    assert not_converged(table, far_apart) == "", (
+        "0.018 nats in the last doubling, 0.036 since window 250"
+    )
+    steeper = curve(table, valid=lambda step: 5 - 0.03 * math.log2(step))
+    assert "c (−3.0 %)" in not_converged(table, steeper[steeper["step"] != 500])
+
+
+def test_a_longer_budget_is_twice_the_cells_own():
+    table = FINE.assign(best_window=1000, **{"knob.budget": 4.0})
+    assert "budget=4,8 shows" in not_converged(table, curve(table, valid=lambda step: 6 - step / 1000))
 
 
 def test_only_the_longest_budget_can_have_converged():
@@ -136,7 +161,7 @@ def test_an_effect_is_measured_within_each_budget():
     found = effects_by_budget(by_budget_of({0.1: 0.1, 1: -0.05}), None)
     assert list(found["budget"]) == [0.1, 1.0]
     assert list(found["verdict"]) == ["hurts", "helps"]
-    assert np.log1p(found["ratio"].to_numpy(float)) == pytest.approx([0.1, -0.05], abs=0.01)
+    assert found["effect"].to_numpy(float) == pytest.approx([0.1, -0.05], abs=0.01)
     assert (found["n"] == 3).all()
     assert list(found["tokens"]) == [100_000, 1_000_000]
     assert effects_by_budget(made.trials({"a": [1.0], "b": [2.0]}), None).empty
@@ -147,33 +172,58 @@ def test_a_change_of_sign_is_found_between_its_budgets_and_said_first():
     (change,) = changes_of_sign(effects_by_budget(table, None))
     assert (change.before["budget"], change.after["budget"]) == (0.25, 0.5)
     assert 330_000 < change.tokens < 380_000
-    assert change.settled
     first = findings(analyse(made.results(table)))[0]
-    assert first.startswith("Dropout=0.5 instead of 0 hurts up to budget=0.25 (+")
-    assert "helps from budget=0.5 (−" in first
-    assert "changes sign near 36" in first
+    assert first.startswith("Dropout=0.5 instead of 0 hurts at budget=0.1 and 0.25 (+4.9 %")
+    assert " and helps at budget=0.5 and 1 (−4.7 %" in first
+    assert first.endswith("its mean effect changes sign near 350,000 tokens of training.")
+
+
+def test_every_budgets_verdict_is_told_where_the_sign_changes_twice():
+    table = by_budget_of({0.25: 0.1, 0.5: -0.05, 1: 0.08})
+    first = findings(analyse(made.results(table)))[0]
+    places = [first.index(what) for what in ("hurts at budget=0.25 (", "helps at budget=0.5 (", "hurts at budget=1 (")]
+    assert places == sorted(places)
+    assert "changes sign near 390,000 and 660,000 tokens" in first
+
+
+def test_a_budget_that_seeds_cannot_tell_is_not_counted_with_its_neighbour():
+    table = by_budget_of({0.25: 0.1, 0.5: -0.1, 1: -0.001}, noise=0.02)
+    first = findings(analyse(made.results(table)))[0]
+    assert "helps at budget=0.5 (−" in first
+    assert "cannot be told from chance at budget=1 (" in first
+
+
+def test_a_budget_without_a_result_is_not_spoken_for():
+    table = by_budget_of({0.5: -0.1, 1: -0.1, 2: -0.1})
+    table.loc[table["factor.budget"] == "2", ["test_nll", "test_perplexity"]] = np.nan
+    table.loc[table["factor.budget"] == "2", "status"] = "FAILED"
+    first = findings(analyse(made.results(table)))[0]
+    assert first.startswith("Dropout=0.5 instead of 0 helps at budget=0.5 and 1 (")
+    assert "2" not in first.split("(")[0].replace("0.5", "")
 
 
 def test_a_change_of_sign_that_seeds_cannot_tell_is_said_so():
-    table = by_budget_of({0.5: 0.001, 1: -0.001}, noise=0.05)
+    table = by_budget_of({0.5: 0.006, 1: -0.02}, noise=0.015)
     said = findings(analyse(made.results(table)))[0]
-    assert "cannot tell" in said
-    assert "helps from" not in said
+    assert "cannot be told from chance at budget=0.5 and 1 (" in said
+    assert "helps" not in said
+    assert "changes sign" in said
 
 
 def test_a_change_of_sign_of_which_one_side_is_sure_says_which():
     table = by_budget_of({0.25: 0.1, 1: -0.01}, noise=0.02)
     said = findings(analyse(made.results(table)))[0]
-    assert said.startswith("Dropout=0.5 instead of 0 hurts up to budget=0.25 (+")
-    assert "of the other sign at budget=1 (−" in said
-    assert "where these seeds cannot tell it from chance" in said
+    assert said.startswith("Dropout=0.5 instead of 0 hurts at budget=0.25 (+")
+    assert "cannot be told from chance at budget=1 (−" in said
     assert "helps" not in said
 
 
 def test_an_effect_that_keeps_its_sign_is_said_so():
     table = by_budget_of({0.5: -0.1, 1: -0.2})
     assert not changes_of_sign(effects_by_budget(table, None))
-    assert findings(analyse(made.results(table)))[0].startswith("Dropout=0.5 instead of 0 helps at every budget")
+    said = findings(analyse(made.results(table)))[0]
+    assert said.startswith("Dropout=0.5 instead of 0 helps at budget=0.5 and 1 (")
+    assert "changes sign" not in said
 
 
 def test_parts_of_a_design_are_followed_too():
@@ -189,3 +239,18 @@ def test_parts_of_a_design_are_followed_too():
         ("dropout", "hurts"), ("dropout", "helps"), ("tying", "helps"), ("tying", "helps"),
     ]  # fmt: skip
     assert [change.name for change in changes_of_sign(found)] == ["dropout"]
+
+
+def test_a_way_of_measuring_is_named_where_a_study_has_several():
+    tables = []
+    for budget, effect in (("0.5", 0.1), ("1", -0.1)):
+        one = made.one_out({"dropout": effect, "tying": -0.05})
+        ladder = made.ladder({"dropout": effect, "tying": -0.05})
+        tables.append(pd.concat([one, ladder[~ladder["cell"].isin(one["cell"])]]).assign(**{"factor.budget": budget}))
+        tables[-1]["cell"] = f"budget={budget} " + tables[-1]["cell"]
+    found = effects_by_budget(pd.concat(tables, ignore_index=True), ["dropout", "tying"])
+    assert set(found["name"]) <= {
+        f"{part}, {how},"
+        for part in ("dropout", "tying")
+        for how in ("taken from the full model", "averaged over all orders")
+    }

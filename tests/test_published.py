@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 from conftest import knobs_of
+from made import PERPLEXITY
 
-from ablate.analyze.published import on_the_same_text, published
+from ablate.analyze.published import figures, on_the_same_text, published
 
 
 def tables(*overrides, test=135.3):
@@ -17,17 +20,17 @@ def tables(*overrides, test=135.3):
 
 
 def test_the_books_lstm_stands_beside_its_three_readers():
-    found = published(*tables("model=lstm", "recipe=book", "data=ptb"))
+    found = published(PERPLEXITY, *tables("model=lstm", "recipe=book", "data=ptb"))
     (row,) = found.to_dict("records")
     assert (row["published"], row["published_sd"], row["n"]) == (136.08, 0.81, 3)
-    assert row["difference"] == pytest.approx(135.3 / 136.08 - 1)
+    assert row["effect"] == pytest.approx(math.log(135.3 / 136.08))
     assert "Deep Learning from Scratch 2" in row["cite"]
 
 
 def test_the_books_better_lstm_has_the_books_figure_and_that_of_a_peer():
-    found = published(*tables("model=better_lstm", "recipe=book", "data=ptb"))
+    found = published(PERPLEXITY, *tables("model=better_lstm", "recipe=book", "data=ptb"))
     assert found["published"].tolist() == [75.76, 75.96]
-    untied = published(*tables("model=better_lstm", "recipe=book", "data=ptb", "tie=false"))
+    untied = published(PERPLEXITY, *tables("model=better_lstm", "recipe=book", "data=ptb", "tie=false"))
     assert untied["published"].tolist() == [80.97]
 
 
@@ -43,26 +46,53 @@ def test_the_books_better_lstm_has_the_books_figure_and_that_of_a_peer():
     ],
 )
 def test_zarembas_sizes_and_the_cells_of_press_and_wolf_have_their_figure_each(knobs, figure):
-    assert published(*tables("recipe=zaremba", "data=ptb", *knobs))["published"].tolist() == [figure]
+    assert published(PERPLEXITY, *tables("recipe=zaremba", "data=ptb", *knobs))["published"].tolist() == [figure]
+
+
+def test_every_knob_that_decides_a_result_has_to_be_the_recipes():
+    decides = {*knobs_of("data=ptb").deciding(), "data.name"} - {"precision"}  # what a machine has
+    followed = [figure for figure in figures() if figure["match"] is not None]
+    assert followed
+    for figure in followed:
+        assert set(figure["match"]) == decides, figure["name"]
 
 
 @pytest.mark.parametrize(
     "other",
-    ["hidden=200", "epochs=5", "lr=10", "train_tokens=100000", "dropout=0.1", "data=kjv", "rnn=tanh", "clip=null"],
+    [
+        "hidden=200",
+        "epochs=5",
+        "lr=10",
+        "train_tokens=100000",
+        "dropout=0.1",
+        "data=kjv",
+        "rnn=tanh",
+        "clip=null",
+        "budget=0.1",
+        "schedule=linear",
+        "projection=0.01",
+        "forget_bias=5",
+        "output_bias=unigram",
+        "warmup=0.3",
+        "order=seed",
+        "test_batch=20",
+        "eval_window=20",
+        "embedding_std=0.1",
+    ],
 )
 def test_another_recipe_text_or_slice_is_no_match(other):
     trials, comparison = tables("model=lstm", "recipe=book", "data=ptb", other)
-    assert published(trials, comparison).empty
+    assert published(PERPLEXITY, trials, comparison).empty
 
 
 def test_a_knob_that_is_null_is_no_number():
     trials, comparison = tables("model=better_lstm", "recipe=book", "data=ptb", "schedule=constant", "decay=null")
-    assert published(trials, comparison).empty
+    assert published(PERPLEXITY, trials, comparison).empty
 
 
 def test_a_cell_without_a_result_is_not_compared():
     trials, comparison = tables("model=lstm", "recipe=book", "data=ptb")
-    assert published(trials, comparison.assign(n=0)).empty
+    assert published(PERPLEXITY, trials, comparison.assign(n=0)).empty
 
 
 def test_figures_of_other_recipes_are_shown_for_their_own_text_alone():

@@ -9,16 +9,19 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
 from conftest import TINY
+from made import PERPLEXITY
 from mlflow import MlflowClient
 from pandas.testing import assert_frame_equal
 from program import ROOT, ablate, kill_tree, start, wait_until
 
 import ablate as package
 from ablate.config import KnobError
+from ablate.metric import Metric
 from ablate.report import __main__ as report_main
 from ablate.report import write_report
 from ablate.track import store as store_module
@@ -58,7 +61,15 @@ def record(folder, study, cells, **more):
             journal = Journal(folder.trial(trial["fingerprint"]) / JOURNAL)
             if end != "new" and not journal.size():
                 write(journal, configuration, trial, end)
-    launch = {"study": study, "command": f"python -m ablate name={study}", "reports": "reports", "cells": asked, **more}
+    launch = {
+        "study": study,
+        "command": f"python -m ablate name={study}",
+        "design": {"kind": "grid", "components": [], "left_out": []},
+        "metrics": [asdict(PERPLEXITY)],
+        "reports": "reports",
+        "cells": asked,
+        **more,
+    }
     Journal(folder.study(study)).append("launched", **launch)
     replace_text(folder.latest(), study)
     return launch
@@ -228,7 +239,8 @@ def test_every_way_to_end_is_the_same_from_both_sources_whatever_a_page_holds(tm
     ]  # fmt: skip
     assert list(store.trials["component.tying"]) == [True] * 6 + [False] * 3
     assert store.samples == {"full": "text of full 0", "b": "text of b 0"}
-    assert store.design == {"kind": "grid", "components": [], "left_out": []}, "a launch of an older version"
+    assert store.design == {"kind": "grid", "components": [], "left_out": []}
+    assert store.metrics == [PERPLEXITY]
 
 
 def test_a_trial_trained_anew_is_read_from_its_newest_attempt(tmp_path):
@@ -415,6 +427,14 @@ def test_the_same_configuration_with_other_seeds_is_one_cell_and_another_one_is_
     record(folder, "two", {"everything": ("full", {1: "finished"}), "full": ("other", {0: "finished"})})
     cells = read_studies(folder, ["one", "two"]).trials
     assert list(zip(cells["cell"], cells["seed"], strict=True)) == [("full", 0), ("full", 1), ("full (two)", 0)]
+
+
+def test_studies_that_do_not_measure_the_same_are_not_reported_as_one(tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "one", {"full": ["finished"]})
+    record(folder, "two", {"full": ["finished"]}, metrics=[asdict(Metric("accuracy", better="higher", unit="%"))])
+    with pytest.raises(KnobError, match="one is compared by perplexity, two by accuracy; report each by itself"):
+        read_studies(folder, ["one", "two"])
 
 
 def test_studies_that_declare_different_components_can_be_told_apart(tmp_path):

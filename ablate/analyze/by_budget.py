@@ -13,12 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analyze.components import component_effects
+from ablate.analyze.components import KINDS, component_effects, widest_kind
 from ablate.analyze.effects import factor_effects
 from ablate.analyze.table import finished, judge
 
-_COLUMNS = ["name", "budget", "tokens", "n", "ratio", "low", "high", "p", "deltas", "p_holm", "verdict"]
-_SETTLED = ("helps", "hurts")
+_COLUMNS = ["name", "budget", "tokens", "n", "effect", "low", "high", "p", "deltas", "p_holm", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,12 @@ class Change:
     Attributes:
         before, after: rows of `effects_by_budget`.
         tokens: where the line between the two means, over the logarithm of tokens, crosses zero.
-        settled: whether the part helps in one of the two and hurts in the other, beyond what seeds do.
     """
 
     name: str
     before: Mapping[Hashable, Any]
     after: Mapping[Hashable, Any]
     tokens: float
-    settled: bool
 
 
 def effects_by_budget(trials: pd.DataFrame, components: Sequence[str] | None) -> pd.DataFrame:
@@ -46,7 +43,7 @@ def effects_by_budget(trials: pd.DataFrame, components: Sequence[str] | None) ->
         components: that the study's design varies; None or empty: its factors are looked at.
 
     Returns:
-        One row a (part, budget), budgets ascending: `name`, `budget`, `tokens` (trained on, mean), `n`, `ratio`,
+        One row a (part, budget), budgets ascending: `name`, `budget`, `tokens` (trained on, mean), `n`, `effect`,
         `low`, `high`, `p`, `deltas`, and `p_holm`, `verdict`, corrected over this table. Empty where budget is no
         factor.
     """
@@ -58,7 +55,7 @@ def effects_by_budget(trials: pd.DataFrame, components: Sequence[str] | None) ->
         here = trials[budgets == budget].drop(columns=["factor.budget"])
         tokens = finished(here)["tokens"].astype(float).mean()
         rows += [{**row, "budget": float(budget), "tokens": tokens} for row in _effects(here, components)]
-    known = [row for row in rows if pd.notna(row["ratio"])]
+    known = [row for row in rows if pd.notna(row["effect"])]
     # One budget of a part is no curve.
     counts = pd.Series([row["name"] for row in known], dtype=object).value_counts()
     several = pd.DataFrame([row for row in known if counts[row["name"]] > 1], columns=_COLUMNS[:9])
@@ -71,13 +68,18 @@ def effects_by_budget(trials: pd.DataFrame, components: Sequence[str] | None) ->
 
 
 def _effects(here: pd.DataFrame, components: Sequence[str] | None) -> list[dict[str, Any]]:
-    names = ("n", "ratio", "low", "high", "p", "deltas")
+    names = ("n", "effect", "low", "high", "p", "deltas")
     if components:
         effects = component_effects(here, components)
-        covered = effects.groupby("kind")["component"].nunique()
-        kind = covered.idxmax() if len(covered) else ""
-        chosen = effects[(effects["kind"] == kind) & (effects["at"] == "")]
-        return [{"name": row["component"], **{k: row[k] for k in names}} for row in chosen.to_dict("records")]
+        chosen = effects[(effects["kind"] == widest_kind(effects)) & (effects["at"] == "")]
+        several = effects["kind"].nunique() > 1
+        return [
+            {
+                "name": f"{row['component']}, {KINDS[row['kind']]}," if several else row["component"],
+                **{k: row[k] for k in names},
+            }
+            for row in chosen.to_dict("records")
+        ]
     effects = factor_effects(here)
     return [
         {"name": f"{row['factor']}={row['level']} instead of {row['reference']}", **{k: row[k] for k in names}}
@@ -91,11 +93,10 @@ def changes_of_sign(effects: pd.DataFrame) -> list[Change]:
     for name, part in effects.groupby("name", sort=False):
         rows = part.to_dict("records")
         for before, after in pairwise(rows):
-            a, b = float(before["ratio"]), float(after["ratio"])
+            a, b = float(before["effect"]), float(after["effect"])
             if a * b >= 0:
                 continue
             share = a / (a - b)
             tokens = float(before["tokens"]) ** (1 - share) * float(after["tokens"]) ** share
-            verdicts = {before["verdict"], after["verdict"]}
-            found.append(Change(str(name), before, after, tokens, verdicts == {*_SETTLED}))
+            found.append(Change(str(name), before, after, tokens))
     return found

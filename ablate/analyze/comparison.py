@@ -7,12 +7,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.analyze import paired as pairs
 from ablate.analyze.paired import Difference
 from ablate.analyze.table import cells_of, finished, judge, names, nll_table, show, without_finite_loss
 from ablate.config import KnobError
+from ablate.metric import Metric
 from ablate.registry import suggest
 from ablate.track.units import duration
 
@@ -32,7 +32,7 @@ _NOT_CONFOUNDS = {
 }
 _FACTS = ("parameters", "vocabulary_size", "tokens", "data_digest", "code", "torch", "device", "threads", "precision")
 _COMPARED = [
-    "cell", "seed", "status", "reason", "parameters", "tokens", "train_seconds", "valid_perplexity", "test_perplexity",
+    "cell", "seed", "status", "reason", "parameters", "tokens", "train_seconds",
     "test_nll",
 ]  # fmt: skip
 # What warnings_for has a sentence of its own for, or what follows from the factors.
@@ -42,7 +42,7 @@ _NOT_YET = "not finished"
 _WORTH_TELLING = 1.2  # train times that differ by less are noise of the machine
 
 
-def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+def compare(metric: Metric, trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     """Summarise a study.
 
     Args:
@@ -51,18 +51,18 @@ def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
 
     Returns:
         One row a cell, in the order of the study: `cell`, `parameters`, `tokens`, `train_seconds` (mean), `n`
-        (finished trials), `valid_mean`, `valid_sd`, `test_mean`, `test_sd` (perplexity; sd over seeds, NaN with one),
-        `difference` (of test perplexity to the baseline, as a ratio minus 1), `difference_low`, `difference_high`
-        (its 95 % interval, not corrected for the number of rows), `pairs` (seeds that both finished), `missing` (what
-        has no result, and why), and
+        (finished trials), `valid_mean`, `valid_sd`, `test_mean`, `test_sd` (of the metric; sd over seeds, NaN with
+        one), `effect` (difference of its test score to the baseline's: below 0 it is better), `low`, `high` (its 95 %
+        interval, not corrected for the number of rows), `pairs` (seeds that both finished), `missing` (what has no
+        result, and why), and
 
         - `difference_kind`: "paired"; "unpaired" (no seed in common: Welch's t); "" (nothing to compare).
         - `p`, `p_sign_flip`: two-sided, as in `Difference`; `p_holm`: `p` corrected for all rows (Holm).
         - `better`, `better_low`, `better_high`: probability that a new pair of seeds favours this row, and its 95 %
           interval.
-        - `sd_nats`: standard deviation of the differences; `deltas`: these themselves, one a seed, in nats.
-        - `detectable`: the smallest ratio minus 1 that so many pairs show with a power of 80 %; `seeds_for_half`: the
-          pairs that show half of it. NaN without pairs.
+        - `sd`: standard deviation of the differences; `deltas`: these themselves, one a seed.
+        - `detectable`: the smallest difference of scores that so many pairs show with a power of 80 %;
+          `seeds_for_half`: the pairs that show half of it. NaN without pairs.
         - `verdict`: "baseline"; "better" or "worse" (p_holm < 0.05); "not distinguishable"; "one seed"; "no result";
           "not comparable" (evaluated on another text or vocabulary than the baseline: no difference is given).
 
@@ -75,29 +75,18 @@ def compare(trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         near = suggest(first, cells)
         raise KnobError(f"baseline {first}: the study has no such cell{near}; it has {names(cells, 20)}")
     nll = nll_table(trials)
-    by_cell = dict(iter(trials[_COMPARED].groupby("cell", sort=False)))  # a hundred knobs would make it slow
+    by_cell = dict(
+        iter(
+            trials[[*_COMPARED, *(f"{split}_{metric.name}" for split in ("valid", "test"))]].groupby("cell", sort=False)
+        )
+    )  # a hundred knobs would make it slow
     same = set(comparable(trials, first))
     alike = {cell: cell in same for cell in cells}
-    rows = pd.DataFrame([_row(by_cell[cell], nll, first, alike[cell]) for cell in cells])
-    judged = judge(rows.rename(columns={"difference": "ratio"}), "better", "worse").rename(
-        columns={"ratio": "difference"}
-    )
+    rows = pd.DataFrame([_row(metric, by_cell[cell], nll, first, alike[cell]) for cell in cells])
+    judged = judge(rows, "better", "worse")
     judged.loc[~judged["cell"].map(alike).astype(bool), "verdict"] = "not comparable"
     judged.loc[judged["cell"] == first, "verdict"] = "baseline"
     return judged
-
-
-def paired_difference(test_nll: NDArray[np.float64], base_nll: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean difference of paired cross-entropies as a ratio of perplexities minus 1, with its 95 % t interval.
-
-    Args:
-        test_nll, base_nll: nats a token, shape [pairs], the same seed at the same place.
-
-    Returns:
-        (difference, low, high), as in `Difference`.
-    """
-    found = pairs.paired(test_nll - base_nll)
-    return found.ratio, found.low, found.high
 
 
 def difference_between(nll: pd.DataFrame, cell: str, base: str) -> tuple[Difference, str, int]:
@@ -314,11 +303,7 @@ def _candidates(trials: pd.DataFrame) -> list[str]:
 
 def _set_by_presets(trials: pd.DataFrame) -> set[str]:
     """Knobs that a factor's presets set on purpose."""
-    parts = (
-        {f"knob.{name}" for name in ("rnn", "depth", "dropout", "tie", "residual")}
-        if "factor.model" in trials
-        else set()
-    )
+    parts = {f"knob.{name}" for name in ("rnn", "depth", "dropout", "tie")} if "factor.model" in trials else set()
     data = {str(c) for c in trials.columns if str(c).startswith("knob.data.")} if "factor.data" in trials else set()
     return parts | data
 
@@ -341,11 +326,11 @@ def _values(trials: pd.DataFrame, column: str) -> dict[str, str]:
     return {cell: ", ".join(values) or _NOT_YET for cell, values in found.items()}
 
 
-def _row(of_cell: pd.DataFrame, nll: pd.DataFrame, baseline: str, alike: bool) -> dict[str, object]:
+def _row(metric: Metric, of_cell: pd.DataFrame, nll: pd.DataFrame, baseline: str, alike: bool) -> dict[str, object]:
     cell, done = str(of_cell["cell"].iloc[0]), finished(of_cell)
     found, kind, both = difference_between(nll, cell, baseline) if alike else (Difference(0), "", 0)
     if cell == baseline:  # it is no comparison: nothing is tested, and no test is counted
-        found, kind = Difference(found.n, mean=found.mean, ratio=found.ratio), ""
+        found, kind = Difference(found.n, mean=found.mean), ""
     known = asdict(found)
     spread = found.sd if kind == "paired" else float("nan")
     return {
@@ -354,24 +339,24 @@ def _row(of_cell: pd.DataFrame, nll: pd.DataFrame, baseline: str, alike: bool) -
         "tokens": done["tokens"].astype(float).mean(),
         "train_seconds": done["train_seconds"].astype(float).mean(),
         "n": len(done),
-        **_spread("valid", done),
-        **_spread("test", done),
-        "difference": found.ratio,
-        "difference_low": found.low,
-        "difference_high": found.high,
+        **_spread(metric, "valid", done),
+        **_spread(metric, "test", done),
+        "effect": found.mean,
+        "low": found.low,
+        "high": found.high,
         "pairs": both,
         "missing": "; ".join(_missing(of_cell)),
         "difference_kind": kind,
         **{name: known[name] for name in ("p", "p_sign_flip", "better", "better_low", "better_high")},
-        "sd_nats": found.sd,
+        "sd": found.sd,
         "deltas": found.deltas,
-        "detectable": pairs.ratio(pairs.detectable(spread, found.n)),
+        "detectable": pairs.detectable(spread, found.n),
         "seeds_for_half": pairs.seeds_for_half(found.n) if kind == "paired" else float("nan"),
     }
 
 
-def _spread(split: str, done: pd.DataFrame) -> dict[str, float]:
-    values = done[f"{split}_perplexity"].astype(float)
+def _spread(metric: Metric, split: str, done: pd.DataFrame) -> dict[str, float]:
+    values = done[f"{split}_{metric.name}"].astype(float)
     if np.isinf(values).any():  # an absurd loss: a mean would be one, and a spread is none
         return {f"{split}_mean": float("inf"), f"{split}_sd": float("nan")}
     return {f"{split}_mean": values.mean(), f"{split}_sd": values.std(ddof=1)}

@@ -7,19 +7,27 @@ and in no factor that is not part of it, say anything about it.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ablate.analyze.paired import Array, paired
 from ablate.analyze.table import factors_of, judge, nll_table
-from ablate.track.units import percent
 
-KINDS = ("removal", "addition", "cumulative", "shapley")
-_TESTED = ["n", "ratio", "low", "high", "p", "deltas"]
+KINDS = {
+    "removal": "taken from the full model",
+    "addition": "added to the plainest",
+    "cumulative": "added in turn",
+    "shapley": "averaged over all orders",
+}
+_BY_STEPS = ("removal", "addition", "cumulative")
+_PREFERRED = ("shapley", "removal", "cumulative", "addition")
+_TESTED = ["n", "effect", "low", "high", "p", "deltas"]
+_DISAGREEMENT = [
+    "component", "at", "first", "second", "first_effect", "first_verdict", "second_effect", "second_verdict",
+]  # fmt: skip
 _COLUMNS = ["component", "kind", "at", "without", "with_", *_TESTED, "p_holm", "verdict"]
 
 
@@ -65,10 +73,9 @@ def component_effects(
     Returns:
         One row a component, kind and context: `component`, `kind`, `at` (levels of the factors that belong to no
         component, "" where these do not vary), `without`, `with_` (labels of the two cells compared), `n` (seeds),
-        `ratio` (of having it: below 0 it lowers perplexity), `low`, `high` (95 % t interval over seeds), `p`,
-        `deltas` (one a seed, in nats),
-        `p_holm` (corrected over the rows of a kind), `verdict` ("helps", "hurts", "not distinguishable", "one seed",
-        "no result"). Kinds:
+        `effect` (of having it: below 0 it helps), `low`, `high` (95 % t interval over seeds), `p`,
+        `deltas` (one a seed), `p_holm` (corrected over the rows of a kind), `verdict` ("helps", "hurts", "not
+        distinguishable", "one seed", "no result"). Kinds:
 
         - `removal`: the full model (all that vary on; the first such cell) against the one without it.
         - `addition`: the plainest model (all that vary off) with it against without. Not given where it would be the
@@ -76,8 +83,8 @@ def component_effects(
         - `cumulative`: the steps of a ladder from the plainest to the full model, on which the components are added
           in their order. Not given where all subsets are there: it would be one of many orders.
         - `shapley`: where each of the 2^k subsets of the components that vary has exactly one cell, k ≥ 2: the mean
-          effect over all orders of adding them, for each seed that finished all cells (Shapley 1953). In nats they
-          add up to the full against the plainest model; those two are `without` and `with_`.
+          effect over all orders of adding them, for each seed that finished all cells (Shapley 1953). They add up to
+          the full against the plainest model; those two are `without` and `with_`.
     """
     nll = nll_table(trials)
     on, levels = _states(trials, components), factors_of(trials)
@@ -86,13 +93,20 @@ def component_effects(
     for context in _contexts(on, levels, belongs):
         for component, kind, without, with_, delta in _effects(context, nll):
             found = asdict(paired(delta))
-            tested = {name: found[name] for name in _TESTED}
+            tested = {name: found["mean" if name == "effect" else name] for name in _TESTED}
             named = {"component": component, "kind": kind, "at": context.at, "without": without, "with_": with_}
             rows.append({**named, **tested})
     order = {name: place for place, name in enumerate(on.columns)}
     rows.sort(key=lambda row: order[str(row["component"])])
     table = pd.DataFrame(rows, columns=[c for c in _COLUMNS if c not in ("p_holm", "verdict")])
     return judge(table, "helps", "hurts", family="kind")[_COLUMNS]
+
+
+def widest_kind(effects: pd.DataFrame) -> str:
+    """The kind of effect that tells of the most components, of several the first of shapley, removal, cumulative and
+    addition; "" where there is none."""
+    covered = effects.groupby("kind")["component"].nunique()
+    return max((kind for kind in _PREFERRED if kind in covered), key=lambda kind: covered[kind], default="")
 
 
 def disagreements(effects: pd.DataFrame) -> pd.DataFrame:
@@ -103,41 +117,27 @@ def disagreements(effects: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a component and two of the kinds removal, addition and cumulative whose verdicts or signs differ:
-        `component`, `at`, `first`, `second` (kinds) and `sentence`.
+        `component`, `at`, `first`, `second` (kinds), `first_effect`, `first_verdict`, `second_effect`,
+        `second_verdict`.
     """
     rows = []
-    told = effects[effects["kind"].isin(KINDS[:3]) & (effects["verdict"] != "no result")]
+    told = effects[effects["kind"].isin(_BY_STEPS) & (effects["verdict"] != "no result")]
     for (component, at), group in told.groupby(["component", "at"], sort=False):
         known = group.to_dict("records")
         for i, one in enumerate(known):
             for other in known[i + 1 :]:
-                if one["verdict"] != other["verdict"] or np.sign(one["ratio"]) != np.sign(other["ratio"]):
-                    rows.append((component, at, one["kind"], other["kind"], _disagree(one, other)))
-    return pd.DataFrame(rows, columns=["component", "at", "first", "second", "sentence"])
-
-
-_SAID = {
-    "removal": "in the full model",
-    "addition": "in the plainest model",
-    "cumulative": "on its step of the ladder",
-}
-
-
-def _disagree(one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> str:
-    effects = [f"{_signed(row)} {_SAID[str(row['kind'])]}" for row in (one, other)]
-    where = f" at {one['at']}" if one["at"] else ""
-    verdicts = {str(one["verdict"]), str(other["verdict"])}
-    if verdicts == {"helps", "hurts"}:
-        why = "what it does depends on the parts around it."
-    elif verdicts & {"helps", "hurts"}:
-        why = "only one of the two can be told from no effect, which does not yet show that they differ."
-    else:
-        why = "neither can be told from no effect, so that the signs may be chance."
-    return f"{one['component']}{where} changes perplexity by {effects[0]} and by {effects[1]}: {why}"
-
-
-def _signed(row: Mapping[Hashable, Any]) -> str:
-    return f"{percent(row['ratio'])} ({row['verdict']})"
+                if one["verdict"] != other["verdict"] or np.sign(one["effect"]) != np.sign(other["effect"]):
+                    both = {"first": one, "second": other}
+                    rows.append(
+                        {"component": component, "at": at}
+                        | {which: row["kind"] for which, row in both.items()}
+                        | {
+                            f"{which}_{what}": row[what]
+                            for which, row in both.items()
+                            for what in ("effect", "verdict")
+                        }
+                    )
+    return pd.DataFrame(rows, columns=_DISAGREEMENT)
 
 
 def _states(trials: pd.DataFrame, components: Sequence[str] | Mapping[str, Sequence[str]] | None) -> pd.DataFrame:
@@ -238,7 +238,7 @@ def _ladder(context: _Context, order: Sequence[str], common: frozenset[str]) -> 
 
 
 def _shapley(cells: dict[frozenset[str], str], players: list[str], nll: pd.DataFrame) -> dict[str, Array]:
-    """Component ↦ its Shapley value for each seed that finished all cells, in nats."""
+    """Component ↦ its Shapley value for each seed that finished all cells."""
     done = nll[list(cells.values())].dropna()
     value = {subset: done[cell].to_numpy(float) for subset, cell in cells.items()}
     k = len(players)

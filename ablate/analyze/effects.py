@@ -3,7 +3,7 @@
 Everything is computed per seed first and tested over seeds after: for each seed, the paired differences are averaged
 over the combinations of the other factors, which leaves one number a seed, independent of each other; the t interval
 over these is exact whatever the cells' variances and correlations (randomised blocks; Montgomery, Design and Analysis
-of Experiments, ch. 4). Effects are of log-perplexity, shown as a ratio minus 1: below 0 a level helps.
+of Experiments, ch. 4). Effects are differences of scores: below 0 a level helps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ablate.analyze.paired import Array, paired
 from ablate.analyze.table import factors_of, judge, nll_table
 
 Levels = tuple[str, ...]
-_TESTED = ["n", "contexts", "ratio", "low", "high", "p", "deltas"]
+_TESTED = ["n", "contexts", "effect", "low", "high", "p", "deltas"]
 _JUDGED = ["p_holm", "verdict", "dropped"]
 _EFFECT = ["factor", "reference", "level", "at", *_TESTED, *_JUDGED]
 _INTERACTION = ["factor", "reference", "level", "other", "other_reference", "other_level", *_TESTED, *_JUDGED]
@@ -36,8 +36,8 @@ def factor_effects(trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a factor, level and context: `factor`, `reference`, `level`; `at`: "" for the marginal effect, the
         average over all combinations of the other factors that have both levels, or one such combination (only where
-        there are several); `n` (seeds), `contexts` (combinations averaged), `ratio`, `low`, `high` (95 % t interval
-        over seeds), `p`, `deltas` (one a seed, in nats), `p_holm` (corrected over the marginal rows, and over the
+        there are several); `n` (seeds), `contexts` (combinations averaged), `effect`, `low`, `high` (95 % t interval
+        over seeds), `p`, `deltas` (one a seed), `p_holm` (corrected over the marginal rows, and over the
         others), `verdict` ("helps",
         "hurts", "not distinguishable", "one seed", "no result") and `dropped`: paired differences that the study
         asked for and that had to be left out, because a trial has no result or so that every seed averages over the
@@ -70,8 +70,8 @@ def interactions(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for two factors and a level of each against its reference: `factor`, `reference`, `level`, `other`,
-        `other_reference`, `other_level`, and the columns of `factor_effects` from `n` on. `ratio` is the ratio of two
-        ratios, minus 1: below 0 the two together reach a lower perplexity than their separate effects multiplied.
+        `other_reference`, `other_level`, and the columns of `factor_effects` from `n` on. `effect` is the
+        difference of two effects: below 0 the two together do better than their separate effects added up.
         `verdict`: "better together", "worse together", or as there; `p_holm` is corrected over all rows. Only where
         the study has the four cells, averaged over the combinations of all other factors that have them.
     """
@@ -137,8 +137,8 @@ def _averaged(deltas: Array) -> dict[str, object]:
     seeds, contexts = complete(np.isfinite(deltas))
     used = deltas[np.ix_(seeds, contexts)]
     found = asdict(paired(used.mean(axis=1) if used.size else []))
-    tested = {name: found[name] for name in ("n", "ratio", "low", "high", "p", "deltas")}
-    return {**tested, "contexts": int(contexts.sum()), "dropped": int(deltas.size - used.size)}
+    tested = {name: found[name] for name in ("n", "low", "high", "p", "deltas")}
+    return {**tested, "effect": found["mean"], "contexts": int(contexts.sum()), "dropped": int(deltas.size - used.size)}
 
 
 def complete(known: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -165,7 +165,7 @@ def complete(known: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bo
 
 @dataclass(frozen=True)
 class VarianceShares:
-    """How much of the variance of log-perplexity is whose.
+    """How much of the variance of scores is whose.
 
     Attributes:
         table: one row a term (factors, `a × b` for two of them, `seed`, `residual`): `term`, `df`, `share` (eta²: of
@@ -189,7 +189,7 @@ _MIXED_SEEDS, _MIXED_RESULTS = 10, 40
 
 
 def variance_shares(trials: pd.DataFrame) -> VarianceShares:
-    """Analysis of variance of log-perplexity over factors, their two-way interactions, and seeds.
+    """Analysis of variance of scores over factors, their two-way interactions, and seeds.
 
     Sums of squares are of type II: a term's is what it adds to all terms that do not contain it. Terms of which the
     study holds no information of their own (as an interaction where each factor is varied alone) are left out. An

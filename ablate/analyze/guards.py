@@ -14,7 +14,9 @@ import pandas as pd
 from ablate.analyze.table import finished, names
 from ablate.track.units import percent
 
-STARTS_ALIKE = 0.1  # nats: first losses, above ln V, that differ by more come from different initial values
+STARTS_ALIKE = 0.1  # nats: first losses that differ by more come from different initial values
+# What decides which words the first window holds, and what loss a model without knowledge has there.
+_FIRST_WINDOW = ("data_digest", "vocabulary_size", "knob.batch", "knob.window", "knob.output_bias")
 CONVERGED = 0.02  # nats of valid loss that the last doubling of the budget may still have brought
 READS_ALIKE = 0.1  # nats: how far ln(valid/test) of a trial may lie from the other trials'
 SAME_SIZE = 1.1  # ratio of parameters
@@ -44,26 +46,33 @@ def guards(trials: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
 
 
 def starts(done: pd.DataFrame) -> str:
-    """Cells whose first loss, above ln V, is more than `STARTS_ALIKE` higher than the lowest."""
+    """Cells whose first loss is more than `STARTS_ALIKE` higher than the lowest that reads the same first window."""
     if "first_nll" not in done:
         return ""
-    above = done["first_nll"].astype(float) - np.log(done["vocabulary_size"].astype(float))
-    by_cell = above.groupby(done["cell"], sort=False).mean().dropna()
-    higher = by_cell[by_cell > by_cell.min() + STARTS_ALIKE]
+    by_cell = done.drop_duplicates("cell").set_index("cell")
+    first = done["first_nll"].astype(float).groupby(done["cell"], sort=False).mean()
+    same = [c for c in _FIRST_WINDOW if c in by_cell]
+    window = by_cell[same].map(str).agg(" ".join, axis=1)
+    above = first - first.groupby(window).transform("min")
+    higher = above[above > STARTS_ALIKE]
     if higher.empty:
         return ""
-    told = names([f"{cell} ({value:+.2f})" for cell, value in higher.items()])
+    told = names([f"{cell} (by {value:.2f})" for cell, value in higher.items()])
+    scaled = "knob.init" in by_cell and (by_cell.loc[higher.index, "knob.init"] == "scaled").all()
     return (
-        f"The models do not start alike: the loss of the first window lies {by_cell.min():+.2f} nats from ln V, "
-        f"that of guessing, in the best row, and higher in {told}. Part of the difference between these rows may come "
-        "from their initial values; init=scaled starts all alike."
-    ).replace("-", "−")
+        f"The models do not start alike: the loss of the first window is higher, in nats, in {told} than in the row "
+        "that starts lowest. Part of the difference between these rows may come from their initial values"
+        + ("." if scaled else "; init=scaled starts all alike.")
+    )
 
 
 def not_converged(done: pd.DataFrame, curves: pd.DataFrame) -> str:
     """Cells that were best at their last window and gained more than `CONVERGED` over the last half of the budget."""
-    if "knob.budget" in done and "factor.budget" in done:  # shorter ones are there to be compared with the longest
-        done = done[done["knob.budget"].astype(float) == done["knob.budget"].astype(float).max()]
+    longest = 1.0
+    if "knob.budget" in done:  # shorter ones are there to be compared with the longest
+        budgets = done["knob.budget"].astype(float)
+        longest = budgets.max()
+        done = done[budgets == longest]
     best_last = done[done["best_window"].astype(float) == done["windows"].astype(float)]
     gains = _last_doubling(best_last, curves)
     still = {cell: gain for cell, gain in gains.items() if gain > CONVERGED}
@@ -74,8 +83,8 @@ def not_converged(done: pd.DataFrame, curves: pd.DataFrame) -> str:
     told = names([f"{cell} ({_percent(-gain)})" for cell, gain in still.items()])
     return (
         f"Not converged: {told}. These rows had their lowest valid perplexity at the end and gained so much over the "
-        f"last half of their windows{why}: the table ranks what was learnt within this budget. budget=1,2 shows "
-        "whether a longer one changes the order."
+        f"last half of their windows{why}: the table ranks what was learnt within this budget. "
+        f"budget={longest:g},{2 * longest:g} shows whether a longer one changes the order."
     )
 
 
@@ -88,9 +97,10 @@ def _last_doubling(done: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]
         if curve is None:
             continue
         by_step = curve[np.isfinite(curve["nll"].to_numpy(float))].sort_values("step")
-        half = by_step[by_step["step"] <= float(row["windows"]) / 2]
-        if len(half):
-            gains.setdefault(str(row["cell"]), []).append(float(half["nll"].iloc[-1] - by_step["nll"].iloc[-1]))
+        steps, nll, half = by_step["step"].to_numpy(float), by_step["nll"].to_numpy(float), float(row["windows"]) / 2
+        if len(steps) and steps[0] <= half:
+            at_half = float(np.interp(np.log(half), np.log(steps), nll))  # where no validation fell on it
+            gains.setdefault(str(row["cell"]), []).append(at_half - float(nll[-1]))
     return {cell: float(np.mean(values)) for cell, values in gains.items()}
 
 

@@ -18,17 +18,17 @@ class Noise:
     """NaN where the seeds do not allow it; `reason` then says why, and is "" otherwise.
 
     Attributes:
-        sd: standard deviation of log-perplexity over the seeds of a cell, in nats, pooled over cells.
+        sd: standard deviation of scores over the seeds of a cell, pooled over cells.
         sd_low, sd_high: its 95 % chi² interval.
         df: degrees of freedom of that interval, of which cells that share their seeds have fewer than the sum of
             n − 1 over cells: that sum / (1 + (cells − 1)·r²) (Satterthwaite 1946), where r is the upper end of a 75 %
             interval of `correlation`, so that a poor estimate of it does not promise too much.
         correlation: of results of the same seed in two cells, over the seeds that all have: the share of the variance
             of a difference that pairing removed. 0: pairing gained nothing.
-        paired_sd: median over cells of the standard deviation of the differences to the baseline, in nats.
+        paired_sd: median over cells of the standard deviation of the differences to the baseline.
         n: the fewest pairs of a cell with the baseline that has any.
         smallest_p: the smallest p that a sign-flip test of n pairs can give.
-        detectable: the smallest ratio minus 1 that n pairs show with a power of 80 %, at paired_sd.
+        detectable: the smallest difference of scores that n pairs show with a power of 80 %, at paired_sd.
         seeds_for_half: pairs that show half of it.
     """
 
@@ -71,7 +71,7 @@ def noise(trials: pd.DataFrame, baseline: str | None = None) -> Noise:
     return replace(
         known,
         paired_sd=paired_sd,
-        detectable=pairs.ratio(pairs.detectable(paired_sd, n)),
+        detectable=pairs.detectable(paired_sd, n),
         seeds_for_half=pairs.seeds_for_half(n),
     )
 

@@ -1,7 +1,7 @@
 """What n paired differences say: an interval, two tests, a probability, and what they could not have shown.
 
-Pure functions of arrays. Differences are of log-perplexity (nats a token), one a seed; they are shown as a ratio of
-perplexities minus 1, and lower is better. Shapes: [..., n] has seeds in its last axis.
+Pure functions of arrays. Differences are of scores (`ablate.metric`), one a seed; lower is better. Shapes: [..., n] has
+seeds in its last axis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 NAN = float("nan")
 LEVEL = 0.95
 POWER = 0.8
-# Below this, in nats a token, differences do not differ: a loss that was summed in single precision has no such digit.
+# Below this differences do not differ: a loss that was summed in single precision has no such digit.
 NO_SPREAD = 1e-12
 # All 2^n signs are counted up to here, in two halves of 2^20; beyond, they are drawn.
 EXACT_UP_TO = 40
@@ -33,16 +33,15 @@ class Difference:
     """What the differences between two cells say. NaN is what n does not allow.
 
     Attributes:
-        n: differences (0: everything else is NaN; 1: `ratio`, `mean` and `wins` alone are known).
-        mean: their mean, in nats a token.
-        ratio: the mean as a ratio of perplexities minus 1.
-        low, high: its 95 % interval (Student's t, exponentiated).
+        n: differences (0: everything else is NaN; 1: `mean` and `wins` alone are known).
+        mean: their mean.
+        low, high: its 95 % interval (Student's t).
         p: two-sided, of the paired t test.
         p_sign_flip: two-sided, of the exact sign-flip test, which asks only for symmetry.
         better: probability that a new pair of seeds comes out below 0, Φ(−mean/sd): under normality.
         better_low, better_high: its 95 % interval, which excludes 0.5 exactly where p < 0.05.
         wins: the plain share of differences below 0; a difference of 0 is half a win.
-        sd: standard deviation of the differences, in nats.
+        sd: standard deviation of the differences.
         deltas: the differences themselves; () where there are no pairs.
 
     Where differences do not vary at all (`sd` = 0), their spread was not seen and Student's t is not defined: `low`,
@@ -51,7 +50,6 @@ class Difference:
 
     n: int
     mean: float = NAN
-    ratio: float = NAN
     low: float = NAN
     high: float = NAN
     p: float = NAN
@@ -68,7 +66,7 @@ def paired(delta: ArrayLike, rng: np.random.Generator | None = None) -> Differen
     """Summarise paired differences.
 
     Args:
-        delta: nats a token, shape [n]; finite.
+        delta: shape [n]; finite.
         rng: draws the sign flips of more than 40 differences; without it `p_sign_flip` is NaN there.
 
     Raises:
@@ -82,14 +80,14 @@ def paired(delta: ArrayLike, rng: np.random.Generator | None = None) -> Differen
         return Difference(0)
     mean, wins = float(values.mean()), share_of_wins(values)
     if n == 1:
-        return Difference(1, mean=mean, ratio=ratio(mean), wins=wins, deltas=(mean,))
+        return Difference(1, mean=mean, wins=wins, deltas=(mean,))
     low, high, p = (float(x) for x in t_interval(values))
     sd = _sd(values)
     better, better_low, better_high = (float(x) for x in better_interval(mean, sd, n))
     p_sign_flip = sign_flip(values, rng)
     return Difference(
-        n, mean, ratio(mean), ratio(low), ratio(high), p_sign_flip if sd == 0 else p, p_sign_flip, better, better_low,
-        better_high, wins, float(sd), tuple(values.tolist()),
+        n, mean, low, high, p_sign_flip if sd == 0 else p, p_sign_flip, better, better_low, better_high, wins,
+        float(sd), tuple(values.tolist()),
     )  # fmt: skip
 
 
@@ -97,7 +95,7 @@ def unpaired(a: ArrayLike, b: ArrayLike) -> Difference:
     """Summarise a − b where the two share no seeds: Welch's t (unequal variances; Colas et al. 2019).
 
     Args:
-        a, b: nats a token, shapes [n_a] and [n_b]; finite.
+        a, b: scores, shapes [n_a] and [n_b]; finite.
 
     Returns:
         `n` is the smaller of the two. `sd` is that of the difference between a new a and a new b; `better` is
@@ -110,31 +108,17 @@ def unpaired(a: ArrayLike, b: ArrayLike) -> Difference:
     mean = float(x.mean() - y.mean())
     apart = x[:, None] - y[None, :]
     if n == 1:
-        return Difference(1, mean=mean, ratio=ratio(mean), wins=share_of_wins(apart))
+        return Difference(1, mean=mean, wins=share_of_wins(apart))
     parts = np.array([_sd(x) ** 2 / x.size, _sd(y) ** 2 / y.size])
     sd = math.hypot(_sd(x), _sd(y))
     better = float(better_interval(mean, sd, n)[0])
     if sd == 0:
-        return Difference(n, mean, ratio(mean), better=better, wins=share_of_wins(apart), sd=0.0)
+        return Difference(n, mean, better=better, wins=share_of_wins(apart), sd=0.0)
     error = math.sqrt(parts.sum())
     df = parts.sum() ** 2 / (parts**2 / np.array([x.size - 1, y.size - 1])).sum()
     half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, df))
-    return Difference(
-        n, mean, ratio(mean), ratio(mean - half), ratio(mean + half), p, better=better, wins=share_of_wins(apart), sd=sd
-    )
-
-
-def ratio(nats: float) -> float:
-    """A difference of log-perplexity as a ratio of perplexities minus 1; infinite where a float ends."""
-    with np.errstate(over="ignore"):
-        return float(np.expm1(nats))
-
-
-def undone(change: float) -> float:
-    """The ratio minus 1 of the way back: what taking a part away does, where having it does `change`."""
-    with np.errstate(divide="ignore", over="ignore"):
-        return float(np.expm1(-np.log1p(change)))
+    return Difference(n, mean, mean - half, mean + half, p, better=better, wins=share_of_wins(apart), sd=sd)
 
 
 def share_of_wins(delta: Array) -> float:
@@ -259,10 +243,10 @@ def holm(p: Sequence[float] | Array) -> Array:
 
 
 def detectable(sd: float, n: int, power: float = POWER, level: float = LEVEL) -> float:
-    """The smallest difference that a paired t test of n seeds shows with this power, in nats a token.
+    """The smallest difference that a paired t test of n seeds shows with this power.
 
     Args:
-        sd: of the differences, nats. `ratio` shows the result as a ratio of perplexities minus 1.
+        sd: of the differences.
 
     Returns:
         Its absolute value, solved from the noncentral t; NaN for n < 2 and where sd is 0 or NaN: a spread that was
@@ -277,7 +261,7 @@ def seeds_needed(difference: float, sd: float, power: float = POWER, level: floa
     """The fewest pairs, at least 2, with which a paired t test shows a difference with this power.
 
     Args:
-        difference, sd: nats a token.
+        difference, sd: of scores.
 
     Returns:
         A whole number; NaN where there is no difference to show, or sd is 0 or NaN.

@@ -9,27 +9,34 @@ from typing import Any
 
 import pandas as pd
 
-_COLUMNS = ["cell", "n", "ours", "published", "published_sd", "difference", "name", "cite", "source"]
+from ablate.metric import Metric
+
+_COLUMNS = ["cell", "n", "ours", "published", "published_sd", "effect", "name", "cite", "source"]
 
 
 @cache
-def _figures() -> list[dict[str, Any]]:
-    text = files("ablate.analyze").joinpath("published.toml").read_text(encoding="utf-8")
-    figures: list[dict[str, Any]] = tomllib.loads(text)["figure"]
-    return figures
+def figures() -> list[dict[str, Any]]:
+    """All published figures; `match` of one whose recipe a cell can follow: every knob that such a cell has."""
+    known = tomllib.loads(files("ablate.analyze").joinpath("published.toml").read_text(encoding="utf-8"))
+    recipes: dict[str, dict[str, Any]] = known["recipe"]
+    found = []
+    for figure in known["figure"]:
+        match = recipes["all"] | recipes[figure["recipe"]] | figure.get("but", {}) if "recipe" in figure else None
+        found.append({**figure, "match": match})
+    return found
 
 
-def published(trials: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
-    """The published test perplexities of the recipes that cells of this study follow.
+def published(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
+    """The published test results of the recipes that cells of this study follow.
 
     Args:
         trials: one row a trial, with its knobs.
         comparison: one row a cell, with `n` and `test_mean`.
 
     Returns:
-        One row a (cell, figure): `cell, n, ours, published, published_sd, difference, name, cite, source`; `difference`
-        is ours over theirs, minus 1. A cell matches where every knob that the figure names has the same value and it
-        was trained on all of the text with the whole vocabulary.
+        One row a (cell, figure): `cell, n, ours, published, published_sd, effect, name, cite, source`; `effect` is the
+        difference of the two scores. A cell matches where every knob that decides its result has the
+        recipe's value.
     """
     started = trials[trials["parameters"].notna()] if "parameters" in trials else trials
     first = started.drop_duplicates("cell").set_index("cell")
@@ -40,12 +47,12 @@ def published(trials: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
             "ours": row["test_mean"],
             "published": figure["test"],
             "published_sd": figure.get("test_sd", float("nan")),
-            "difference": row["test_mean"] / figure["test"] - 1,
+            "effect": metric.score_of(row["test_mean"]) - metric.score_of(figure["test"]),
             **{name: figure[name] for name in ("name", "cite", "source")},
         }
         for row in comparison[comparison["n"] > 0].to_dict("records")
-        for figure in _figures()
-        if "match" in figure and _matches(first.loc[row["cell"]], figure["match"])
+        for figure in figures()
+        if figure["match"] is not None and _matches(first.loc[row["cell"]], figure["match"])
     ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -53,14 +60,13 @@ def published(trials: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
 def on_the_same_text(trials: pd.DataFrame) -> pd.DataFrame:
     """Published figures on the texts of this study by other recipes, for orientation: `name, valid, test, cite`."""
     texts = set(trials["data"].dropna()) if "data" in trials else set()
-    rows = [figure for figure in _figures() if figure.get("data") in texts]
+    rows = [figure for figure in figures() if figure.get("data") in texts]
     return pd.DataFrame(rows, columns=["name", "valid", "test", "cite", "source"])
 
 
 def _matches(cell: pd.Series[Any], wanted: dict[str, object]) -> bool:
-    whole = wanted | {"train_tokens": None, "vocabulary": "full"}
     return all(
-        _same(cell.get(f"knob.{name}", "absent"), None if value == "null" else value) for name, value in whole.items()
+        _same(cell.get(f"knob.{name}", "absent"), None if value == "null" else value) for name, value in wanted.items()
     )
 
 

@@ -9,21 +9,16 @@ import pandas as pd
 
 from ablate.analyze.by_budget import Change, changes_of_sign, effects_by_budget
 from ablate.analyze.comparison import comparable, compare, confounds, confounds_between, warnings_for
-from ablate.analyze.components import component_effects, disagreements
+from ablate.analyze.components import KINDS, component_effects, disagreements
 from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
 from ablate.analyze.guards import guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_text, published
 from ablate.analyze.table import finished
+from ablate.metric import Metric
 from ablate.track.read import Results
 
 _COMPARED = 60  # cells whose differences to the baseline anybody reads
-KINDS = {
-    "removal": "taken from the full model",
-    "addition": "added to the plainest",
-    "cumulative": "added in turn",
-    "shapley": "averaged over all orders",
-}
 
 
 @dataclass(frozen=True)
@@ -31,11 +26,12 @@ class Analysis:
     """What the trials of one study say; every table is empty where they say nothing of the kind.
 
     Attributes:
+        metric: what is compared; effects are differences of its scores.
         designed: whether the study was made to tell components apart.
-        comparison: one row a cell, beside the baseline, with `train_mean`: the train perplexity of the last windows,
+        comparison: one row a cell, beside the baseline, with `train_mean`: the train metric of the last windows,
             the mean over finished seeds.
         components: what having each component changes, by kind of effect.
-        disagreements: where kinds of effect contradict each other, a sentence each.
+        disagreements: where kinds of effect contradict each other.
         factors: what each level of a factor changes against its first; interactions: how much that depends on
             another factor. Empty where the study was designed for components: it then holds few of the combinations.
         by_budget: what each part does at each budget, where that is a factor; changes: where an effect changes sign.
@@ -47,10 +43,11 @@ class Analysis:
         warnings: what to know before believing any of it, a sentence each.
     """
 
+    metric: Metric
     designed: bool
     comparison: pd.DataFrame
     components: pd.DataFrame
-    disagreements: Sequence[str]
+    disagreements: pd.DataFrame
     factors: pd.DataFrame
     interactions: pd.DataFrame
     by_budget: pd.DataFrame
@@ -105,9 +102,9 @@ class Analysis:
             return self.named_factors(), "taking the second level"
         rows = self.comparison[self.comparison["verdict"] != "baseline"]
         verdicts = {"better": "helps", "worse": "hurts"}
-        effects = rows.rename(
-            columns={"cell": "name", "difference": "ratio", "difference_low": "low", "difference_high": "high"}
-        ).assign(verdict=rows["verdict"].map(lambda verdict: verdicts.get(verdict, verdict)))
+        effects = rows.rename(columns={"cell": "name"}).assign(
+            verdict=rows["verdict"].map(lambda verdict: verdicts.get(verdict, verdict))
+        )
         return effects, "taking the cell instead of the baseline"
 
     def costs(self) -> dict[str, str]:
@@ -127,11 +124,11 @@ def _besides(trials: pd.DataFrame, comparison: pd.DataFrame, base: str) -> dict[
     return {cell: confounds_between(trials, base, cell) for cell in others}
 
 
-def _trained_to(trials: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]:
-    """Cell → mean perplexity at the last point of the train curves of its finished trials."""
+def _trained_to(metric: Metric, trials: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]:
+    """Cell → the metric's mean at the last point of the train curves of its finished trials."""
     last = curves[curves["split"] == "train"].sort_values("step", kind="stable").groupby(["cell", "seed"]).tail(1)
     done = finished(trials)[["cell", "seed"]]
-    return {str(cell): float(mean) for cell, mean in last.merge(done).groupby("cell")["perplexity"].mean().items()}
+    return {str(cell): float(mean) for cell, mean in last.merge(done).groupby("cell")[metric.name].mean().items()}
 
 
 def _components(trials: pd.DataFrame, designed: Sequence[str] | None) -> pd.DataFrame:
@@ -150,9 +147,11 @@ def _components(trials: pd.DataFrame, designed: Sequence[str] | None) -> pd.Data
 
 def analyse(results: Results, baseline: str | None = None) -> Analysis:
     """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
-    trials = results.trials
-    comparison = compare(trials, baseline)
-    comparison = comparison.assign(train_mean=comparison["cell"].map(_trained_to(trials, results.curves)).astype(float))
+    trials, metric = results.trials, results.metrics[0]
+    comparison = compare(metric, trials, baseline)
+    comparison = comparison.assign(
+        train_mean=comparison["cell"].map(_trained_to(metric, trials, results.curves)).astype(float)
+    )
     designed = bool(results.design.get("components"))
     # What was evaluated on other text cannot be averaged with the rest.
     base = str(comparison.loc[comparison["verdict"] == "baseline", "cell"].iloc[0])
@@ -161,10 +160,11 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
     factors, together = factor_effects(alike), interactions(alike)
     by_budget = effects_by_budget(alike, results.design.get("components"))
     return Analysis(
+        metric=metric,
         designed=designed,
         comparison=comparison,
         components=components,
-        disagreements=list(disagreements(components)["sentence"]),
+        disagreements=disagreements(components),
         factors=factors.iloc[:0] if designed else factors,
         interactions=together.iloc[:0] if designed else together,
         by_budget=by_budget,
@@ -173,7 +173,7 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         noise=noise(alike, base),
         confounds=confounds(trials),
         besides=_besides(trials, comparison, base),
-        published=published(trials, comparison),
+        published=published(metric, trials, comparison),
         same_text=on_the_same_text(trials),
         warnings=[*warnings_for(trials), *guards(trials, results.curves)],
     )

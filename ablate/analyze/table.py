@@ -69,11 +69,11 @@ def names(values: Sequence[str], most: int = 6) -> str:
 
 
 def judge(rows: pd.DataFrame, lower: str, higher: str, family: str | None = None) -> pd.DataFrame:
-    """Add `p_holm` and `verdict` to rows that have `ratio` and `p`.
+    """Add `p_holm` and `verdict` to rows that have `effect` and `p`.
 
     Args:
-        lower, higher: the verdict where p_holm < 0.05, by the sign of `ratio`. The others are `not distinguishable`,
-            `one seed` (a ratio without a test) and `no result`.
+        lower, higher: the verdict where p_holm < 0.05, by the sign of `effect`. The others are `not distinguishable`,
+            `one seed` (an effect without a test) and `no result`.
         family: a column; rows that share its value are corrected together. None: all rows are.
     """
     p = rows["p"].to_numpy(float)
@@ -81,20 +81,20 @@ def judge(rows: pd.DataFrame, lower: str, higher: str, family: str | None = None
     groups = np.zeros(len(rows), dtype=int) if family is None else pd.factorize(rows[family])[0]
     for group in np.unique(groups):
         adjusted[groups == group] = holm(p[groups == group])
-    ratios = rows["ratio"].to_numpy(float)
-    verdicts = [verdict(r, q, lower, higher) for r, q in zip(ratios, adjusted, strict=True)]
+    effects = rows["effect"].to_numpy(float)
+    verdicts = [verdict(e, q, lower, higher) for e, q in zip(effects, adjusted, strict=True)]
     return rows.assign(p_holm=adjusted, verdict=pd.Series(verdicts, index=rows.index, dtype=object))
 
 
-def verdict(ratio: float, p_holm: float, lower: str, higher: str) -> str:
+def verdict(effect: float, p_holm: float, lower: str, higher: str) -> str:
     """What may be said of a difference, in a word or three."""
-    if np.isnan(ratio):
+    if np.isnan(effect):
         return "no result"
     if np.isnan(p_holm):
         return "one seed"
     if p_holm >= 1 - LEVEL:
         return "not distinguishable"
-    return lower if ratio < 0 else higher
+    return lower if effect < 0 else higher
 
 
 def _test_nll(trials: pd.DataFrame) -> Array:

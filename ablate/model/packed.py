@@ -109,6 +109,11 @@ class Packed:
             for p, part in zip(parameters, stacked.unbind(0), strict=True):
                 p.data = part
             self._stacked[name] = stacked.requires_grad_(parameters[0].requires_grad)
+        # Made once: on a GPU a tensor made of numbers of the host waits for the device.
+        device = self._stacked["embedding.weight"].device
+        self._scales_K = torch.tensor([model.input_scale for model in models], device=device)
+        self._penalties_K = torch.tensor([model.penalty_weight for model in models], device=device)
+        self._scaled = any(model.input_scale != 1 for model in models)
 
     def _by_name(self) -> Iterator[tuple[str, list[nn.Parameter]]]:
         for each in zip(*(model.named_parameters() for model in self._models), strict=True):
@@ -123,8 +128,9 @@ class Packed:
         """Every model's mean cross-entropy, [K]; what `RecurrentLM.loss` computes for one."""
         like = self._models[0]
         x_KTBD = self._embedding(inputs_KTB)
-        scales_K = x_KTBD.new_tensor([model.input_scale for model in self._models])
-        x_KTBH = self._dropout(0, x_KTBD * scales_K[:, None, None, None])
+        if self._scaled:
+            x_KTBD = x_KTBD * self._scales_K.to(x_KTBD.dtype)[:, None, None, None]
+        x_KTBH = self._dropout(0, x_KTBD)
         after = []
         for i, layer in enumerate(like.layers):
             weights = {name: self._stacked[f"layers.{i}.{name}"] for name, _ in layer.named_parameters()}
@@ -177,8 +183,7 @@ class Packed:
         if self._models[0].projection is None:
             return 0.0
         weight_KHH = self._stacked["projection.weight"]
-        weights_K = weight_KHH.new_tensor([model.penalty_weight for model in self._models])
-        return (weights_K * weight_KHH.square().sum((1, 2))).sum()
+        return (self._penalties_K.to(weight_KHH.dtype) * weight_KHH.square().sum((1, 2))).sum()
 
     def split(self, states: States) -> list[States]:
         """The states of each model, as it has them when it is alone."""

@@ -12,12 +12,13 @@ from markupsafe import Markup
 
 from ablate.analyze import METHOD
 from ablate.analyze.study import Analysis
+from ablate.metric import Metric
+from ablate.report import told
 from ablate.report.commands import command_of
 from ablate.report.figures.style import Drawn
 from ablate.report.tables import Shown, comparison_table, effects_table, write_table
-from ablate.report.words import by_budget, certainty
+from ablate.report.words import by_budget, certainty, disagreement
 from ablate.track.read import Results
-from ablate.track.units import percent, perplexity
 
 TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects", "budgets")
 
@@ -60,7 +61,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         _parts(analysis, drawn, folder),
         _by_budget(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
-        Section("sure", "How sure are we", says=certainty(analysis.noise)),
+        Section("sure", "How sure are we", says=certainty(analysis.metric, analysis.noise)),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
         _published(analysis),
@@ -77,52 +78,54 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
 
 
 def _comparison(results: Results, analysis: Analysis, drawn: Figures, folder: Path) -> Section:
-    table = comparison_table(analysis.comparison, _note(results, analysis.comparison))
+    metric = analysis.metric
+    table = comparison_table(metric, analysis.comparison, _note(results, analysis))
     floors = results.trials["floor_nll"].unique()
-    floor = (
-        (f"The source of this text is known: no model can get below a test perplexity of {perplexity(floors[0]):.3f}.",)
-        if len(floors) == 1 and pd.notna(floors[0])
-        else ()
-    )
+    says = []
+    if len(floors) == 1 and pd.notna(floors[0]):
+        floor = f"{metric.value(floors[0]):.3f}"
+        says.append(f"The source of this text is known: no model can get below a test {metric.name} of {floor}.")
     return Section(
-        "comparison", "Comparison", says=floor, tables=[_html(table, folder)], figures=_there(drawn, "comparison")
+        "comparison", "Comparison", says=says, tables=[_html(table, folder)], figures=_there(drawn, "comparison")
     )
 
 
-def _note(results: Results, comparison: pd.DataFrame) -> str:
-    several = comparison["n"].max() > 1
+def _note(results: Results, analysis: Analysis) -> str:
+    metric, several = analysis.metric, analysis.comparison["n"].max() > 1
     spread = (
         "± is the standard deviation over seeds; brackets hold 95 % intervals, of differences paired by seed. "
-        "P(better): chance that a new seed has the lower perplexity here. p: paired t test (Welch's "
+        f"P(better): chance that a new seed has the {metric.better} {metric.name} here. p: paired t test (Welch's "
         "where two rows share no seed), corrected for the number of rows (Holm); the intervals are not."
         if several
         else "One seed a row: no spread can be given."
     )
     data = ", ".join(sorted(results.trials["data"].dropna().unique())) if "data" in results.trials else ""
-    train = "Train perplexity is that of the last windows trained on, with dropout at work."
-    return f"Perplexity on {data or 'no data yet'}; lower is better. n: finished trials. {train} {spread}"
+    train = f"Train {metric.name} is that of the last windows trained on, with dropout at work."
+    of = f"{metric.name.capitalize()} on {data or 'no data yet'}; {metric.better} is better."
+    return f"{of} n: finished trials. {train} {spread}"
 
 
 def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
-    components, factors = analysis.named_components(), analysis.named_factors()
+    metric, components, factors = analysis.metric, analysis.named_components(), analysis.named_factors()
     note = (
-        "The change of test perplexity by having the part; below zero it helps. Paired by seed, averaged over seeds as "
-        "log-perplexity. P-values are corrected (Holm) over the rows that are measured the same way."
+        f"The change of test {metric.name} by having the part; {_helps(metric)} it helps. Paired by seed, averaged "
+        f"over seeds{_as_logarithm(metric)}. P-values are corrected (Holm) over the rows that are measured the same "
+        "way."
     )
     tables = []
     if len(components):
-        tables.append(_html(effects_table(components, "components", note, analysis.costs()), folder))
+        tables.append(_html(effects_table(metric, components, "components", note, analysis.costs()), folder))
     if len(factors):
         note = (
-            "The change of test perplexity from the first level to the second, averaged over those settings of the "
-            "other factors that have both; below zero the second is better. P-values are corrected (Holm) over this "
-            "table."
+            f"The change of test {metric.name} from the first level to the second, averaged over those settings of the "
+            f"other factors that have both; {_helps(metric)} the second is better. P-values are corrected "
+            "(Holm) over this table."
         )
-        tables.append(_html(effects_table(factors, "factors", note, {}), folder))
+        tables.append(_html(effects_table(metric, factors, "factors", note), folder))
     return Section(
         "parts",
         "What each part buys",
-        warns=analysis.disagreements,
+        warns=[disagreement(metric, row) for row in analysis.disagreements.to_dict("records")],
         tables=tables,
         figures=_there(drawn, "effects", "steps"),
     )
@@ -131,13 +134,14 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
 def _by_budget(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     if analysis.by_budget.empty:
         return Section("budget", "")
-    rows = analysis.by_budget
+    metric, rows = analysis.metric, analysis.by_budget
     named = rows.assign(name=[f"{row['name']}, at budget={row['budget']:g}" for row in rows.to_dict("records")])
     note = (
-        "The change of test perplexity by having the part, within the trials of each budget; below zero it helps. "
+        f"The change of test {metric.name} by having the part, within the trials of each budget; {_helps(metric)} it "
+        "helps. "
         "P-values are corrected (Holm) over this table."
     )
-    table = _html(effects_table(named, "budgets", note, {}), folder)
+    table = _html(effects_table(metric, named, "budgets", note), folder)
     return Section(
         "budget",
         "How it depends on the budget",
@@ -148,22 +152,22 @@ def _by_budget(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
 
 
 def _grid(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
-    says = []
+    says, metric = [], analysis.metric
     shares = analysis.shares.table
     if len(shares):
         largest = shares.sort_values("share", ascending=False, kind="stable").head(4)
         parts = ", ".join(f"{row['term']} {100 * row['share']:.0f} %" for row in largest.to_dict("records"))
-        says.append(f"Of the variation of log-perplexity between trials, {parts} ({analysis.shares.method}).")
+        says.append(f"Of the variation of {_scored(metric)} between trials, {parts} ({analysis.shares.method}).")
     tables = []
     if len(analysis.interactions):
         note = (
-            "How much more (or less) one factor changes perplexity when the other has its second level; zero means "
+            f"How much more (or less) one factor changes {metric.name} when the other has its second level; zero means "
             "that they act independently. P-values are corrected (Holm) over this table."
         )
-        tables.append(_html(effects_table(analysis.named_interactions(), "interactions-table", note, {}), folder))
+        tables.append(_html(effects_table(metric, analysis.named_interactions(), "interactions-table", note), folder))
     if 0 < len(simple := analysis.named_simple()) <= _SIMPLE_SHOWN:
         note = "The same effects, each at one combination of the other factors. P-values are corrected over this table."
-        tables.append(_html(effects_table(simple, "simple-effects", note, {}), folder))
+        tables.append(_html(effects_table(metric, simple, "simple-effects", note), folder))
     figures = _there(drawn, "grid", "interactions")
     return Section("grid", "The grid", says=says if figures or tables else (), tables=tables, figures=figures)
 
@@ -174,13 +178,13 @@ def _published(analysis: Analysis) -> Section:
             str(row["cell"]),
             f"{row['ours']:,.1f} (n = {row['n']})",
             f"{row['published']:,.2f}" + ("" if pd.isna(row["published_sd"]) else f" ± {row['published_sd']:.2f}"),
-            percent(row["difference"]),
+            told.change(analysis.metric, row["effect"]),
             f"{row['name']}: {row['cite']}",
         ]
         for row in analysis.published.to_dict("records")
     ]
     if rows:
-        headings = ["cell", "test perplexity here", "published", "difference", "source"]
+        headings = ["cell", f"test {analysis.metric.name} here", "published", "difference", "source"]
         says = ["Cells that follow a published recipe on the same text, in every knob that the source names."]
         return Section("published", "Beside what is published", says=says, headings=headings, rows=rows)
     others = [
@@ -282,6 +286,20 @@ def _provenance(results: Results) -> Section:
     ]
     says = ["Beside this page, every trial is a row of results.csv, every measurement one of curves.csv (or .parquet)."]
     return Section("source", "Where the numbers come from", says=says, headings=["what", "value"], rows=rows)
+
+
+def _helps(metric: Metric) -> str:
+    """On which side of zero a change of the metric is one to the better."""
+    return "below zero" if metric.better == "lower" else "above zero"
+
+
+def _scored(metric: Metric) -> str:
+    """What differences are taken of."""
+    return f"log-{metric.name}" if metric.scale == "log" else metric.name
+
+
+def _as_logarithm(metric: Metric) -> str:
+    return f" as {_scored(metric)}" if metric.scale == "log" else ""
 
 
 def _there(drawn: Figures, *names: str) -> list[Drawn]:

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 from great_tables import GT
 
-from ablate.track.units import duration, percent
-
-NOT_AVAILABLE = "n/a"
-_ABSURD = 1e6  # perplexities beyond it differ from each other in nothing that matters
+from ablate.metric import Metric
+from ablate.report import told
+from ablate.report.told import NOT_AVAILABLE
+from ablate.track.units import duration
 
 
 @dataclass(frozen=True)
@@ -99,19 +99,26 @@ def _escape_markdown(text: str) -> str:
     return " ".join(text.split("\n"))
 
 
-def comparison_table(comparison: pd.DataFrame, note: str) -> Shown:
+def comparison_table(metric: Metric, comparison: pd.DataFrame, note: str) -> Shown:
     """One row a cell, each beside the baseline."""
-    numbers = comparison.drop(columns="deltas")
-    wide = ("tokens seen", "time", "train perplexity", "valid perplexity", "P(better)", "missing")
+    wide = ("tokens seen", "time", f"train {metric.name}", f"valid {metric.name}", "P(better)", "missing")
     words = ("cell", "verdict", "missing")
-    return Shown("comparison", display(comparison), numbers, note, words, wide)
+    return Shown("comparison", display(metric, comparison), _changes(metric, comparison), note, words, wide)
 
 
-def display(comparison: pd.DataFrame) -> pd.DataFrame:
+def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of a table, with effects as changes of the metric, the lower end of each interval first."""
+    ends = dict(zip(("low", "high"), told.ends(metric, "low", "high"), strict=True))
+    known = {name: ends.get(name, name) for name in ("effect", "low", "high", "detectable") if name in table}
+    changes = {name: table[of].astype(float).map(metric.change) for name, of in known.items()}
+    return table.assign(**changes).drop(columns="deltas").rename(columns={"effect": "change"})
+
+
+def display(metric: Metric, comparison: pd.DataFrame) -> pd.DataFrame:
     """The comparison as text, with units in the headings. One row a cell."""
     base = comparison.loc[comparison["verdict"] == "baseline", "cell"]
     first = base.empty or base.iloc[0] == comparison["cell"].iloc[0]
-    to = "to the first row" if first else f"to {base.iloc[0]}"
+    to, train = "to the first row" if first else f"to {base.iloc[0]}", f"train {metric.name}"
     rows = [
         {
             "cell": row["cell"],
@@ -119,10 +126,10 @@ def display(comparison: pd.DataFrame) -> pd.DataFrame:
             "tokens seen": whole(row["tokens"]),
             "time": duration(row["train_seconds"]),
             "n": str(row["n"]),
-            "train perplexity": _one(row.get("train_mean", math.nan)),
-            "valid perplexity": _spread(row["valid_mean"], row["valid_sd"], row["n"]),
-            "test perplexity": _spread(row["test_mean"], row["test_sd"], row["n"]),
-            f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(row),
+            train: _value(metric, row.get("train_mean", math.nan), math.nan),
+            f"valid {metric.name}": _value(metric, row["valid_mean"], row["valid_sd"]),
+            f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"]),
+            f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row),
             "P(better)": _probability(row["better"], row["better_low"], row["better_high"]),
             "p": p_value(row["p_holm"]),
             "verdict": str(row["verdict"]),
@@ -131,42 +138,40 @@ def display(comparison: pd.DataFrame) -> pd.DataFrame:
         for row in comparison.to_dict("records")
     ]
     shown = pd.DataFrame(rows)
-    if (shown["train perplexity"] == NOT_AVAILABLE).all():
-        shown = shown.drop(columns="train perplexity")
+    if (shown[train] == NOT_AVAILABLE).all():
+        shown = shown.drop(columns=train)
     if not (comparison["pairs"] > 1).any():
         shown = shown.drop(columns=["P(better)", "p", "verdict"])  # one seed says nothing of the kind
     return shown if shown["missing"].any() else shown.drop(columns="missing")
 
 
-def effects_table(effects: pd.DataFrame, name: str, note: str, costs: Mapping[str, str]) -> Shown:
+def effects_table(
+    metric: Metric, effects: pd.DataFrame, name: str, note: str, costs: Mapping[str, str] | None = None
+) -> Shown:
     """Effects of components or factors: `name` and what is known of each. `costs`: name → parameters it adds."""
+    change = f"change of {metric.name}"
     rows = [
         {
             "part": row["name"],
-            "change of perplexity": percent(row["ratio"]) if _known(row["ratio"]) else NOT_AVAILABLE,
-            "95 % interval": interval(row["low"], row["high"]),
+            change: told.change(metric, row["effect"]) if _known(row["effect"]) else NOT_AVAILABLE,
+            "95 % interval": told.span(metric, row["low"], row["high"]) if _known(row["low"]) else NOT_AVAILABLE,
             "p (Holm)": p_value(row["p_holm"]),
             "n": str(row["n"]),
-            "parameters": costs.get(row["name"], "–"),
+            "parameters": (costs or {}).get(row["name"], "–"),
             "verdict": row["verdict"],
         }
         for row in effects.to_dict("records")
     ]
-    columns = ["part", "change of perplexity", "95 % interval", "p (Holm)", "n", "parameters", "verdict"]
+    columns = ["part", change, "95 % interval", "p (Holm)", "n", "parameters", "verdict"]
     text = pd.DataFrame(rows, columns=columns)
     if (text["parameters"] == "–").all():
         text = text.drop(columns="parameters")
-    return Shown(name, text, effects.drop(columns="deltas"), note, words=("part", "verdict"))
+    return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"))
 
 
 def whole(value: float | None) -> str:
     """A count, with separators."""
     return f"{round(value):,}" if _known(value) else NOT_AVAILABLE  # type: ignore[arg-type]
-
-
-def interval(low: float, high: float) -> str:
-    """An interval of ratios minus 1."""
-    return f"{percent(low)} to {percent(high)}" if _known(low) else NOT_AVAILABLE
 
 
 def p_value(p: float) -> str:
@@ -189,24 +194,17 @@ def _known(value: float | None) -> bool:
     return value is not None and not pd.isna(value) and math.isfinite(value)
 
 
-def _spread(mean: float, sd: float, n: int) -> str:
-    if n == 0:
+def _value(metric: Metric, mean: float, sd: float) -> str:
+    return NOT_AVAILABLE if math.isnan(mean) else told.value(metric, mean, sd)
+
+
+def _difference(metric: Metric, row: Mapping[Any, Any]) -> str:
+    if not _known(row["effect"]):
         return NOT_AVAILABLE
-    if mean > _ABSURD:
-        return f"over {_ABSURD:,.0f}"
-    digits = 1 if mean < 10_000 else 0
-    return f"{mean:,.{digits}f}" if n == 1 else f"{mean:,.{digits}f} ± {sd:,.{digits}f}"
-
-
-def _one(mean: float) -> str:
-    return _spread(mean, math.nan, 1) if _known(mean) else NOT_AVAILABLE
-
-
-def _difference(row: Mapping[Any, Any]) -> str:
-    if not _known(row["difference"]):
-        return NOT_AVAILABLE
+    change = told.change(metric, row["effect"])
     if row["pairs"] == 1 or (row["difference_kind"] == "unpaired" and row["n"] == 1):
-        return f"{percent(row['difference'])} (n = 1)"
-    if not _known(row["difference_low"]):
-        return f"{percent(row['difference'])} (no spread)"
-    return f"{percent(row['difference'])} [{percent(row['difference_low'])}, {percent(row['difference_high'])}]"
+        return f"{change} (n = 1)"
+    if not _known(row["low"]):
+        return f"{change} (no spread)"
+    low, high = (told.change(metric, end) for end in told.ends(metric, row["low"], row["high"]))
+    return f"{change} [{low}, {high}]"

@@ -64,7 +64,7 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         sections = make_sections(results, analysis, below, folder)
         page.write_text(_page(results, said, analysis, first, sections), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
-    return Report(folder, page, display(analysis.comparison), said, analysis.warnings, failures)
+    return Report(folder, page, display(analysis.metric, analysis.comparison), said, analysis.warnings, failures)
 
 
 def _clear_tables(folder: Path) -> None:

@@ -53,10 +53,12 @@ class Component:
         """Why a full model with these knobs has nothing of it to lose; None: it has."""
         if not self.is_on(full):
             return f"{self.name} is off in the full model"
-        for condition in self.idle:
-            if condition.holds(full):
-                return f"{self.name} does nothing in the full model, where {condition.text}"
-        return None
+        where = self.idle_where(full)
+        return None if where is None else f"{self.name} does nothing in the full model, where {where}"
+
+    def idle_where(self, values: Values) -> str | None:
+        """The condition under which it does nothing in a cell with these knobs; None: it does something."""
+        return next((condition.text for condition in self.idle if condition.holds(values)), None)
 
     def refusal(self, values: Values) -> str | None:
         """Why a cell with these knobs cannot be, for example "tying requires embedding=hidden"; None: it can."""
@@ -135,7 +137,7 @@ def _component(name: str, declaration: object) -> Component:
     return Component(
         name,
         dict(_off_level(where, override) for override in off.split()),
-        *(_conditions(f"{where}.{part}", given.get(part)) for part in _PARTS[1:]),
+        **{part: _conditions(f"{where}.{part}", given.get(part)) for part in ("requires", "excludes", "idle")},
     )
 
 
@@ -247,6 +249,18 @@ def _of_components(
             )
     left_out = [{"label": _WITH[design.kind].format(name), "reason": reason} for name, reason in missing.items()]
     cells = _OF_COMPONENTS[design.kind](on)
+    for component, (label, its) in zip(on, cells[1:], strict=True):
+        # What is added to a model in which it does nothing is that model over again.
+        where = None if design.kind == "leave_one_out" else component.idle_where(values_of(full) | _levels(its))
+        if where is not None and design.kind == "cumulative":
+            order = [c.name for c in on if c is not component] + [component.name]
+            raise KnobError(
+                f"design=cumulative: {component.name} does nothing on its step, where {where}; add it later, "
+                f"design.components=[{','.join(order)}]"
+            )
+        if where is not None:
+            left_out.append({"label": label, "reason": f"{component.name} alone does nothing, where {where}"})
+            cells.remove((label, its))
     asked = Asked(at=factors, components=[component.name for component in on])
     first = Asked(cells[0][0], asked.at, asked.components, left_out)
     marks = [first, *(Asked(label, asked.at, asked.components) for label, _ in cells[1:])]
@@ -269,9 +283,9 @@ def chosen(components: Mapping[str, Component], design: Design, full: Knobs) -> 
     missing = {name: reason for name in names if (reason := components[name].missing(values)) is not None}
     on = [components[name] for name in names if name not in missing]
     if not on:
-        off = ", ".join(f"{name} ({_as_typed(components[name].off)})" for name in names)
+        reasons = ", ".join(f"{reason} ({_as_typed(components[name].off)})" for name, reason in missing.items())
         raise KnobError(
-            f"design={design.kind}: no component does anything in the full model, model={full.model}: {off}; "
+            f"design={design.kind}: the full model, model={full.model}, has no component to vary: {reasons}; "
             "switch one on, for example with model=better_lstm"
         )
     owner: dict[str, str] = {}
@@ -303,6 +317,10 @@ def add_one_in(on: Sequence[Component]) -> list[tuple[str, Levels]]:
 
 _OF_COMPONENTS = {"leave_one_out": leave_one_out, "cumulative": cumulative, "add_one_in": add_one_in}
 _WITH = {"leave_one_out": "without {}", "cumulative": "+ {}", "add_one_in": "only {}"}
+
+
+def _levels(overrides: Levels) -> dict[str, object]:
+    return {knob: read_level(level) for knob, level in overrides.items()}
 
 
 def _off(components: Sequence[Component]) -> Levels:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
+from ablate.tasks.language_model import METRICS
 from ablate.track.journal import Event, Folder, Journal, now, replace_text
 from ablate.track.mirror import tracking_uri
 from ablate.train import Checkpoints
@@ -104,6 +106,7 @@ def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[Pl
         "study": study.name,
         "command": command,
         "design": study.record(),
+        "metrics": [asdict(metric) for metric in METRICS],
         "reports": plan[0].trial.knobs.reports,
         "cells": [
             {"label": label, "levels": dict(cell.levels), "components": dict(cell.components), "trials": rows}

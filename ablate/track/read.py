@@ -12,12 +12,11 @@ from typing import Any, Protocol
 import pandas as pd
 
 from ablate.config import KnobError, Knobs, show
+from ablate.metric import Metric
 from ablate.registry import suggest
 from ablate.track.journal import Event, Folder
 from ablate.track.store import Store
 
-# A launch that an older version recorded: every study was a grid.
-_GRID: dict[str, Any] = {"kind": "grid", "components": [], "left_out": []}
 _LONGEST_NAME = 100  # of a folder of reports; a file system allows 255
 
 
@@ -28,6 +27,7 @@ class Results:
     Attributes:
         design: how its cells were chosen: `kind` (grid, one_factor, leave_one_out, cumulative, add_one_in, cells),
             `components` that it varies, and the cells that were `left_out`, each with `label` and `reason`.
+        metrics: what was measured; cells are compared by the first.
         trials: one row a trial, in the order of the study, as `ablate.track.schema.TRIALS` has it: `cell`, `seed`,
             `status`, `reason`, the outcome (`valid_nll`, `test_nll`, `valid_perplexity`, `test_perplexity`,
             `windows`, `tokens`, `seconds`, …), what it ran on (`data`, `data_digest`, `code`, `torch`, `device`, …),
@@ -41,6 +41,7 @@ class Results:
     command: str
     launched: str
     design: dict[str, Any]
+    metrics: Sequence[Metric]
     trials: pd.DataFrame
     curves: pd.DataFrame
     samples: dict[str, str]
@@ -106,7 +107,8 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         name=chosen,
         command=launch["command"],
         launched=launch["time"],
-        design=launch.get("design", _GRID),
+        design=launch["design"],
+        metrics=[Metric(**metric) for metric in launch["metrics"]],
         trials=validated(trials_table(rows), TRIALS, where),
         curves=validated(curves.table(), CURVES, where),
         samples=samples,
@@ -131,13 +133,20 @@ def read_studies(source: Source, names: Sequence[str]) -> Results:
     studies' with "+", and so does the design's kind.
 
     Raises:
-        KnobError: as `read_study`, and when a study is named twice.
+        KnobError: as `read_study`, when a study is named twice, and when they do not measure the same.
     """
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise KnobError(f"{', '.join(twice)}: named twice; name each study once")
     if len(names) < 2:
         return read_study(source, names[0] if names else None)
-    return _joined([read_study(source, name) for name in names], source)
+    parts = [read_study(source, name) for name in names]
+    for part in parts[1:]:
+        if part.metrics != parts[0].metrics:
+            raise KnobError(
+                f"{parts[0].name} is compared by {parts[0].metrics[0].name}, {part.name} by {part.metrics[0].name}; "
+                "report each by itself"
+            )
+    return _joined(parts, source)
 
 
 def _joined(parts: Sequence[Results], source: Source) -> Results:
@@ -168,6 +177,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         command=" && ".join(part.command for part in parts),
         launched=max(part.launched for part in parts),
         design=_design([part.design for part in parts]),
+        metrics=parts[0].metrics,
         trials=validated(trials_table(rows), TRIALS, where),
         curves=validated(pd.concat(curves, ignore_index=True), CURVES, where),
         samples=samples,

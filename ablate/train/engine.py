@@ -345,7 +345,7 @@ class Training:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next update."""
+        """The learning rate as it was last set."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def set_rate(self, window: int, windows_per_epoch: int) -> None:
@@ -354,7 +354,7 @@ class Training:
         factor = lr_factor(knobs, window, windows_per_epoch)
         if knobs.schedule == "plateau":
             assert knobs.decay is not None, "config refuses it"
-            factor = max(min(knobs.lr_floor, factor), factor / knobs.decay**self.cuts)
+            factor = max(min(knobs.lr_floor, factor), factor * knobs.decay**-self.cuts)
         for group in self.optimizer.param_groups:
             group["lr"] = knobs.lr * factor
 

@@ -18,18 +18,18 @@ from ablate.track.read import Results
 def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Drawn | None]:
     """Every figure that this study has something for, by name; what an earlier report had besides is removed."""
     look = make_look(list(analysis.comparison["cell"]))
-    trials, comparison = results.trials, analysis.comparison
+    metric, trials, comparison = analysis.metric, results.trials, analysis.comparison
     finished = with_result(trials)
     drawn = {
-        "comparison": draw_comparison(trials, comparison, look, folder),
-        "cost": draw_cost(trials, comparison, look, folder),
-        "curves": draw_curves(results.curves, look, folder),
-        "effects": draw_effects(*analysis.effects_to_draw(), folder),
-        "budget": draw_by_budget(analysis.by_budget, analysis.changes, folder),
-        "steps": draw_steps(analysis.components, finished, folder),
+        "comparison": draw_comparison(metric, trials, comparison, look, folder),
+        "cost": draw_cost(metric, trials, comparison, look, folder),
+        "curves": draw_curves(metric, results.curves, look, folder),
+        "effects": draw_effects(metric, *analysis.effects_to_draw(), folder),
+        "budget": draw_by_budget(metric, analysis.by_budget, analysis.changes, folder),
+        "steps": draw_steps(metric, analysis.components, finished, folder),
         # A design of components holds few of the combinations of its factors.
-        "grid": None if analysis.designed else draw_heatmap(trials, folder),
-        "interactions": None if analysis.designed else draw_interactions(trials, folder),
+        "grid": None if analysis.designed else draw_heatmap(metric, trials, folder),
+        "interactions": None if analysis.designed else draw_interactions(metric, trials, folder),
     }
     for name, figure in drawn.items():
         if figure is None:

@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyze.by_budget import Change
+from ablate.metric import Metric
+from ablate.report import told
 from ablate.report.figures.style import (
     SERIES_SHOWN,
     SOFT,
     TEXT,
     Drawn,
+    change_tick,
     counted,
     elide,
     end_labels,
     make_look,
     numbers,
-    percent_tick,
     save,
     styled,
 )
@@ -28,7 +30,7 @@ from ablate.track.units import rounded
 _MOST = 4.0  # a ratio minus 1 beside which no other can be seen
 
 
-def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Path) -> Drawn | None:
+def draw_by_budget(metric: Metric, effects: pd.DataFrame, changes: Sequence[Change], folder: Path) -> Drawn | None:
     """Effects against the tokens trained on.
 
     Args:
@@ -38,7 +40,8 @@ def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Pat
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-    known = effects[effects["ratio"].astype(float) < _MOST]
+    changed = effects["effect"].astype(float).map(metric.change)
+    known = effects[changed < _MOST] if metric.scale == "log" else effects[changed.notna()]
     names = list(dict.fromkeys(known["name"]))
     if not names:
         return None
@@ -46,15 +49,16 @@ def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Pat
     look = make_look(shown)
     with styled():
         figure, axis = plt.subplots(figsize=(8.5, 4.8), layout="constrained")
-        ends = []
+        last = []
         for name in shown:
             line = known[known["name"] == name]
-            tokens, ratio = line["tokens"].to_numpy(float), line["ratio"].to_numpy(float)
-            spread = np.abs(line[["low", "high"]].to_numpy(float).T - ratio)
+            tokens, change = line["tokens"].to_numpy(float), line["effect"].map(metric.change).to_numpy(float)
+            ends = line[list(told.ends(metric, "low", "high"))].map(metric.change)
+            spread = np.abs(ends.to_numpy(float).T - change)
             colour = look.colours[name]
             axis.errorbar(
                 tokens,
-                ratio,
+                change,
                 yerr=np.nan_to_num(spread),
                 color=colour,
                 marker=look.markers[name],
@@ -62,7 +66,7 @@ def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Pat
                 lw=1.6,
                 capsize=3,
             )
-            ends.append((tokens[-1], ratio[-1], elide(name), colour))
+            last.append((tokens[-1], change[-1], elide(name), colour))
         axis.axhline(0, color=TEXT, lw=1)
         for change in changes:
             if change.name in shown:
@@ -76,10 +80,14 @@ def draw_by_budget(effects: pd.DataFrame, changes: Sequence[Change], folder: Pat
         axis.xaxis.set_major_formatter(numbers())
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.yaxis.set_major_formatter(FuncFormatter(percent_tick))
-        axis.set(xlabel="tokens trained on", ylabel="change of test perplexity by having the part\n(below 0: helps)")
+        axis.yaxis.set_major_formatter(FuncFormatter(change_tick(metric)))
+        side = "below" if metric.better == "lower" else "above"
+        axis.set(
+            xlabel="tokens trained on",
+            ylabel=f"change of test {metric.name} by having the part\n({side} 0: helps)",
+        )
         figure.draw_without_rendering()
-        end_labels(axis, ends)
+        end_labels(axis, last)
         caption = (
             "The effect of each part against the budget. Every point is a training of its own, with the whole schedule "
             "scaled to it; bars are 95 % intervals over seeds."

@@ -1,4 +1,4 @@
-"""Every trial as a point: the comparison, and what a lower perplexity costs in parameters and time."""
+"""Every trial as a point: the comparison, and what a better result costs in parameters and time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pandas as pd
 
 from ablate.analyze.pareto import front
 from ablate.analyze.table import finished as with_result
+from ablate.metric import Metric
+from ablate.report import told
 from ablate.report.figures.style import (
     SOFT,
     TEXT,
@@ -17,7 +19,8 @@ from ablate.report.figures.style import (
     Look,
     counted,
     elide,
-    log_perplexity_axis,
+    label,
+    metric_axis,
     numbers,
     save,
     styled,
@@ -32,48 +35,49 @@ _SEED, _MEAN = 4, 9  # points
 _NAMED = 12  # more names than that lie on top of each other
 
 
-def draw_comparison(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
-    """Test perplexity of every finished trial, one row a cell: a dot a seed, a bar at the mean."""
+def draw_comparison(
+    metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder: Path
+) -> Drawn | None:
+    """The test metric of every finished trial, one row a cell: a dot a seed, a bar at the mean."""
     import matplotlib.pyplot as plt
 
     finished = with_result(trials)
     if finished.empty:
         return None
-    rows = _best(comparison, _ROWS_SHOWN)
-    wide = finished["test_perplexity"].max() / finished["test_perplexity"].min() > 3
+    rows = _best(metric, comparison, _ROWS_SHOWN)
+    values = finished[f"test_{metric.name}"].astype(float)
+    wide = metric.scale == "log" and values.max() / values.min() > 3
     with styled():
         figure, axis = plt.subplots(figsize=(8, 1.2 + 0.42 * len(rows)))
         for place, row in enumerate(rows.to_dict("records")):
-            seeds = finished.loc[finished["cell"] == row["cell"], "test_perplexity"]
+            seeds = values[finished["cell"] == row["cell"]]
             # Where the largest is many times the smallest, equal factors are equal lengths.
             axis.plot(seeds, [place] * len(seeds), "o", ms=7, alpha=0.75, color=look.colours[row["cell"]], mew=0)
             text = "no result"
             if len(seeds):
                 axis.plot([row["test_mean"]] * 2, [place - 0.32, place + 0.32], color=TEXT, lw=1.6)
-                text = f"{row['test_mean']:,.1f}"
+                text = told.value(metric, row["test_mean"])
             axis.text(1.02, place, text, va="center", transform=axis.get_yaxis_transform())
         base = rows.loc[rows["verdict"] == "baseline", "test_mean"]
         if base.notna().any():
             axis.axvline(base.iloc[0], color=SOFT, lw=1, ls=":", zorder=0)
         if wide:
-            log_perplexity_axis(axis, "x", finished["test_perplexity"])
+            metric_axis(metric, axis, "x", values)
         else:
             axis.xaxis.set_major_formatter(numbers())
         axis.text(1.02, 1.0, "mean", transform=axis.transAxes, va="bottom", color=SOFT)
-        axis.set(
-            xlabel="test perplexity (lower is better)" + (", logarithmic" if wide else ""), ylim=(len(rows) - 0.5, -0.5)
-        )
+        axis.set(xlabel=label(metric) + (", logarithmic" if wide else ""), ylim=(len(rows) - 0.5, -0.5))
         axis.set_yticks(range(len(rows)), [f"{elide(r['cell'])}  (n = {r['n']})" for r in rows.to_dict("records")])
         axis.grid(visible=False, axis="y")
         caption = (
-            "Test perplexity: a dot is one seed, the bar the mean of a cell, the dotted line that of the baseline."
-            + counted(len(rows), len(comparison), "cells", "with the lowest mean")
+            f"Test {metric.name}: a dot is one seed, the bar the mean of a cell, the dotted line that of the baseline."
+            + counted(len(rows), len(comparison), "cells", f"with the {told.best(metric)} mean")
         )
         return save(figure, folder, "comparison", "Every result", caption.strip())
 
 
-def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
-    """Perplexity against parameters and against time, with the cells that none beats in both."""
+def draw_cost(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
+    """The test metric against parameters and against time, with the cells that none beats in both."""
     import matplotlib.pyplot as plt
 
     comparable = comparison["verdict"] != "not comparable"
@@ -84,32 +88,34 @@ def draw_cost(trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder
     with styled():
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
         best = []
-        for axis, cost, label in zip(
+        for axis, cost, title in zip(
             axes, ("parameters", "train_seconds"), ("trained parameters", "seconds of training a seed"), strict=True
         ):
-            unbeaten = _draw_front(axis, done, finished, cost, look)
-            axis.set_xlabel(f"{label} (fewer is better)")
+            unbeaten = _draw_front(metric, axis, done, finished, cost, look)
+            axis.set_xlabel(f"{title} (fewer is better)")
             axis.xaxis.set_major_formatter(numbers())
             best.append(", ".join(unbeaten["cell"].head(4)) + (" and more" if len(unbeaten) > 4 else ""))
-        axes[0].set_ylabel("test perplexity (lower is better)")
-        log_perplexity_axis(axes[0], "y", finished["test_perplexity"])
+        axes[0].set_ylabel(label(metric))
+        metric_axis(metric, axes[0], "y", finished[f"test_{metric.name}"].astype(float))
         if len(done) <= _NAMED:
             names = [_mark(axes[0], cell, look) for cell in done["cell"]]
             figure.legend(handles=names, loc="outside right center")
         caption = (
-            "What a lower perplexity costs: small dots are seeds, large marks means; ringed are the cells "
-            f"that no other beats in both. By parameters: {best[0]}. By time, as measured with "
+            f"What a {metric.better} {metric.name} costs: small dots are seeds, large marks means; ringed are the "
+            f"cells that no other beats in both. By parameters: {best[0]}. By time, as measured with "
             f"whatever else the machine was doing: {best[1]}."
         )
         return save(figure, folder, "cost", "What it costs", caption)
 
 
-def _draw_front(axis: Axes, done: pd.DataFrame, finished: pd.DataFrame, cost: str, look: Look) -> pd.DataFrame:
+def _draw_front(
+    metric: Metric, axis: Axes, done: pd.DataFrame, finished: pd.DataFrame, cost: str, look: Look
+) -> pd.DataFrame:
     # A thousand cells as a few collections: as lines of their own they would take half a minute.
     seeds = finished[finished["cell"].isin(done["cell"])]
     axis.scatter(
         seeds[cost].astype(float),
-        seeds["test_perplexity"],
+        seeds[f"test_{metric.name}"],
         s=_SEED**2,
         marker=".",
         alpha=0.6,
@@ -127,7 +133,9 @@ def _draw_front(axis: Axes, done: pd.DataFrame, finished: pd.DataFrame, cost: st
             lw=1,
             zorder=2,
         )
-    unbeaten = done[front(done[cost].to_numpy(float), done["test_mean"].to_numpy(float))].sort_values(cost)
+    unbeaten = done[front(done[cost].to_numpy(float), metric.sign * done["test_mean"].to_numpy(float))].sort_values(
+        cost
+    )
     x, y = unbeaten[cost].astype(float), unbeaten["test_mean"]
     axis.plot(x, y, drawstyle="steps-post", color=TEXT, lw=1, alpha=0.7, zorder=0)
     axis.plot(x, y, "o", ms=15, mfc="none", mec=TEXT, mew=1)
@@ -140,7 +148,7 @@ def _mark(axis: Axes, cell: str, look: Look) -> Line2D:
     return line
 
 
-def _best(comparison: pd.DataFrame, rows: int) -> pd.DataFrame:
+def _best(metric: Metric, comparison: pd.DataFrame, rows: int) -> pd.DataFrame:
     """The rows to show, in the order of the study."""
-    kept = comparison["test_mean"].fillna(np.inf).nsmallest(rows, keep="first").index
+    kept = (metric.sign * comparison["test_mean"]).fillna(np.inf).nsmallest(rows, keep="first").index
     return comparison.loc[sorted(kept)]

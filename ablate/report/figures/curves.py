@@ -1,4 +1,4 @@
-"""Learning curves: perplexity by time, updates and tokens, the mean over seeds with their range as a band."""
+"""Learning curves: the metric by time, updates and tokens, the mean over seeds with their range as a band."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ablate.metric import Metric
+from ablate.report import told
 from ablate.report.figures.style import (
     SERIES_SHOWN,
     Colour,
@@ -16,7 +18,7 @@ from ablate.report.figures.style import (
     counted,
     elide,
     end_labels,
-    log_perplexity_axis,
+    metric_axis,
     numbers,
     save,
     styled,
@@ -25,21 +27,20 @@ from ablate.report.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ABSURD = 1e6  # a training that diverges would leave no room for the others
 _TOP = 20  # times the lowest: the first windows of a training are not what curves are compared by
 _POINTS = 100  # a line; more cannot be told apart, and make the page heavy
 _NAMED = 6  # lines that are named at their ends; more go into a legend
 
 
-def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
-    """Train and valid perplexity; None where nothing was measured."""
+def draw_curves(metric: Metric, curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
+    """The metric on train and valid data; None where nothing was measured."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    means = _over_seeds(curves)
+    means = _over_seeds(metric, curves)
     if means.empty:
         return None
-    cells = _lowest(means)
+    cells = _best(metric, means)
     means = means[means["cell"].isin(cells)]
     axes, how = _axes(means)
     with styled():
@@ -54,10 +55,10 @@ def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
                     axis.set_xlabel(label)
                 axis.xaxis.set_major_locator(MaxNLocator(4))
                 axis.xaxis.set_major_formatter(numbers())
-            row[0].set_ylabel(f"{split} perplexity")
+            row[0].set_ylabel(f"{split} {metric.name}" + (f", {metric.unit}" if metric.unit else ""))
             shown = part["mean"] if len(part) else means["mean"]
-            top = shown.min() * _TOP
-            log_perplexity_axis(row[0], "y", shown.clip(upper=top))
+            top = shown.min() * _TOP if metric.scale == "log" else np.inf
+            metric_axis(metric, row[0], "y", shown.clip(upper=top))
             if shown.max() > top:
                 row[0].set_ylim(top=top)
         if len(cells) <= _NAMED:
@@ -69,8 +70,11 @@ def draw_curves(curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
             figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
         n = int(means["n"].max())
         band = f"Lines are means over seeds, bands reach from the lowest to the highest of up to {n}." if n > 1 else ""
-        caption = f"Perplexity on valid text (above) and on train text (below) by {how}. {band}" + counted(
-            len(cells), curves["cell"].nunique(), "cells", "with the lowest valid perplexity"
+        caption = (
+            f"{metric.name.capitalize()} on valid data (above) and on train data (below) by {how}. {band}"
+            + counted(
+                len(cells), curves["cell"].nunique(), "cells", f"with the {told.best(metric)} valid {metric.name}"
+            )
         )
         return save(figure, folder, "curves", "Learning curves", caption.strip())
 
@@ -109,27 +113,28 @@ def _ends(part: pd.DataFrame, x: str, cells: list[str], look: Look) -> list[tupl
     return [(float(last[x][cell]), float(last["mean"][cell]), elide(cell), look.colours[cell]) for cell in there]
 
 
-def _over_seeds(curves: pd.DataFrame) -> pd.DataFrame:
-    """One row a (cell, split, step): mean tokens and seconds, mean, low and high perplexity, n."""
-    perplexities = curves["perplexity"].astype(float)
-    finite = curves[np.isfinite(perplexities) & (perplexities < _ABSURD)]
+def _over_seeds(metric: Metric, curves: pd.DataFrame) -> pd.DataFrame:
+    """One row a (cell, split, step): mean tokens and seconds, mean, low and high of the metric, n."""
+    # A training that diverges would leave no room for the others.
+    finite = curves[curves[metric.name].astype(float).abs() < told.ABSURD]
     by = finite.groupby(["cell", "split", "step"], sort=False)
     points: pd.DataFrame = by.agg(
         tokens=("tokens", "mean"),
         seconds=("seconds", "mean"),
-        mean=("perplexity", "mean"),
-        low=("perplexity", "min"),
-        high=("perplexity", "max"),
-        n=("perplexity", "size"),
+        mean=(metric.name, "mean"),
+        low=(metric.name, "min"),
+        high=(metric.name, "max"),
+        n=(metric.name, "size"),
     ).reset_index()
     order = {cell: place for place, cell in enumerate(dict.fromkeys(curves["cell"]))}
     places = points["cell"].map(order)
     return points.assign(place=places).sort_values(["place", "split", "step"], kind="stable")
 
 
-def _lowest(means: pd.DataFrame) -> list[str]:
+def _best(metric: Metric, means: pd.DataFrame) -> list[str]:
     """The cells to show, in the order of the study."""
     valid = means[means["split"] == "valid"]
     source = valid if len(valid) else means
-    best = source.groupby("cell", sort=False)["mean"].min().nsmallest(SERIES_SHOWN, keep="first")
+    score = metric.sign * source["mean"]
+    best = score.groupby(source["cell"], sort=False).min().nsmallest(SERIES_SHOWN, keep="first")
     return [cell for cell in dict.fromkeys(source["cell"]) if cell in best.index]

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyze.table import finished as with_result
-from ablate.report.figures.style import SOFT, Colour, Drawn, log_perplexity_axis, save, styled
+from ablate.metric import Metric
+from ablate.report import told
+from ablate.report.figures.style import SOFT, Colour, Drawn, label, metric_axis, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +23,12 @@ _LEVELS = 12
 _FILLED = 0.6  # of its combinations, below which a table has more holes than cells
 
 
-def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
-    """Mean test perplexity of two factors' levels, a panel for every combination of the others."""
+def draw_heatmap(metric: Metric, trials: pd.DataFrame, folder: Path) -> Drawn | None:
+    """The metric's mean over two factors' levels, a panel for every combination of the others."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    finished = with_result(trials)
+    finished = _with_values(metric, trials)
     chosen = _axes_of(finished)
     if chosen is None:
         return None
@@ -35,8 +37,9 @@ def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
     possible = math.prod(finished[factor].nunique() for factor in (down, across, *others))
     if len(panels) > _PANELS or finished.groupby([down, across, *others]).ngroups < _FILLED * possible:
         return None
-    limits = finished.groupby("cell")["test_perplexity"].mean()
+    limits = finished.groupby("cell")["value"].mean()
     rows, columns = finished[down].nunique(), finished[across].nunique()
+    colours = "viridis_r" if metric.better == "lower" else "viridis"
     with styled():
         figure, axes = plt.subplots(
             1, len(panels), figsize=(1.2 + len(panels) * (0.8 + 0.85 * columns), 1.4 + 0.6 * rows),
@@ -46,13 +49,13 @@ def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
             table = _table(part, finished, down, across, "mean")
             counts = _table(part, finished, down, across, "size")
             words = [
-                [f"{m:,.1f}\nn = {n:.0f}" for m, n in zip(ms, ns, strict=True)]
+                [f"{told.value(metric, m)}\nn = {n:.0f}" for m, n in zip(ms, ns, strict=True)]
                 for ms, ns in zip(table.to_numpy(float), counts.fillna(0).to_numpy(float), strict=True)
             ]
             sns.heatmap(
-                table.astype(float), annot=np.array(words, dtype=object), fmt="", ax=axis, cmap="viridis_r",
-                vmin=limits.min(), vmax=limits.max(), norm=_norm(limits), cbar=False, linewidths=1.5, square=False,
-                annot_kws={"fontsize": 9},
+                table.astype(float), annot=np.array(words, dtype=object), fmt="", ax=axis, cmap=colours,
+                vmin=limits.min(), vmax=limits.max(), norm=_norm(metric, limits), cbar=False, linewidths=1.5,
+                square=False, annot_kws={"fontsize": 9},
             )  # fmt: skip
             for i, j in np.argwhere(table.isna().to_numpy()):
                 axis.text(j + 0.5, i + 0.5, "no\nresult", ha="center", va="center", color=SOFT, fontsize=9)
@@ -61,19 +64,20 @@ def draw_heatmap(trials: pd.DataFrame, folder: Path) -> Drawn | None:
             axis.grid(visible=False)
         axes[0][0].set_ylabel(_short(down))
         caption = (
-            f"Mean test perplexity by {_short(down)} and {_short(across)}"
+            f"Mean test {metric.name} by {_short(down)} and {_short(across)}"
             + (f", a panel for each {' and '.join(map(_short, others))}" if others else "")
-            + ". Darker is higher, which is worse; the scale of colours is logarithmic."
+            + f". Darker is {'higher' if metric.better == 'lower' else 'lower'}, which is worse"
+            + ("; the scale of colours is logarithmic." if metric.scale == "log" else ".")
         )
         return save(figure, folder, "grid", "The grid", caption)
 
 
-def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
+def draw_interactions(metric: Metric, trials: pd.DataFrame, folder: Path) -> Drawn | None:
     """Every pair of factors: parallel lines mean that each acts as if the other were not there."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    finished = with_result(trials)
+    finished = _with_values(metric, trials)
     chosen = _axes_of(finished)
     if chosen is None:
         return None
@@ -95,27 +99,35 @@ def draw_interactions(trials: pd.DataFrame, folder: Path) -> Drawn | None:
             order, hues = list(dict.fromkeys(part[x])), list(dict.fromkeys(part[hue]))
             palette = sns.color_palette("colorblind", len(hues))
             for colour, level, marker in zip(palette, hues, "os^DvP", strict=False):
-                _draw_line(axis, part[part[hue] == level], x, order, f"{_short(hue)}={level}", colour, marker)
+                _draw_line(metric, axis, part[part[hue] == level], x, order, f"{_short(hue)}={level}", colour, marker)
             axis.set_xticks(range(len(order)), order)
             axis.set_xlabel(_short(x))
             axis.legend(fontsize=9)
-        axes[0][0].set_ylabel("test perplexity (lower is better)")
-        log_perplexity_axis(axes[0][0], "y", finished["test_perplexity"])
+        axes[0][0].set_ylabel(label(metric))
+        metric_axis(metric, axes[0][0], "y", finished["value"])
+        on_scale = ", on a logarithmic scale" if metric.scale == "log" else ""
         caption = (
             "Does the effect of one factor depend on another? Dots are trials, lines join the means over seeds and "
-            "those settings of the other factors that have all of these cells, on a logarithmic scale: parallel lines "
-            "mean no interaction."
+            f"those settings of the other factors that have all of these cells{on_scale}: parallel lines mean no "
+            "interaction."
         )
         return save(figure, folder, "interactions", "Which parts depend on each other", caption)
 
 
 def _draw_line(
-    axis: Axes, part: pd.DataFrame, x: str, order: Sequence[str], label: str, colour: Colour, marker: str
+    metric: Metric,
+    axis: Axes,
+    part: pd.DataFrame,
+    x: str,
+    order: Sequence[str],
+    label: str,
+    colour: Colour,
+    marker: str,
 ) -> None:
     places = part[x].map({level: i for i, level in enumerate(order)}).astype(float)
-    axis.plot(places, part["test_perplexity"], ".", ms=5, alpha=0.45, color=colour)
-    means = part["test_nll"].astype(float).groupby(places).mean()
-    axis.plot(means.index, np.exp(means), marker=marker, ms=6, lw=1.6, color=colour, label=label)
+    axis.plot(places, part["value"], ".", ms=5, alpha=0.45, color=colour)
+    means = part["test_nll"].astype(float).groupby(places).mean().map(metric.of_score)
+    axis.plot(means.index, means, marker=marker, ms=6, lw=1.6, color=colour, label=label)
 
 
 def _balanced(finished: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
@@ -151,14 +163,21 @@ def _factors(finished: pd.DataFrame) -> list[str]:
 def _table(
     part: pd.DataFrame, whole: pd.DataFrame, down: str, across: str, what: Literal["mean", "size"]
 ) -> pd.DataFrame:
-    table = part.pivot_table(index=down, columns=across, values="test_perplexity", aggfunc=what, observed=True)
+    table = part.pivot_table(index=down, columns=across, values="value", aggfunc=what, observed=True)
     return table.reindex(index=list(dict.fromkeys(whole[down])), columns=list(dict.fromkeys(whole[across])))
 
 
-def _norm(limits: pd.Series[float]) -> object:
+def _with_values(metric: Metric, trials: pd.DataFrame) -> pd.DataFrame:
+    finished = with_result(trials)
+    return finished.assign(value=finished[f"test_{metric.name}"].astype(float))
+
+
+def _norm(metric: Metric, limits: pd.Series[float]) -> object:
     from matplotlib.colors import LogNorm, Normalize
 
     low, high = float(limits.min()), float(limits.max())
+    if metric.scale == "linear":
+        return Normalize(low, high if low < high else low + 1)
     return LogNorm(low, high) if low < high < float("inf") else Normalize(low, low + 1)
 
 

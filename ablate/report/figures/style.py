@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+from ablate.metric import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,7 +156,21 @@ def elide(label: str) -> str:
     return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 16]}…{label[-15:]}"
 
 
-def log_perplexity_axis(axis: Axes, which: str, values: pd.Series[float]) -> None:
+def label(metric: Metric, split: str = "test") -> str:
+    """What an axis shows of a metric, with its unit and the better direction."""
+    unit = f", {metric.unit}" if metric.unit else ""
+    return f"{split} {metric.name}{unit} ({metric.better} is better)"
+
+
+def metric_axis(metric: Metric, axis: Axes, which: str, values: pd.Series[float]) -> None:
+    """An axis of the metric's values, on its scale."""
+    if metric.scale == "log":
+        _log_axis(axis, which, values)
+    else:
+        (axis.yaxis if which == "y" else axis.xaxis).set_major_formatter(numbers())
+
+
+def _log_axis(axis: Axes, which: str, values: pd.Series[float]) -> None:
     """A logarithmic axis that is labelled in whole numbers, also where it spans less than a decade."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -199,7 +215,7 @@ def end_labels(axis: Axes, ends: Sequence[tuple[float, float, str, Colour]]) -> 
 
 
 def numbers() -> Formatter:
-    """A formatter of counts and perplexities, with as many digits as tell the ticks of an axis apart."""
+    """A formatter of counts and values, with as many digits as tell the ticks of an axis apart."""
     from matplotlib.ticker import Formatter
 
     class Numbers(Formatter):
@@ -228,15 +244,21 @@ def _number(value: float, digits: int) -> str:
 
 
 def number(value: float, _: object = None) -> str:
-    """A perplexity or a count on an axis."""
+    """A value or a count on an axis."""
     if abs(value) >= 1e6:
         return f"{value / 1e6:,.4g} M"
     return f"{value:,.0f}" if abs(value) >= 20 or float(value).is_integer() else f"{value:,.3g}"
 
 
-def percent_tick(ratio: float, _: object = None) -> str:
-    """A ratio minus 1 on an axis."""
-    return "0" if abs(ratio) < 1e-9 else f"{100 * ratio:+.3g} %".replace("-", "−")
+def change_tick(metric: Metric) -> Callable[[float, object], str]:
+    """What writes a change of the metric on an axis."""
+
+    def tick(change: float, _: object = None) -> str:
+        if abs(change) < 1e-9:
+            return "0"
+        return (f"{100 * change:+.3g} %" if metric.scale == "log" else f"{change:+.3g}").replace("-", "−")
+
+    return tick
 
 
 def counted(shown: int, of: int, noun: str, which: str) -> str:

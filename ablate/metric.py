@@ -1,0 +1,75 @@
+"""What is measured and compared: a metric, its direction and its scale. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that is measured on valid and test data.
+
+    Cells are compared by their scores: the metric on its scale, turned so that lower is better. Means, intervals and
+    tests are of differences of scores, and `change` says what such a difference is in the metric.
+
+    Attributes:
+        name: as it is printed: "perplexity", "error".
+        better: "lower" or "higher".
+        scale: "log": differences are ratios (perplexity); "linear": differences are differences (error, accuracy).
+        unit: printed behind values and differences on a linear scale, for example "%".
+        logged: name of what is recorded in its place where the metric is exp of it ("nll"); None: the metric itself.
+
+    Raises:
+        ValueError: for a direction or a scale that there is not, or exp of something on a linear scale.
+    """
+
+    name: str
+    better: Literal["lower", "higher"] = "lower"
+    scale: Literal["linear", "log"] = "linear"
+    unit: str = ""
+    logged: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.better not in ("lower", "higher"):
+            raise ValueError(f"metric {self.name}: better={self.better!r} must be 'lower' or 'higher'")
+        if self.scale not in ("linear", "log"):
+            raise ValueError(f"metric {self.name}: scale={self.scale!r} must be 'linear' or 'log'")
+        if self.logged is not None and self.scale != "log":
+            raise ValueError(f"metric {self.name}: logged={self.logged!r} is its logarithm, and needs scale='log'")
+
+    @property
+    def sign(self) -> int:
+        """What turns the metric so that lower is better."""
+        return 1 if self.better == "lower" else -1
+
+    def value(self, logged: float) -> float:
+        """The metric of what was recorded; infinite where a float ends."""
+        if self.logged is None:
+            return logged
+        return math.inf if logged >= 700 else math.exp(logged)
+
+    def score(self, logged: float) -> float:
+        """The score of what was recorded; NaN where a logarithm has none."""
+        return self.sign * logged if self.logged is not None else self.score_of(logged)
+
+    def score_of(self, value: float) -> float:
+        """The score of a value of the metric."""
+        if self.scale == "linear":
+            return self.sign * value
+        return self.sign * math.log(value) if value > 0 else math.nan
+
+    def of_score(self, score: float) -> float:
+        """The metric that has this score."""
+        turned = self.sign * score
+        if self.scale == "linear":
+            return turned
+        return math.inf if turned >= 700 else math.exp(turned)
+
+    def change(self, effect: float) -> float:
+        """A difference of scores as a change of the metric: a ratio minus 1 on a log scale, else a difference."""
+        turned = self.sign * effect
+        if self.scale == "linear":
+            return turned
+        return math.inf if turned >= 709 else math.expm1(turned)

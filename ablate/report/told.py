@@ -1,0 +1,69 @@
+"""Numbers of a metric as people read them: its values, and what a difference of scores is in it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ablate.metric import Metric
+from ablate.track.units import percent
+
+NOT_AVAILABLE = "n/a"
+ABSURD = 1e6  # values beyond it differ from each other in nothing that matters
+
+
+def change(metric: Metric, effect: float) -> str:
+    """A difference of scores as a signed change of the metric: +3.1 %, or −0.42 points."""
+    if metric.scale == "log":
+        return percent(metric.change(effect))
+    return f"{metric.change(effect):+.2f}{_unit_of_differences(metric)}".replace("-", "−")
+
+
+def size(metric: Metric, effect: float) -> str:
+    """A change without its sign."""
+    return change(metric, effect).lstrip("+−")
+
+
+def span(metric: Metric, low: float, high: float) -> str:
+    """An interval of differences of scores, the lower end of the metric's change first."""
+    return " to ".join(change(metric, end) for end in ends(metric, low, high))
+
+
+def ends(metric: Metric, low: Any, high: Any) -> tuple[Any, Any]:
+    """The ends of an interval of differences of scores, in the order of the metric's changes."""
+    return (low, high) if metric.sign > 0 else (high, low)
+
+
+def spread(metric: Metric, sd: float) -> str:
+    """A standard deviation of scores."""
+    if metric.scale == "log":
+        return f"{100 * math.expm1(sd):.2f} %"
+    return f"{sd:.2f}{_unit_of_differences(metric)}"
+
+
+def direction(metric: Metric, effect: float) -> str:
+    """Whether the metric becomes higher or lower."""
+    return "higher" if metric.sign * effect > 0 else "lower"
+
+
+def value(metric: Metric, mean: float, sd: float = math.nan) -> str:
+    """A value, with its standard deviation where one is known."""
+    if abs(mean) > ABSURD:
+        return f"over {ABSURD:,.0f}{_unit(metric)}"
+    digits = (1 if abs(mean) < 10_000 else 0) if metric.scale == "log" else 2
+    spread = "" if math.isnan(sd) else f" ± {sd:,.{digits}f}"
+    return f"{mean:,.{digits}f}{spread}{_unit(metric)}".replace("-", "−")
+
+
+def best(metric: Metric) -> str:
+    """What the best is: the lowest, or the highest."""
+    return "lowest" if metric.better == "lower" else "highest"
+
+
+def _unit(metric: Metric) -> str:
+    return f" {metric.unit}" if metric.unit else ""
+
+
+def _unit_of_differences(metric: Metric) -> str:
+    """Per cent of a whole differ by points: 12 % of error are no 20 % more than 10 %."""
+    return " points" if metric.unit == "%" else _unit(metric)
