@@ -81,9 +81,7 @@ def test_the_last_half_is_read_between_validations_where_none_fell_on_it():
     far_apart = curve(table, valid=lambda step: 5 - 0.018 * math.log2(step))
     assert not_converged(table, far_apart) == ""
     far_apart = far_apart[far_apart["step"] != 500]
-    assert not_converged(table, far_apart) == "", (
-        "0.018 nats in the last doubling, 0.036 since window 250"
-    )
+    assert not_converged(table, far_apart) == "", "0.018 nats in the last doubling, 0.036 since window 250"
     steeper = curve(table, valid=lambda step: 5 - 0.03 * math.log2(step))
     assert "c (−3.0 %)" in not_converged(table, steeper[steeper["step"] != 500])
 
@@ -173,8 +171,8 @@ def test_a_change_of_sign_is_found_between_its_budgets_and_said_first():
     assert (change.before["budget"], change.after["budget"]) == (0.25, 0.5)
     assert 330_000 < change.tokens < 380_000
     first = findings(analyse(made.results(table)))[0]
-    assert first.startswith("Dropout=0.5 instead of 0 hurts at budget=0.1 and 0.25 (+4.9 %")
-    assert " and helps at budget=0.5 and 1 (−4.7 %" in first
+    assert first.startswith("Dropout=0.5 instead of 0 hurts at budget=0.1 and 0.25 (at 0.25: +4.9 %")
+    assert " and helps at budget=0.5 and 1 (at 0.5: −4.7 %" in first
     assert first.endswith("its mean effect changes sign near 350,000 tokens of training.")
 
 

@@ -59,8 +59,8 @@ def _at_budgets(metric: Metric, rows: Sequence[Row], first: bool) -> str:
     """Neighbouring budgets of one verdict, with the effect at the one next to the others."""
     row = rows[-1] if first else rows[0]
     budgets = [f"{each['budget']:g}" for each in rows]
-    at = f", at {row['budget']:g}" if len(rows) > 1 else ""
-    effect = f"{told.change(metric, row['effect'])}{_signed_interval(metric, row)}{at}"
+    at = f"at {row['budget']:g}: " if len(rows) > 1 else ""
+    effect = f"{at}{told.change(metric, row['effect'])}{_signed_interval(metric, row)}"
     return f"{_AT_A_BUDGET.get(row['verdict'], _UNSURE)} at budget={_and(budgets)} ({effect})"
 
 
