@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import product
 
 import numpy as np
@@ -16,6 +17,8 @@ PARTS = ("gating", "depth", "dropout", "tying")
 
 
 (PERPLEXITY,) = METRICS
+# What every launch records, besides its cells.
+PLAIN_LAUNCH = {"design": {"kind": "grid", "components": [], "left_out": []}, "metrics": [asdict(PERPLEXITY)]}
 
 
 def trials(cells, **columns):

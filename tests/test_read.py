@@ -14,7 +14,7 @@ from dataclasses import asdict
 import pandas as pd
 import pytest
 from conftest import TINY
-from made import PERPLEXITY
+from made import PERPLEXITY, PLAIN_LAUNCH
 from mlflow import MlflowClient
 from pandas.testing import assert_frame_equal
 from program import ROOT, ablate, kill_tree, start, wait_until
@@ -64,8 +64,7 @@ def record(folder, study, cells, **more):
     launch = {
         "study": study,
         "command": f"python -m ablate name={study}",
-        "design": {"kind": "grid", "components": [], "left_out": []},
-        "metrics": [asdict(PERPLEXITY)],
+        **PLAIN_LAUNCH,
         "reports": "reports",
         "cells": asked,
         **more,

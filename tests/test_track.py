@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from made import PLAIN_LAUNCH
 from mlflow import MlflowClient
 
 from ablate.config import KnobError
@@ -60,7 +61,7 @@ def launch(study="s", cells=("a",)):
     """A launch of one trial a cell, all with the same fingerprint."""
     trials = [{"seed": 0, "fingerprint": PRINT}]
     cells = [{"label": label, "levels": {}, "trials": trials} for label in cells]
-    return {"event": "launched", "study": study, "command": "c", "reports": "reports", "cells": cells}
+    return {"event": "launched", "study": study, "command": "c", "reports": "reports", "cells": cells, **PLAIN_LAUNCH}
 
 
 def journal_of(folder):
@@ -306,7 +307,10 @@ def test_a_study_that_was_never_launched_is_refused(tmp_path):
 def test_a_trial_that_has_not_started_is_a_row_without_numbers(tmp_path):
     folder = Folder(tmp_path)
     Journal(folder.study("s")).append(
-        "launched", command="c", cells=[{"label": "a", "levels": {}, "trials": [{"seed": 0, "fingerprint": "f"}]}]
+        "launched",
+        command="c",
+        cells=[{"label": "a", "levels": {}, "trials": [{"seed": 0, "fingerprint": "f"}]}],
+        **PLAIN_LAUNCH,
     )
     results = read_study(folder, "s")
     assert results.trials.loc[0, "status"] == "UNFINISHED"
@@ -317,7 +321,7 @@ def test_a_trial_that_has_not_started_is_a_row_without_numbers(tmp_path):
 def test_the_study_launched_last_is_read_by_default_whatever_the_clock_says(tmp_path):
     folder = Folder(tmp_path)
     for i, name in enumerate(("old", "new")):
-        Journal(folder.study(name)).append("launched", command=name, cells=[])
+        Journal(folder.study(name)).append("launched", command=name, cells=[], **PLAIN_LAUNCH)
         replace_text(folder.latest(), name)
         os.utime(folder.study(name), (1000 - i, 1000 - i))
     assert read_study(folder).command == "new"

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import TINY
+from made import PLAIN_LAUNCH
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from pandas.testing import assert_frame_equal
@@ -38,7 +39,7 @@ from ablate.track.store import Store
 PRINT = "f" * 64
 LAUNCH = {
     "event": "launched", "study": "s", "command": "c", "reports": "reports",
-    "cells": [{"label": "a", "levels": {}, "trials": [{"seed": 0, "fingerprint": PRINT}]}],
+    "cells": [{"label": "a", "levels": {}, "trials": [{"seed": 0, "fingerprint": PRINT}]}], **PLAIN_LAUNCH,
 }  # fmt: skip
 STARTED = {
     "fingerprint": PRINT, "seed": 0, "command": "c", "process": this_process(), "knobs": {"depth": 2},
