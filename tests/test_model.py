@@ -202,13 +202,14 @@ def test_the_carried_state_is_cut_off_from_the_graph():
 @pytest.mark.parametrize("hidden", [50, 200, 650])
 @pytest.mark.parametrize("depth", [1, 4])
 @pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("rnn", ["tanh", "lstm"])
-def test_models_start_alike_whatever_they_are_made_of(rnn, tie, depth, hidden):
+def test_models_start_alike_whatever_they_are_made_of(rnn, residual, tie, depth, hidden):
     """init=scaled: the first loss is ln V, and what the first layer reads has the same scale."""
     vocabulary = 5000
     knobs = knobs_of(
         f"rnn={rnn}", f"tie={str(tie).lower()}", f"depth={depth}", f"hidden={hidden}", "init=scaled",
-        "embedding_std=0.1", "output_bias=zero", "precision=fp32",
+        f"residual={str(residual).lower()}", "embedding_std=0.1", "output_bias=zero", "precision=fp32",
     )  # fmt: skip
     (training,) = Pack([Trial(knobs, 0)], vocabulary, torch.device("cpu")).trainings
     model = training.model
@@ -217,7 +218,9 @@ def test_models_start_alike_whatever_they_are_made_of(rnn, tie, depth, hidden):
     model.layers[0].register_forward_hook(lambda _, given, __: read.append(given[0]))
     with torch.no_grad():
         loss, _ = model.loss(words_TB, targets_TB, None)
-    assert loss.item() == pytest.approx(math.log(vocabulary), abs=0.02)
+    # Tanh layers give values as large as 1, which residual connections add up.
+    near = 0.05 if rnn == "tanh" and residual and depth > 1 else 0.02
+    assert loss.item() == pytest.approx(math.log(vocabulary), abs=near)
     assert read[0].std().item() == pytest.approx(0.1, rel=0.05)
 
 
