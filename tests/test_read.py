@@ -436,6 +436,15 @@ def test_studies_that_do_not_measure_the_same_are_not_reported_as_one(tmp_path):
         read_studies(folder, ["one", "two"])
 
 
+def test_a_launch_without_metrics_is_told_to_be_started_again(tmp_path):
+    folder = Folder(tmp_path)
+    launch = record(folder, "s", {"full": ["finished"]})
+    del launch["metrics"]
+    Journal(folder.study("s")).append("launched", **launch)
+    with pytest.raises(KnobError, match=r"launched by an older version.*start it again"):
+        read_study(folder)
+
+
 def test_studies_that_declare_different_components_can_be_told_apart(tmp_path):
     folder = Folder(tmp_path)
     record(folder, "new", {"full": ["finished"]})

@@ -93,6 +93,11 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
     launch = launch or source.launch(chosen)
     if launch is None:
         raise KnobError(f"the study {chosen!r} in {source} was never launched; start it again")
+    if "metrics" not in launch:
+        raise KnobError(
+            f"the study {chosen!r} in {source} was launched by an older version, which did not record what it "
+            "measures; start it again: what is finished stands"
+        )
     asked = [(cell, trial) for cell in launch["cells"] for trial in cell["trials"]]
     rows: list[dict[str, Any]] = []
     curves = Measurements()
