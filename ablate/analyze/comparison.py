@@ -31,10 +31,7 @@ _NOT_CONFOUNDS = {
     "device",
 }
 _FACTS = ("parameters", "vocabulary_size", "tokens", "data_digest", "code", "torch", "device", "threads", "precision")
-_COMPARED = [
-    "cell", "seed", "status", "reason", "parameters", "tokens", "train_seconds",
-    "test_nll",
-]  # fmt: skip
+_COMPARED = ["cell", "seed", "status", "reason", "parameters", "tokens", "train_seconds", "test_nll"]
 # What warnings_for has a sentence of its own for, or what follows from the factors.
 _TOLD_APART = {*_FACTS} - {"torch"}
 _SETS_TOKENS = {"factor.train_tokens", "factor.epochs", "factor.windows", "factor.budget"}
@@ -75,11 +72,8 @@ def compare(metric: Metric, trials: pd.DataFrame, baseline: str | None = None) -
         near = suggest(first, cells)
         raise KnobError(f"baseline {first}: the study has no such cell{near}; it has {names(cells, 20)}")
     nll = nll_table(trials)
-    by_cell = dict(
-        iter(
-            trials[[*_COMPARED, *(f"{split}_{metric.name}" for split in ("valid", "test"))]].groupby("cell", sort=False)
-        )
-    )  # a hundred knobs would make it slow
+    needed = [*_COMPARED, f"valid_{metric.name}", f"test_{metric.name}"]  # a hundred knobs would make it slow
+    by_cell = dict(iter(trials[needed].groupby("cell", sort=False)))
     same = set(comparable(trials, first))
     alike = {cell: cell in same for cell in cells}
     rows = pd.DataFrame([_row(metric, by_cell[cell], nll, first, alike[cell]) for cell in cells])

@@ -110,9 +110,9 @@ class Packed:
                 p.data = part
             self._stacked[name] = stacked.requires_grad_(parameters[0].requires_grad)
         # Made once: on a GPU a tensor made of numbers of the host waits for the device.
-        device = self._stacked["embedding.weight"].device
-        self._scales_K = torch.tensor([model.input_scale for model in models], device=device)
-        self._penalties_K = torch.tensor([model.penalty_weight for model in models], device=device)
+        weight_KVD = self._stacked["embedding.weight"].detach()
+        self._scales_K = weight_KVD.new_tensor([model.input_scale for model in models])
+        self._penalties_K = weight_KVD.new_tensor([model.penalty_weight for model in models])
         self._scaled = any(model.input_scale != 1 for model in models)
 
     def _by_name(self) -> Iterator[tuple[str, list[nn.Parameter]]]:
@@ -129,7 +129,7 @@ class Packed:
         like = self._models[0]
         x_KTBD = self._embedding(inputs_KTB)
         if self._scaled:
-            x_KTBD = x_KTBD * self._scales_K.to(x_KTBD.dtype)[:, None, None, None]
+            x_KTBD = x_KTBD * self._scales_K[:, None, None, None]
         x_KTBH = self._dropout(0, x_KTBD)
         after = []
         for i, layer in enumerate(like.layers):
@@ -183,7 +183,7 @@ class Packed:
         if self._models[0].projection is None:
             return 0.0
         weight_KHH = self._stacked["projection.weight"]
-        return (self._penalties_K.to(weight_KHH.dtype) * weight_KHH.square().sum((1, 2))).sum()
+        return (self._penalties_K * weight_KHH.square().sum((1, 2))).sum()
 
     def split(self, states: States) -> list[States]:
         """The states of each model, as it has them when it is alone."""

@@ -19,8 +19,6 @@ from ablate.track.units import rounded
 Row = Mapping[Any, Any]
 
 _SETTLED = ("helps", "hurts")
-_AT_A_BUDGET = {"helps": "helps", "hurts": "hurts"}
-_UNSURE = "cannot be told from chance"
 _WHERE = {
     "removal": "in the full model",
     "addition": "in the plainest model",
@@ -45,7 +43,7 @@ def by_budget(analysis: Analysis) -> list[str]:
     said, metric = [], analysis.metric
     for name, part in analysis.by_budget.groupby("name", sort=False):
         rows: Sequence[Row] = part.to_dict("records")
-        alike = [list(group) for _, group in groupby(rows, key=lambda row: _AT_A_BUDGET.get(row["verdict"], _UNSURE))]
+        alike = [list(group) for _, group in groupby(rows, key=_does)]
         parts = [_at_budgets(metric, group, first=i == 0) for i, group in enumerate(alike)]
         crossings = [rounded(change.tokens) for change in analysis.changes if change.name == name]
         where = f"; its mean effect changes sign near {_and(crossings)} tokens of training" if crossings else ""
@@ -61,7 +59,11 @@ def _at_budgets(metric: Metric, rows: Sequence[Row], first: bool) -> str:
     budgets = [f"{each['budget']:g}" for each in rows]
     at = f"at {row['budget']:g}: " if len(rows) > 1 else ""
     effect = f"{at}{told.change(metric, row['effect'])}{_signed_interval(metric, row)}"
-    return f"{_AT_A_BUDGET.get(row['verdict'], _UNSURE)} at budget={_and(budgets)} ({effect})"
+    return f"{_does(row)} at budget={_and(budgets)} ({effect})"
+
+
+def _does(row: Row) -> str:
+    return str(row["verdict"]) if row["verdict"] in _SETTLED else "cannot be told from chance"
 
 
 def _signed_interval(metric: Metric, row: Row) -> str:
