@@ -52,14 +52,7 @@ class Registry:
         )
 
 
-RECURRENT_LAYERS = Registry("rnn", {"lstm": "ablate.model.layers:LSTMLayer", "tanh": "ablate.model.layers:TanhLayer"})
-OPTIMIZERS = Registry("optimizer", {"sgd": "ablate.train.optim:sgd", "adam": "ablate.train.optim:adam"})
-CORPORA = Registry(
-    "data",
-    {
-        "kjv": "ablate.data.kjv:load",
-        "ptb": "ablate.data.ptb:load",
-        "text": "ablate.data.text:load",
-        "synthetic": "ablate.data.synthetic:load",
-    },
-)
+_LM = "ablate.tasks.language_model"
+RECURRENT_LAYERS = Registry("rnn", {"lstm": f"{_LM}.model.layers:LSTMLayer", "tanh": f"{_LM}.model.layers:TanhLayer"})
+OPTIMIZERS = Registry("optimizer", {"sgd": f"{_LM}.optim:sgd", "adam": f"{_LM}.optim:adam"})
+CORPORA = Registry("data", {name: f"{_LM}.data.{name}:load" for name in ("kjv", "ptb", "text", "synthetic")})

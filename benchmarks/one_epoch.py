@@ -24,11 +24,10 @@ import torch
 from scipy.stats import t
 
 from ablate.config import PTB
-from ablate.data import Corpus, Windows, load_corpus
-from ablate.model import RecurrentLM
-from ablate.train import Trial
-from ablate.train.engine import Pack, train_window
-from ablate.train.evaluate import evaluate
+from ablate.tasks.language_model.data import Corpus, Windows, load_corpus
+from ablate.tasks.language_model.engine import Pack, Trial, train_window
+from ablate.tasks.language_model.evaluate import evaluate
+from ablate.tasks.language_model.model import RecurrentLM
 from ablate.train.machine import prepare
 from benchmarks.common import Table, precisions_of, run
 from benchmarks.packs import knobs_of

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from ablate.config import Knobs, parse
-from ablate.data import Windows
-from ablate.train import Trial
-from ablate.train.engine import Pack, train_window
+from ablate.tasks.language_model.data import Windows
+from ablate.tasks.language_model.engine import Pack, Trial, train_window
 from ablate.train.machine import keep_memory
 from benchmarks.common import Table, alternate, precisions_of, roofline, seconds, spread
 from benchmarks.throughput import SIZES, Size

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from ablate.config import Knobs
-from ablate.data import Windows
-from ablate.train import Trial
-from ablate.train.engine import Pack, train_window
+from ablate.tasks.language_model.data import Windows
+from ablate.tasks.language_model.engine import Pack, Trial, train_window
 from benchmarks.common import Table, compose, precisions_of
 
 

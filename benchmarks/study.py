@@ -14,8 +14,8 @@ from itertools import product
 from pathlib import Path
 
 from ablate.config import Knobs
-from ablate.data import load_corpus
-from ablate.train.schedule import validation_windows
+from ablate.tasks.language_model.data import load_corpus
+from ablate.tasks.language_model.schedule import validation_windows
 from benchmarks.common import Table, alternate, compose, precisions_of, run, spread
 from benchmarks.throughput import commit
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ablate.config import PTB
-from ablate.data import load_corpus
+from ablate.tasks.language_model.data import load_corpus
 from benchmarks.common import Table, alternate, peak_memory, precisions_of, program, roofline, spread
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ablate.config import KJV, PTB, KnobError, Synthetic, TextFiles
-from ablate.data import Corpus, Windows, check_fits, load_corpus
-from ablate.data import ptb as ptb_module
-from ablate.data.encode import cached
-from ablate.data.kjv import tokenize
-from ablate.data.synthetic import entropy_rate, weights
-from ablate.data.text import read_words
+from ablate.tasks.language_model.data import Corpus, Windows, check_fits, load_corpus
+from ablate.tasks.language_model.data import ptb as ptb_module
+from ablate.tasks.language_model.data.encode import cached
+from ablate.tasks.language_model.data.kjv import tokenize
+from ablate.tasks.language_model.data.synthetic import entropy_rate, weights
+from ablate.tasks.language_model.data.text import read_words
 
 
 def text(path, **more) -> TextFiles:
@@ -99,7 +99,7 @@ def test_a_text_reads_the_same_in_pieces_of_any_size(tmp_path, monkeypatch):
     content = ("wörter über wörter 日本 " * 40 + "\r\n").encode() * 3
     whole = words_of(content, tmp_path)
     for size in (1, 2, 3, 7, 64):
-        monkeypatch.setattr("ablate.data.text._PIECE_BYTES", size)
+        monkeypatch.setattr("ablate.tasks.language_model.data.text._PIECE_BYTES", size)
         assert words_of(content, tmp_path) == whole
 
 

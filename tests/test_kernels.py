@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ablate.model import kernels
-from ablate.model.layers import LSTMLayer
+from ablate.tasks.language_model.model import kernels
+from ablate.tasks.language_model.model.layers import LSTMLayer
 
 N, H, V, T, B = 12, 5, 9, 7, 4
 

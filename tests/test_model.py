@@ -10,13 +10,12 @@ import torch
 from conftest import knobs_of
 from reference import ReferenceLM
 
-from ablate.model import RecurrentLM
-from ablate.model.language_model import log_unigram, stream
-from ablate.model.layers import Dropout
-from ablate.model.packed import Alone
-from ablate.train import Trial
-from ablate.train.engine import Pack
-from ablate.train.optim import clip_gradients, sgd
+from ablate.tasks.language_model.engine import Pack, Trial
+from ablate.tasks.language_model.model import RecurrentLM
+from ablate.tasks.language_model.model.language_model import log_unigram, stream
+from ablate.tasks.language_model.model.layers import Dropout
+from ablate.tasks.language_model.model.packed import Alone
+from ablate.tasks.language_model.optim import clip_gradients, sgd
 
 V, H, T, B = 13, 6, 5, 3
 

@@ -14,15 +14,16 @@ from conftest import TINY, knobs_of, values_of
 from program import ablate, journals, start, wait_until
 
 from ablate.config import KnobError
-from ablate.data import load_corpus
 from ablate.study import worker
 from ablate.study.cells import Job, make_cells
 from ablate.study.packs import make_packs
 from ablate.study.plan import make_plan
 from ablate.study.workers import best_workers, choose_workers, container_memory, control_groups, threads_of
+from ablate.tasks.language_model import engine as engine_module
+from ablate.tasks.language_model.data import load_corpus
+from ablate.tasks.language_model.engine import Trial, fit
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
-from ablate.train import Checkpoints, Trial, fit
-from ablate.train import engine as engine_module
+from ablate.train import Checkpoints
 
 # What a pack's members may differ in; a sixth of the windows below are clipped.
 MEMBERS = [

@@ -204,7 +204,7 @@ def test_a_study_that_was_killed_is_the_same_from_both_sources_after_the_next_st
 
 
 LAYER = """
-from ablate.model.layers import TanhLayer
+from ablate.tasks.language_model.model.layers import TanhLayer
 
 class Raises(TanhLayer):
     def forward(self, x_TBD, state):

@@ -9,12 +9,11 @@ import pytest
 from conftest import TINY, knobs_of
 from test_packs import train
 
-from ablate.data import Corpus, Windows
-from ablate.train import Trial
-from ablate.train import engine as engine_module
+from ablate.tasks.language_model import engine as engine_module
+from ablate.tasks.language_model.data import Corpus, Windows
+from ablate.tasks.language_model.engine import Trial, text_start
+from ablate.tasks.language_model.schedule import budget_windows, lr_factor, validation_windows
 from ablate.train.checkpoint import Checkpoints
-from ablate.train.engine import text_start
-from ablate.train.schedule import budget_windows, lr_factor, validation_windows
 
 PER_EPOCH = 50
 

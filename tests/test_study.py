@@ -146,12 +146,12 @@ def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monke
     assert re.fullmatch(r"data changed \(\w{12} → \w{12}\)", planned("windows=3", "data.seed=5").why)
     assert planned("windows=3", "lr=0.5", study="another").why == ""
     journal = first.folder / JOURNAL
-    sha = source_digests(first.trial.knobs)["train/optim.py"]
+    sha = source_digests(first.trial.knobs)["tasks/language_model/optim.py"]
     journal.write_text(journal.read_text().replace(sha, "0" * 64))
     shutil.move(first.folder, first.folder.with_name("0123456789abcdef"))
     launched[0]["trials"][0]["fingerprint"] = "0123456789abcdef"
     Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
-    assert planned("windows=3").why == "code changed (train/optim.py)"
+    assert planned("windows=3").why == "code changed (tasks/language_model/optim.py)"
 
 
 def test_the_time_left_is_judged_by_the_work_not_by_the_number_of_trials():

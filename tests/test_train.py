@@ -16,12 +16,12 @@ import torch
 from conftest import TINY, knobs_of, values_of
 from reference import ReferenceLM
 
-from ablate.data import Corpus, Windows, load_corpus
-from ablate.model.packed import Alone
-from ablate.train import Checkpoints, Trial, fit
-from ablate.train import engine as engine_module
-from ablate.train.engine import make_model
-from ablate.train.evaluate import evaluate, sample
+from ablate.tasks.language_model import engine as engine_module
+from ablate.tasks.language_model.data import Corpus, Windows, load_corpus
+from ablate.tasks.language_model.engine import Trial, fit, make_model
+from ablate.tasks.language_model.evaluate import evaluate, sample
+from ablate.tasks.language_model.model.packed import Alone
+from ablate.train import Checkpoints
 from ablate.train.machine import machine_facts, settle
 
 
@@ -240,8 +240,9 @@ for name in sys.argv[3:]:
     sys.modules[name] = None  # whoever imports it is told that it is not there
 from pathlib import Path
 from ablate.config import parse
-from ablate.data import load_corpus
-from ablate.train import Checkpoints, Trial, fit
+from ablate.tasks.language_model.data import load_corpus
+from ablate.tasks.language_model.engine import Trial, fit
+from ablate.train import Checkpoints
 knobs = parse(json.loads(sys.argv[1]))
 corpus = load_corpus(knobs.data)
 pack, folder = [Trial(knobs, 0), Trial(knobs, 1)], Path(sys.argv[2])

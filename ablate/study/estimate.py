@@ -15,17 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ablate.data import Windows
 from ablate.study.cells import Study
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, corpus_of
 from ablate.study.view import FILE_WIDTH, describe_left_out
 from ablate.study.workers import choose_workers, threads_of
+from ablate.tasks.language_model.data import Windows
+from ablate.tasks.language_model.engine import Pack, train_window
+from ablate.tasks.language_model.evaluate import evaluate, sample
 from ablate.track.journal import JOURNAL, Journal
 from ablate.track.units import duration
 from ablate.train import Checkpoints
-from ablate.train.engine import Pack, train_window
-from ablate.train.evaluate import evaluate, sample
 from ablate.train.machine import prepare, set_default_threads
 
 _SHAPES_MEASURED = 8

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Iterable
 
 import torch
 
-from ablate.model.packed import can_pack
 from ablate.study.plan import PlannedTrial
-from ablate.train.engine import NUMBERS
+from ablate.tasks.language_model.engine import NUMBERS
+from ablate.tasks.language_model.model.packed import can_pack
 from ablate.train.machine import choose_device
 
 _MOST = 32  # trials that `pack=auto` trains together

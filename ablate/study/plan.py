@@ -16,16 +16,16 @@ import torch
 
 import ablate
 from ablate.config import Data, KnobError, Knobs, show
-from ablate.data import Corpus, Windows, check_fits, load_corpus
-from ablate.model import RecurrentLM
 from ablate.registry import OPTIMIZERS, RECURRENT_LAYERS
 from ablate.study.cells import Cell
+from ablate.tasks.language_model.data import Corpus, Windows, check_fits, load_corpus
+from ablate.tasks.language_model.engine import Trial
+from ablate.tasks.language_model.model import RecurrentLM
+from ablate.tasks.language_model.schedule import budget_windows, validation_windows
 from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
-from ablate.train import Trial
 from ablate.train.machine import settle
-from ablate.train.schedule import budget_windows, validation_windows
 
-_DECIDING_PACKAGES = ("data", "model", "train")
+_DECIDING_PACKAGES = ("tasks/language_model", "train")
 DONE = ("FINISHED", "DIVERGED")
 
 
@@ -173,7 +173,7 @@ def _last_launch(folder: Folder, study: str) -> dict[tuple[str, int], str]:
 def what_changed(former: list[Event], knobs: Knobs, sources: Mapping[str, str], data_digest: str) -> str:
     """What differs between a finished trial and one of the same name: code, data, or knobs; "" when it had no result.
 
-    For example: "code changed (train/optim.py)".
+    For example: "code changed (tasks/language_model/optim.py)".
     """
     if status(former) not in DONE:
         return ""
@@ -203,7 +203,7 @@ def code_digest(sources: Mapping[str, str]) -> str:
 
 
 def source_digests(knobs: Knobs) -> dict[str, str]:
-    """File → SHA-256, of data, model, train, and of the packages that a user's own parts come from."""
+    """File → SHA-256, of the task and of train, and of the packages that a user's own parts come from."""
     return _source_digests(knobs.rnn, knobs.optimizer)
 
 

@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from ablate.config import KnobError
 from ablate.study.plan import DONE, PlannedTrial, code_digest, corpus_of, git_facts
 from ablate.study.server import end_with_parent
+from ablate.tasks.language_model.engine import fit, text_start
 from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, read_events, status
 from ablate.track.process import this_process
-from ablate.train import Checkpoints, fit
+from ablate.train import Checkpoints
 from ablate.train.checkpoint import Payload
-from ablate.train.engine import text_start
 from ablate.train.machine import keep_memory, machine_facts, prepare, set_default_threads
 
 TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"

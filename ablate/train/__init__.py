@@ -1,6 +1,5 @@
-"""The engine: one loop, schedules, evaluation, checkpoints, seeding. No Hydra, no MLflow."""
+"""What every task needs to train: checkpoints, the machine. No Hydra, no MLflow."""
 
 from ablate.train.checkpoint import Checkpoints
-from ablate.train.engine import Outcome, Sink, Trial, fit
 
-__all__ = ["Checkpoints", "Outcome", "Sink", "Trial", "fit"]
+__all__ = ["Checkpoints"]

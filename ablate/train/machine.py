@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate.config import KnobError, Knobs
-from ablate.data.corpus import Ids
 
 _default_threads = torch.get_num_threads()
 
@@ -65,7 +66,7 @@ def prepare(knobs: Knobs) -> torch.device:
     return choose_device(knobs.device)
 
 
-def on_device(ids: Ids, device: torch.device) -> Tensor:
+def on_device(ids: NDArray[np.int32], device: torch.device) -> Tensor:
     """Word ids as a tensor on a device; the program goes on while they travel to a GPU."""
     tensor = torch.from_numpy(ids).long()
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -12,7 +12,7 @@ from program import ROOT, ablate, inside, journals
 
 LAYERS = """
 import ctypes, os, sys, torch
-from ablate.model.layers import TanhLayer
+from ablate.tasks.language_model.model.layers import TanhLayer
 
 class Raises(TanhLayer):
     def forward(self, x_TBD, state):

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from program import ROOT, ablate, inside
 
 from ablate.config import KnobError
-from ablate.data import load_corpus, ptb
 from ablate.study import worker
 from ablate.study.cells import Job, make_cells
 from ablate.study.plan import make_plan
+from ablate.tasks.language_model.data import load_corpus, ptb
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 
 THREE_WINDOWS = [*TINY, "windows=3", "valid_every=3", "tracking=off"]
@@ -100,7 +100,7 @@ PEAK_OF_LOADING = """
 import re, sys
 from pathlib import Path
 from ablate.config import TextFiles
-from ablate.data import load_corpus
+from ablate.tasks.language_model.data import load_corpus
 corpus = load_corpus(TextFiles("text", sys.argv[1], None, None, vocab_size=100, lower=False))
 # Not getrusage: its peak is inherited from the process that started this one.
 print(len(corpus.train), int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10)

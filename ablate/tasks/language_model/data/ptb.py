@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 
 from ablate.config import PTB, KnobError
-from ablate.data.corpus import Corpus
-from ablate.data.encode import Interned, cache_folder, cached, keep_commonest
-from ablate.data.text import read_words, sha256_of_file
+from ablate.tasks.language_model.data.corpus import Corpus
+from ablate.tasks.language_model.data.encode import Interned, cache_folder, cached, keep_commonest
+from ablate.tasks.language_model.data.text import read_words, sha256_of_file
 
 SHA256 = {
     "ptb.train.txt": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",

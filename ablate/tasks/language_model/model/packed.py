@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablate.model.kernels import cross_entropy
-from ablate.model.language_model import RecurrentLM
-from ablate.model.layers import Dropout, State, detach
 from ablate.registry import RECURRENT_LAYERS
+from ablate.tasks.language_model.model.kernels import cross_entropy
+from ablate.tasks.language_model.model.language_model import RecurrentLM
+from ablate.tasks.language_model.model.layers import Dropout, State, detach
 
 States = list[State]  # one a layer; of a program, with the replicates' dimension if it has one
 

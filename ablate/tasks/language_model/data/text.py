@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.config import KnobError, TextFiles
-from ablate.data.corpus import END_OF_SENTENCE, Corpus
-from ablate.data.encode import Interned, cached, keep_commonest
+from ablate.tasks.language_model.data.corpus import END_OF_SENTENCE, Corpus
+from ablate.tasks.language_model.data.encode import Interned, cached, keep_commonest
 
 _PIECE_BYTES = 1 << 20
 _LONGEST_WORD = 1 << 20

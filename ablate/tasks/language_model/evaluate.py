@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from ablate.config import Knobs
-from ablate.data import Corpus, Windows
-from ablate.data.corpus import END_OF_SENTENCE, UNKNOWN, Ids
-from ablate.model import RecurrentLM
-from ablate.model.language_model import stream
-from ablate.model.packed import Program
+from ablate.tasks.language_model.data import Corpus, Windows
+from ablate.tasks.language_model.data.corpus import END_OF_SENTENCE, UNKNOWN, Ids
+from ablate.tasks.language_model.model import RecurrentLM
+from ablate.tasks.language_model.model.language_model import stream
+from ablate.tasks.language_model.model.packed import Program
 from ablate.train.machine import on_device
 
 

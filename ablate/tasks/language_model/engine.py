@@ -17,18 +17,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ablate.config import Knobs
-from ablate.data import Corpus, Windows
-from ablate.data.corpus import Ids
-from ablate.model import RecurrentLM
-from ablate.model.language_model import log_unigram, stream
-from ablate.model.packed import States, make_program
 from ablate.registry import OPTIMIZERS
+from ablate.tasks.language_model.data import Corpus, Windows
+from ablate.tasks.language_model.data.corpus import Ids
+from ablate.tasks.language_model.evaluate import autocast, evaluate, sample
+from ablate.tasks.language_model.model import RecurrentLM
+from ablate.tasks.language_model.model.language_model import log_unigram, stream
+from ablate.tasks.language_model.model.packed import States, make_program
+from ablate.tasks.language_model.optim import clip_gradients
+from ablate.tasks.language_model.schedule import budget_windows, lr_factor, validation_windows
 from ablate.train import checkpoint
 from ablate.train.checkpoint import Checkpoints
-from ablate.train.evaluate import autocast, evaluate, sample
 from ablate.train.machine import on_device, prepare
-from ablate.train.optim import clip_gradients
-from ablate.train.schedule import budget_windows, lr_factor, validation_windows
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
 CHECKPOINT_SECONDS = 60.0  # at most so much training is lost to a kill, besides what a log interval takes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ablate.data.corpus import Ids
+from ablate.tasks.language_model.data.corpus import Ids
 
 
 class Windows:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ablate.model import kernels
+from ablate.tasks.language_model.model import kernels
 
 State = tuple[Tensor, ...]
 

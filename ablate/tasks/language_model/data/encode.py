@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate.data.corpus import SPLITS, UNKNOWN, Corpus, Ids
+from ablate.tasks.language_model.data.corpus import SPLITS, UNKNOWN, Corpus, Ids
 
 # Part of every cache key: raise it when the meaning of a stored encoding changes.
 ENCODING = 1

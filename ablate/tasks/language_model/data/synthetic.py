@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablate.config import KnobError, Synthetic
-from ablate.data.corpus import Corpus, Ids
-from ablate.data.encode import cached
+from ablate.tasks.language_model.data.corpus import Corpus, Ids
+from ablate.tasks.language_model.data.encode import cached
 
 # Contexts of two words or more share so many states, chosen by a hash of the context.
 _MOST_STATES = 100_000

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 from ablate.config import KJV
-from ablate.data.corpus import END_OF_SENTENCE, Corpus
-from ablate.data.encode import Interned, cached, keep_commonest
+from ablate.tasks.language_model.data.corpus import END_OF_SENTENCE, Corpus
+from ablate.tasks.language_model.data.encode import Interned, cached, keep_commonest
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:[-’'][^\W\d_]+)*[’']?|\S")
 _BRACKETS = str.maketrans("", "", "[]")
