@@ -1,0 +1,69 @@
+"""What belongs to a launch and to its design, whatever the task: settings that decide no trial's result."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ablate.knobs import Record, Says, knob
+
+KINDS = ("grid", "one_factor", "leave_one_out", "cumulative", "add_one_in", "cells")
+
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
+    Says("a name of letters, digits, '.', '_' and '-', for example my-study"),
+]
+Path = Annotated[str, Field(min_length=1), Says("a path")]
+Processes = Annotated[int, Field(ge=1, le=1024)]
+
+
+class Tracking(Record):
+    """Where the MLflow mirror goes."""
+
+    enabled: bool = knob("false: journals only")
+    uri: Annotated[str, Field(min_length=1), Says("an MLflow tracking URI")] | None = knob(
+        "null: SQLite in the runs folder"
+    )
+
+
+class Design(Record):
+    """How the cells of a study are chosen."""
+
+    kind: Literal[KINDS] = knob("which cells a study has; the preset design= sets it")  # type: ignore[valid-type]
+    components: Annotated[list[str], Says("a list, for example [dropout,tying]")] | None = knob(
+        "components that leave_one_out, cumulative, add_one_in vary, in this order; null: all that are on"
+    )
+    exclude: Annotated[list[str], Says('a list, for example ["residual=true & depth=1"]')] = knob(
+        "conditions on knobs; a cell where one holds is left out"
+    )
+    cells: Annotated[list[str], Says('a list, for example ["depth=1 tie=true","depth=2 dropout=0.5"]')] = knob(
+        "the cells of design=cells, one by one"
+    )
+
+
+class Launch(Record):
+    """What a command asks for besides its cells."""
+
+    task: str = knob("what is trained: a name, or FILE.py:FUNCTION")
+    seed: int = knob("first seed", 0, ge=0, le=2**31 - 1)
+    seeds: int = knob("replicates: seeds seed, seed + 1, …", 3, ge=1, le=10_000)
+    device: Literal["auto", "cpu", "cuda"] = knob("auto: cuda, else cpu")
+    threads: int | None = knob("CPU threads; null: one a physical core, at most OMP_NUM_THREADS", 2, ge=1, le=1024)
+    workers: Processes | Literal["auto"] = knob(
+        "packs trained at a time, each in a process of its own; auto: as many as the cores and the memory are good for",
+        2,
+    )
+    pack: Processes | Literal["auto"] = knob(
+        "trials that differ in seeds and numbers alone, trained together as one program; auto: as many as a CUDA "
+        "device holds, one on a CPU",
+        8,
+    )
+    force: bool = knob("train again what is finished")
+    plan: bool = knob("true: say what would be trained, how long it would take, and train nothing")
+    report: bool = knob("false: no report is written after training; python -m ablate.report writes it later")
+    name: Name | None = knob("name of the study; null: from its factors")
+    runs: Path = knob("folder of journals, checkpoints and mlflow.db")
+    reports: Path = knob("folder of reports")
+    tracking: Tracking = knob("where the MLflow mirror goes")

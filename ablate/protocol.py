@@ -1,0 +1,165 @@
+"""The seam between the core and what is trained: what a task gives, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ablate.metric import Metric
+
+if TYPE_CHECKING:
+    from ablate.train import Checkpoints
+
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The training of one replicate: one cell, one seed.
+
+    Attributes:
+        device: where, as `device=` says it: auto, cpu, cuda.
+    """
+
+    config: Any
+    seed: int
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a trial before it trains. Numbers of a metric are as they are recorded.
+
+    Attributes:
+        data: name of the data; digest: SHA-256 of it, "" where nobody checked it.
+        sizes: examples of each split, in the task's unit.
+        evaluated: identity of what it is evaluated on; rows are comparable where it is the same.
+        alike: identity of what the first step reads and a model that knows nothing scores there; None: not known.
+        steps: its budget; None: known when it ends.
+        parameters: numbers that are trained; None: not known.
+        chance: the first metric of a model that knows nothing; floor: at best.
+        details: what else a reader may want to know of the data.
+        work: arithmetic of the whole trial, in operations; 1 where nobody counted it.
+    """
+
+    data: str = ""
+    digest: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    evaluated: str = ""
+    alike: str | None = None
+    steps: int | None = None
+    parameters: int | None = None
+    chance: float | None = None
+    floor: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    work: float = 1.0
+
+    def record(self) -> dict[str, Any]:
+        """As a trial's journal has it."""
+        return {
+            "name": self.data,
+            "digest": self.digest,
+            "sizes": dict(self.sizes),
+            "evaluated": self.evaluated or self.digest,
+            "alike": self.alike,
+            "chance": self.chance,
+            "floor": self.floor,
+            "details": dict(self.details),
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial came to.
+
+    Attributes:
+        status: FINISHED, or DIVERGED when a number that was measured was no finite one.
+        steps: trained; seen: examples read, in the task's unit; None: not known.
+        diverged_at: the step at which it did.
+        seconds: wall time, evaluations included; train_seconds: without them.
+        best_step: where the valid value of the first metric was best.
+        values: `test_<recorded>` of every metric, `valid_<recorded>` and `best_valid_<recorded>` where there are any,
+            `first_<recorded>` of the first step, `clipped`, and what else the task tells.
+        sample: text that the trained model wrote; "" where it writes none.
+    """
+
+    status: str
+    steps: int
+    seen: int | None
+    diverged_at: int | None
+    seconds: float
+    train_seconds: float
+    best_step: int | None
+    values: Mapping[str, float | None]
+    sample: str = ""
+
+
+class Sink(Protocol):
+    """Takes a trial's measurements as they are made."""
+
+    def __call__(self, event: str, /, **values: Any) -> int:
+        """Record an event; returns the length of the record so far, in bytes, which a checkpoint keeps."""
+        ...
+
+
+class Task(Protocol):
+    """Something that is trained and measured. What it imports is heavy, and comes late."""
+
+    name: str  # as `task=` has it
+    step: str  # what one step of training is called: "window", "epoch"
+    unit: str  # what training reads: "tokens", "images"; "" where it does not say
+    metrics: Sequence[Metric]  # cells are compared by the first
+    Config: type  # a record of knobs
+    components: Mapping[str, Any]  # name → its declaration, as `components.<name>` in a configuration
+    budget: Sequence[str]  # knobs that say how much a trial trains
+    presets: Path | None  # folder of its presets, `config.yaml` among them; None: it has none
+
+    def settle(self, config: Any, device: str) -> Any:
+        """The configuration with what this machine settles; raises KnobError for what it cannot run."""
+        ...
+
+    def check(self, config: Any) -> None:
+        """Raise KnobError where knobs are at odds with each other."""
+        ...
+
+    def describe(self, config: Any) -> Facts:
+        """What is known before training; trains nothing. Raises KnobError where its data cannot be used."""
+        ...
+
+    def sources(self, config: Any) -> Mapping[str, str]:
+        """File → SHA-256 of the code that decides a result."""
+        ...
+
+    def shape(self, config: Any) -> Hashable | None:
+        """Trials may train as a pack where it is the same; None: only alone."""
+        ...
+
+    def bytes_of(self, config: Any, facts: Facts) -> float:
+        """Memory that a trial needs on its device."""
+        ...
+
+    def facts_of_machine(self, config: Any) -> Mapping[str, str]:
+        """What of the machine only the task knows: its precision."""
+        ...
+
+    def seconds(self, pack: Sequence[Trial], facts: Facts) -> float | None:
+        """How long one trial of a pack takes on this machine from its first step; None: only training tells."""
+        ...
+
+    def fit(
+        self,
+        pack: Sequence[Trial],
+        sinks: Sequence[Sink],
+        checkpoints: Sequence[Checkpoints],
+        states: Sequence[Payload] | None,
+    ) -> list[Outcome]:
+        """Train a pack, and measure it on test data once at the end.
+
+        Args:
+            sinks: one a trial, take `log` events.
+            checkpoints: one a trial, take its state.
+            states: what each trial's checkpoints held after the same step, to go on from; None: from the start.
+        """
+        ...
