@@ -254,14 +254,14 @@ def read(kind: type[Parsed], values: Mapping[str, Any], prefix: str = "") -> Par
         KnobError: with a line for every value that is unknown, missing or out of range.
     """
     try:
-        found: Parsed = _adapter(kind).validate_json(json.dumps(values, default=str))
+        found: Parsed = _adapter(typing.cast(Any, kind)).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise KnobError(*_problems(kind, values, error, prefix)) from None
     return found
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
