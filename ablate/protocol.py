@@ -96,6 +96,15 @@ class Outcome:
     sample: str = ""
 
 
+@dataclass(frozen=True)
+class Estimates:
+    """Seconds of a trial of each pack: before its first step, and from there to its end; and how they were found."""
+
+    start: Sequence[float]
+    rest: Sequence[float]
+    how: str
+
+
 class Sink(Protocol):
     """Takes a trial's measurements as they are made."""
 
@@ -107,7 +116,8 @@ class Sink(Protocol):
 class Task(Protocol):
     """Something that is trained and measured. What it imports is heavy, and comes late."""
 
-    name: str  # as `task=` has it
+    name: str  # for people
+    reference: str  # as `task=` has it: what another process finds it by
     step: str  # what one step of training is called: "window", "epoch"
     unit: str  # what training reads: "tokens", "images"; "" where it does not say
     metrics: Sequence[Metric]  # cells are compared by the first
@@ -140,12 +150,12 @@ class Task(Protocol):
         """Memory that a trial needs on its device."""
         ...
 
-    def facts_of_machine(self, config: Any) -> Mapping[str, str]:
-        """What of the machine only the task knows: its precision."""
+    def trial_facts(self, trial: Trial) -> Mapping[str, str]:
+        """What a reader has to know of a trial besides its knobs, its data and its machine."""
         ...
 
-    def seconds(self, pack: Sequence[Trial], facts: Facts) -> float | None:
-        """How long one trial of a pack takes on this machine from its first step; None: only training tells."""
+    def estimate(self, packs: Sequence[Sequence[Trial]]) -> Estimates | None:
+        """How long trials take on this machine, by a short measurement; None: only training tells."""
         ...
 
     def fit(

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ablate.config import Knobs
-from ablate.registry import OPTIMIZERS
+from ablate.tasks.language_model.config import Config
+from ablate.tasks.language_model.config import OPTIMIZERS
 from ablate.tasks.language_model.data import Corpus, Windows
 from ablate.tasks.language_model.data.corpus import Ids
 from ablate.tasks.language_model.evaluate import autocast, evaluate, sample
@@ -28,25 +28,10 @@ from ablate.tasks.language_model.optim import clip_gradients
 from ablate.tasks.language_model.schedule import budget_windows, lr_factor, validation_windows
 from ablate.train import checkpoint
 from ablate.train.checkpoint import Checkpoints
-from ablate.train.machine import on_device, prepare
+from ablate.train.machine import choose_device, on_device
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
 CHECKPOINT_SECONDS = 60.0  # at most so much training is lost to a kill, besides what a log interval takes
-
-
-# Knobs, besides the seed, that trials of a pack may differ in: none of them changes the shape of anything.
-NUMBERS = (
-    "dropout", "embedding_std", "init_range", "forget_bias", "output_bias", "optimizer", "lr", "schedule", "decay",
-    "warmup", "decay_from", "lr_floor", "clip", "order", "test_weights",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The training of one replicate: one cell, one seed."""
-
-    knobs: Knobs
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,7 @@ class Sink(Protocol):
         ...
 
 
-def make_model(knobs: Knobs, vocabulary: int) -> RecurrentLM:
+def make_model(knobs: Config, vocabulary: int) -> RecurrentLM:
     """The model that the knobs describe, its values not yet drawn."""
     return RecurrentLM(
         vocabulary=vocabulary,
@@ -104,7 +89,7 @@ def make_model(knobs: Knobs, vocabulary: int) -> RecurrentLM:
     )
 
 
-def _output_std(knobs: Knobs) -> float | None:
+def _output_std(knobs: Config) -> float | None:
     """Standard deviation of the output's initial values in init=scaled; None where another scheme says it.
 
     So small that the first logits are near 0, and the first loss near ln V, whatever is below: a tanh layer's values
@@ -113,7 +98,7 @@ def _output_std(knobs: Knobs) -> float | None:
     return 0.25 / math.sqrt(knobs.hidden) if knobs.init == "scaled" else None
 
 
-def text_start(knobs: Knobs, seed: int, train: Ids) -> int:
+def text_start(knobs: Config, seed: int, train: Ids) -> int:
     """The place in the train text at which a trial starts to read.
 
     With order=seed it is as far into the text as the seed says, in every cell: a seed randomises the order of the text
@@ -138,8 +123,7 @@ def fit(
     rounding of the products: by its own dropout, clipping, learning rate and best weights.
 
     Args:
-        pack: one trial, or several that differ in numbers alone (NUMBERS); their knobs are checked (`parse`,
-            `check_fits`, `settle`).
+        pack: one trial, or several that differ in knobs alone that `packs` marks in `Config`.
         corpus: already cut to `train_tokens`.
         sinks: one a trial, take `train` events every 20 windows, `valid` events at every validation.
         checkpoints: one a trial, take the state at every validation and once a minute, and the best weights.
@@ -149,9 +133,9 @@ def fit(
     Returns:
         One a trial. `seconds` and `train_seconds` are a trial's share of the time that the pack took.
     """
-    knobs = pack[0].knobs  # of what all have in common
-    device = prepare(knobs)
-    starts = [text_start(trial.knobs, trial.seed, corpus.train) for trial in pack]
+    knobs = pack[0].config  # of what all have in common
+    device = choose_device(pack[0].device)
+    starts = [text_start(trial.config, trial.seed, corpus.train) for trial in pack]
     train = Windows(corpus.train, knobs.batch, knobs.window, starts)
     last = budget_windows(knobs, train.per_epoch)
     validations = validation_windows(knobs, train.per_epoch)
@@ -202,7 +186,7 @@ class Pack:
         self.window = 0
         self._sinks = dict(zip(self.trainings, sinks, strict=bool(sinks)))
         self._checkpoints = dict(zip(self.trainings, checkpoints, strict=bool(checkpoints)))
-        knobs = trials[0].knobs
+        knobs = trials[0].config
         self._tokens_a_window = knobs.batch * knobs.window
 
     def start(self, states: Sequence[checkpoint.Payload] | None) -> None:
@@ -314,7 +298,7 @@ class Training:
     def __init__(
         self, trial: Trial, vocabulary: int, device: torch.device, log_unigram_V: Tensor | None = None
     ) -> None:
-        knobs = self.knobs = trial.knobs
+        knobs = self.knobs = trial.config
         self.seed = trial.seed
         # For what a user's own layer draws; our own layers have streams of their own.
         torch.manual_seed(stream(trial.seed, "torch").initial_seed())

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.config import Data, KnobError, Knobs
-from ablate.registry import CORPORA
+from ablate.knobs import KnobError
+from ablate.tasks.language_model.config import Data, Config
+from ablate.tasks.language_model.config import CORPORA
 
 UNKNOWN = "<unk>"
 END_OF_SENTENCE = "<eos>"
@@ -94,7 +95,7 @@ def load_corpus(data: Data) -> Corpus:
     return corpus
 
 
-def check_fits(knobs: Knobs, corpus: Corpus) -> None:
+def check_fits(knobs: Config, corpus: Corpus) -> None:
     """Raise KnobError when a split is too short for one window of the batch, naming the largest batch that works."""
     problems = [*_too_short("batch", "window", knobs.batch, knobs.window, corpus, "train")]
     problems += _too_short("eval_batch", "eval_window", knobs.eval_batch, knobs.eval_window, corpus, "valid")

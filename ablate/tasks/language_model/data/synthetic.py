@@ -13,7 +13,8 @@ from dataclasses import astuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.config import KnobError, Synthetic
+from ablate.knobs import KnobError
+from ablate.tasks.language_model.config import Synthetic
 from ablate.tasks.language_model.data.corpus import Corpus, Ids
 from ablate.tasks.language_model.data.encode import cached
 
