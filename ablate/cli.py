@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
@@ -112,7 +113,8 @@ def _check(task: Task, arguments: Sequence[str]) -> int:
     """`check=true`: see `ablate.check`."""
     from ablate.functions.check import check_command
 
-    return check_command(task, [argument for argument in arguments if argument != "check=true"])
+    code: int = check_command(task, [argument for argument in arguments if argument != "check=true"])
+    return code
 
 
 def _stop(number: int, frame: object) -> None:
@@ -199,6 +201,5 @@ def _in_one_line(error: Exception) -> str:
 def _kinds_with(group: str, name: str) -> list[str]:
     """The presets of a nested record that have a knob: data=kjv, data=text."""
     field = fields_of(load_task(DEFAULT).Config).get(group)
-    kinds = [] if field is None else nested_records(field)
-    names = [(kind, fields_of(kind)["name"].annotation) for kind in kinds if name in fields_of(kind)]
-    return [f"{group}={tag.__args__[0]}" for _, tag in names if tag is not None]
+    kinds = [] if field is None else [fields_of(kind) for kind in nested_records(field)]
+    return [f"{group}={get_args(own['name'].annotation)[0]}" for own in kinds if name in own]

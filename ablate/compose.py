@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -109,3 +110,10 @@ def _resolved(knobs: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(knobs, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def values_of(task: Task, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values that overrides of a task's primary config resolve to, outside a command line."""
+    folder, name = primary(task)
+    with initialize_config_dir(folder, version_base="1.3"):
+        return plain_values(compose(name, overrides=list(overrides)))

@@ -74,7 +74,8 @@ def knob(doc: str, good: object = None, **roles_and_limits: Any) -> Any:
         good: a value that works, for messages.
         roles_and_limits: `decides=False`: it does not decide a trial's result, and is no part of its fingerprint;
             `packs=True`: trials of a pack may differ in it; `path=True`: it may hold any text, a secret of the
-            environment too; `preset=True`: its value is the name of the preset that set other knobs;
+            environment too; `preset=True`: its value is the name of the preset that set other knobs, those
+            that have `set_by` its name on purpose;
             `follows="hidden"`: where it is not typed it has that knob's value. All else are limits of
             `pydantic.Field`: ge, gt, le, lt, pattern, discriminator.
     """
@@ -87,7 +88,7 @@ def knob(doc: str, good: object = None, **roles_and_limits: Any) -> Any:
     )
 
 
-_ROLES = ("decides", "packs", "path", "preset", "follows")
+_ROLES = ("decides", "packs", "path", "preset", "set_by", "follows")
 
 
 @dataclass(frozen=True)

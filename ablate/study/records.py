@@ -136,6 +136,31 @@ def describe_knobs(task: Task) -> str:
     return "\n".join([*lines, f"  {'components.NAME':<16} a part and its off level, for the designs (NAME=off)"])
 
 
+def task_record(task: Task) -> dict[str, Any]:
+    """What a launch records of its task, for who reads its results without it.
+
+    `step`: the word for one; `unit`: what training reads; `budget`: knobs that set how much a trial trains on, first
+    the one that scales a whole training; `presets`: knobs that name a preset, and the parts that it sets on purpose;
+    `follows`: knobs that take another's value unless they are set; `idle`: knobs that change no result.
+    """
+    kind = task.Config
+    presets, parts = named(kind, "preset"), knobs_of(kind)
+    return {
+        "name": task.name,
+        "reference": task.reference,
+        "step": task.step,
+        "unit": task.unit,
+        "budget": list(task.budget),
+        "presets": {p: [name for name, each in parts.items() if each[0].role("set_by") == p] for p in presets},
+        "follows": {name: parts[name][0].role("follows") for name in named(kind, "follows")},
+        "idle": [
+            name
+            for name, each in parts.items()
+            if not each[0].role("decides", True) and name not in presets and "." not in name
+        ],
+    }
+
+
 def preset_names(config: Any) -> list[str]:
     """The presets that a configuration was made with: model=lstm, recipe=quick."""
     return [f"{name}={getattr(config, name)}" for name in named(type(config), "preset") if "." not in name]

@@ -18,6 +18,7 @@ from ablate.study.mirroring import MirrorProcess
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
+from ablate.study.records import task_record
 from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
 from ablate.track.journal import Event, Folder, Journal, now, replace_text
@@ -51,7 +52,7 @@ def run_study(study: Study, command: str) -> int:
         # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
         threading.Thread(target=import_module, args=["ablate.report"], daemon=True).start()
     launched = _record_launch(folder, study, command, plan)
-    view = make_view(study, plan)
+    view = make_view(study.name, plan, study.task.metrics[0], study.task.step)
     mirror = None
     reports: list[Path] = []
     report = None
@@ -110,12 +111,7 @@ def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[Pl
         "study": study.name,
         "command": command,
         "design": study.record(),
-        "task": {
-            "name": study.task.name,
-            "step": study.task.step,
-            "unit": study.task.unit,
-            "budget": list(study.task.budget),
-        },
+        "task": task_record(study.task),
         "metrics": [asdict(metric) for metric in study.task.metrics],
         "reports": study.launch.reports,
         "cells": [

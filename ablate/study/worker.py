@@ -146,9 +146,9 @@ def _train(pack: Sequence[Assignment], attempts: Sequence[list[Event]]) -> str:
             name = pack[0].data["name"]
             raise KnobError(f"data={name}: has changed since the study was planned ({digest[:12]}); start it again")
         outcomes = task.fit(trials, [journal.append for journal in journals], checkpoints, states)
-        for journal, outcome, kept in zip(journals, outcomes, checkpoints, strict=True):
+        for journal, outcome, of_trial in zip(journals, outcomes, checkpoints, strict=True):
             journal.append("finished", **asdict(outcome))
-            kept.finish()
+            of_trial.finish()
     except BaseException as error:  # SystemExit too: a user's code ends its own trial, not the study
         with suppress(OSError):  # the log's disk may be the one that is full
             traceback.print_exc()

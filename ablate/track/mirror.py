@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from ablate.config import show
+from ablate.knobs import show
 from ablate.track.journal import (
     FINAL_EVENTS,
     JOURNAL,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, Event, last_attempt, parse_events
 
 if TYPE_CHECKING:

@@ -68,12 +68,12 @@ class Config(Record):
 
     # The model.
     model: Name = knob("name of the preset that set the knobs below", decides=False, preset=True)
-    rnn: Annotated[str, OneOf(RECURRENT_LAYERS)] = knob("kind of recurrent layer", preset="model")
-    depth: int = knob("recurrent layers; off: 1", 2, ge=1, le=128, preset="model")
+    rnn: Annotated[str, OneOf(RECURRENT_LAYERS)] = knob("kind of recurrent layer", set_by="model")
+    depth: int = knob("recurrent layers; off: 1", 2, ge=1, le=128, set_by="model")
     dropout: float = knob(
-        "share of elements dropped between layers; off: 0", 0.5, ge=0, lt=1, packs=True, preset="model"
+        "share of elements dropped between layers; off: 0", 0.5, ge=0, lt=1, packs=True, set_by="model"
     )
-    tie: bool = knob("output weights are the embedding's; needs embedding = hidden; off: false", preset="model")
+    tie: bool = knob("output weights are the embedding's; needs embedding = hidden; off: false", set_by="model")
     residual: bool = knob("from the second layer on, what a layer reads is added to what it gives (GNMT); off: false")
     hidden: int = knob("units of a recurrent layer", 200, ge=1, le=32_768)
     embedding: int = knob("size of a word vector", 200, ge=1, le=32_768, follows="hidden")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.knobs import deciding, flat, named
 from ablate.metric import Metric
-from ablate.tasks.language_model import config as knobs
-from ablate.tasks.language_model.config import OPTIMIZERS, RECURRENT_LAYERS, Config
+from ablate.tasks.language_model import config as rules
+from ablate.tasks.language_model.config import OPTIMIZERS, RECURRENT_LAYERS
+from ablate.tasks.language_model.config import Config as Knobs
 
 if TYPE_CHECKING:
     from ablate.protocol import Estimates, Facts, Outcome, Payload, Sink, Trial
@@ -32,7 +33,7 @@ class LanguageModel:
     step = "window"
     unit = "tokens"
     metrics = METRICS
-    Config = Config
+    Config = Knobs
     components: Mapping[str, Any] = {}  # conf/config.yaml declares them
     budget = ("budget", "epochs", "windows", "train_tokens")
 
@@ -42,29 +43,29 @@ class LanguageModel:
         installed = _PACKAGE / "conf"
         return installed if installed.is_dir() else _ROOT.parent / "conf"
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Knobs) -> None:
         """See `ablate.protocol.Task`, as for all below."""
-        knobs.check(config)
+        rules.check(config)
 
-    def settle(self, config: Config, device: str) -> Config:
-        settled: Config = _training().settle(config, device)
+    def settle(self, config: Knobs, device: str) -> Knobs:
+        settled: Knobs = _training().settle(config, device)
         return settled
 
-    def describe(self, config: Config) -> Facts:
+    def describe(self, config: Knobs) -> Facts:
         facts: Facts = _training().describe(config)
         return facts
 
-    def sources(self, config: Config) -> Mapping[str, str]:
+    def sources(self, config: Knobs) -> Mapping[str, str]:
         return _sources(config.rnn, config.optimizer)
 
-    def shape(self, config: Config) -> Hashable | None:
+    def shape(self, config: Knobs) -> Hashable | None:
         if not _training().can_pack(config.rnn):
             return None
-        may_differ = set(named(Config, "packs"))
+        may_differ = set(named(Knobs, "packs"))
         same = [(name, value) for name, value in deciding(config).items() if name not in may_differ]
         return (*same, *((name, value) for name, value in flat(config.data).items()), config.sample_words)
 
-    def bytes_of(self, config: Config, facts: Facts) -> float:
+    def bytes_of(self, config: Knobs, facts: Facts) -> float:
         needed: float = _training().bytes_of(config, facts)
         return needed
 

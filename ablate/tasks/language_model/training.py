@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from functools import cache
 
-import numpy as np
 import torch
 
 from ablate.knobs import KnobError
@@ -59,13 +56,13 @@ def describe(config: Config) -> Facts:
     """What is known of a trial before it trains. Raises KnobError where the corpus cannot be used."""
     corpus = corpus_of(config)
     check_fits(config, corpus)
-    start = [corpus.digest, config.batch, config.window, config.output_bias, config.order]
+    first_window = {name: getattr(config, name) for name in ("batch", "window", "output_bias", "order")}
     return Facts(
         data=corpus.name,
         digest=corpus.digest,
         sizes=corpus.counts(),
-        evaluated=_evaluated(config.data, config.train_tokens, config.vocabulary),
-        alike=hashlib.sha256(json.dumps(start).encode()).hexdigest()[:16],
+        evaluated=corpus.evaluated,
+        alike=" ".join([corpus.digest, *(f"{name}={value}" for name, value in first_window.items())]),
         steps=effort_of(config).windows,
         parameters=_size(config, len(corpus.words))[0],
         chance=math.log(len(corpus.words)),
@@ -73,16 +70,6 @@ def describe(config: Config) -> Facts:
         details={"vocabulary": len(corpus.words)},
         work=effort_of(config).total,
     )
-
-
-@cache
-def _evaluated(data: Data, train_tokens: int | None, vocabulary: str) -> str:
-    """Digest of the words, of the valid text and of the test text."""
-    corpus = _sliced(data, train_tokens, vocabulary)
-    sha = hashlib.sha256(json.dumps(corpus.words).encode())
-    for ids in (corpus.valid, corpus.test):
-        sha.update(np.ascontiguousarray(ids, dtype="<i4").data)
-    return sha.hexdigest()[:16]
 
 
 def _size(config: Config, vocabulary: int) -> tuple[int, int]:
