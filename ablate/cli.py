@@ -19,7 +19,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablate.compose import compose_jobs, job, primary
+from ablate.compose import compose_jobs, job, presets_of_every_launch, primary
 from ablate.knobs import KnobError, fields_of, nested_records
 from ablate.protocol import Task
 from ablate.registry import suggest
@@ -61,6 +61,7 @@ def _run_named() -> None:
 def _run(task: Task, arguments: Sequence[str]) -> None:
     OmegaConf.register_new_resolver("describe_knobs", lambda: describe_knobs(task), replace=True)
     OmegaConf.register_new_resolver("program", lambda: program(task), replace=True)
+    OmegaConf.register_new_resolver("presets", presets_of_every_launch, replace=True)
     _check_names(task, arguments)
     if "check=true" in arguments:
         sys.exit(_check(task, arguments))

@@ -116,15 +116,50 @@ class Sink(Protocol):
 class Task(Protocol):
     """Something that is trained and measured. What it imports is heavy, and comes late."""
 
-    name: str  # for people
-    reference: str  # as `task=` has it: what another process finds it by
-    step: str  # what one step of training is called: "window", "epoch"
-    unit: str  # what training reads: "tokens", "images"; "" where it does not say
-    metrics: Sequence[Metric]  # cells are compared by the first
-    Config: type  # a record of knobs
-    components: Mapping[str, Any]  # name → its declaration, as `components.<name>` in a configuration
-    budget: Sequence[str]  # knobs that say how much a trial trains
-    presets: Path | None  # folder of its presets, `config.yaml` among them; None: it has none
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def reference(self) -> str:
+        """What another process finds it by, as `task=` has it."""
+        ...
+
+    @property
+    def step(self) -> str:
+        """What one step of training is called: "window", "epoch"."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What training reads: "tokens", "images"; "" where it does not say."""
+        ...
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """What is measured; cells are compared by the first."""
+        ...
+
+    @property
+    def Config(self) -> Any:
+        """A record of knobs."""
+        ...
+
+    @property
+    def components(self) -> Mapping[str, Any]:
+        """Name → its declaration, as `components.<name>` in a configuration."""
+        ...
+
+    @property
+    def budget(self) -> Sequence[str]:
+        """Knobs that say how much a trial trains, first the one that scales a whole training."""
+        ...
+
+    @property
+    def presets(self) -> Path | None:
+        """Folder of its presets, `config.yaml` among them where it has one; None: it has none."""
+        ...
 
     def settle(self, config: Any, device: str) -> Any:
         """The configuration with what this machine settles; raises KnobError for what it cannot run."""

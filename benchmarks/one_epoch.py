@@ -38,7 +38,7 @@ Start = Callable[[RecurrentLM], None]
 
 def one_epoch(peer: Path) -> Table:
     """Perplexities of both programs, and their ratios seed by seed."""
-    corpus = load_corpus(PTB("ptb"))
+    corpus = load_corpus(PTB(name="ptb"))
     rows: list[list[object]] = []
     for size in SIZES:
         seeds = range(1, size.seeds + 1)

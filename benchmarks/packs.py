@@ -33,7 +33,7 @@ def knobs_of(size: Size, precision: str) -> Config:
         lr_floor=0.0, budget=1.0, order="text", test_batch=None, recipe="book", optimizer="sgd", lr=20.0, decay=None,
         clip=0.25, batch=20, window=35, epochs=None, windows=100, carry=True, valid_every=100, valid_spacing="even",
         eval_batch=10, eval_window=35, test_weights="last", train_tokens=None, vocabulary="full",
-        precision=precision, sample_words=0, data=PTB(name="ptb"),
+        precision="bf16" if precision == "bf16" else "fp32", sample_words=0, data=PTB(name="ptb"),
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ EMBEDDING_STD = 0.2 / math.sqrt(12)  # of the peer's word vectors, which start u
 
 def write_text(folder: Path) -> None:
     """Penn Treebank in the three files that the peer reads."""
-    corpus = load_corpus(PTB("ptb"))
+    corpus = load_corpus(PTB(name="ptb"))
     for split in ("train", "valid", "test"):
         words = " ".join(corpus.words[i] for i in getattr(corpus, split))
         (folder / f"{split}.txt").write_text(words.replace(" <eos>", "\n").replace("\n ", "\n"), encoding="utf-8")

@@ -20,7 +20,7 @@ from pandas.testing import assert_frame_equal
 from program import ROOT, ablate, kill_tree, start, wait_until
 
 import ablate as package
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.report import __main__ as report_main
 from ablate.report import write_report

@@ -13,7 +13,7 @@ import pytest
 from made import PLAIN_LAUNCH
 from mlflow import MlflowClient
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, replace_text, status
 from ablate.track.mirror import Mirror, connect, create_database
 from ablate.track.process import this_process

@@ -13,16 +13,19 @@ from importlib import metadata
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, knobs_of, values_of
+from conftest import TINY, knobs_of
 from reference import ReferenceLM
 
+from ablate.knobs import plain
+from ablate.protocol import Trial
 from ablate.tasks.language_model import engine as engine_module
 from ablate.tasks.language_model.data import Corpus, Windows, load_corpus
-from ablate.tasks.language_model.engine import Trial, fit, make_model
+from ablate.tasks.language_model.engine import fit, make_model
 from ablate.tasks.language_model.evaluate import evaluate, sample
 from ablate.tasks.language_model.model.packed import Alone
+from ablate.tasks.language_model.training import settle
 from ablate.train import Checkpoints
-from ablate.train.machine import machine_facts, settle
+from ablate.train.machine import check_device, machine_facts
 
 
 def run(tmp_path, *overrides, seed=0, corpus=None):
@@ -198,18 +201,18 @@ def test_a_sample_is_text_without_unk_and_the_same_for_the_same_seed():
 def test_what_the_machine_cannot_do_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device=cuda: torch sees no CUDA device"):
-        settle(knobs_of("device=cuda"))
+        check_device("cuda")
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: False)
     with pytest.raises(ValueError, match="precision=bf16: this processor has no bf16"):
-        settle(knobs_of("precision=bf16", "device=cpu"))
-    assert settle(knobs_of("device=auto", "precision=auto")).precision == "fp32"
+        settle(knobs_of("precision=bf16"), "cpu")
+    assert settle(knobs_of("precision=auto"), "auto").precision == "fp32"
 
 
 def test_auto_is_bf16_where_the_processor_has_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert settle(knobs_of("device=cpu", "precision=auto")).precision == "bf16"
-    assert settle(knobs_of("device=cpu", "precision=fp32")).precision == "fp32"
+    assert settle(knobs_of("precision=auto"), "cpu").precision == "bf16"
+    assert settle(knobs_of("precision=fp32"), "cpu").precision == "fp32"
 
 
 def test_bf16_products_stay_close_to_fp32(tmp_path):
@@ -221,7 +224,7 @@ def test_bf16_products_stay_close_to_fp32(tmp_path):
 
 
 def test_the_machine_is_described():
-    facts = machine_facts(knobs_of("device=cpu"))
+    facts = machine_facts("cpu")
     assert facts["torch"] == torch.__version__
     assert facts["device"]
     assert facts["threads"] == str(torch.get_num_threads())
@@ -240,11 +243,13 @@ import json, sys
 for name in sys.argv[3:]:
     sys.modules[name] = None  # whoever imports it is told that it is not there
 from pathlib import Path
-from ablate.config import parse
+from ablate.tasks.language_model.config import Config
+from ablate.knobs import read
 from ablate.tasks.language_model.data import load_corpus
-from ablate.tasks.language_model.engine import Trial, fit
+from ablate.protocol import Trial
+from ablate.tasks.language_model.engine import fit
 from ablate.train import Checkpoints
-knobs = parse(json.loads(sys.argv[1]))
+knobs = read(Config, json.loads(sys.argv[1]))
 corpus = load_corpus(knobs.data)
 pack, folder = [Trial(knobs, 0), Trial(knobs, 1)], Path(sys.argv[2])
 for outcome in fit(pack, corpus, [lambda event, /, **values: 0] * 2, [Checkpoints(folder, "x")] * 2):
@@ -253,9 +258,9 @@ for outcome in fit(pack, corpus, [lambda event, /, **values: 0] * 2, [Checkpoint
 
 
 def test_a_machine_with_torch_and_numpy_alone_trains(tmp_path):
-    values = json.dumps(values_of(*TINY, "test_weights=last"))
+    values = json.dumps(plain(knobs_of(*TINY, "test_weights=last")))
     needed = {re.match(r"[\w-]+", line)[0].lower() for line in metadata.requires("ablate-lm") if "extra ==" not in line}
-    there = {"torch", "numpy", "filelock", "jinja2"}  # the last two are torch's own
+    there = {"torch", "numpy", "pydantic", "filelock", "jinja2"}  # the last two are torch's own
     absent = [
         name for name, of in metadata.packages_distributions().items() if {o.lower() for o in of} & needed - there
     ]

@@ -25,7 +25,7 @@ from mlflow.entities import Metric
 from pandas.testing import assert_frame_equal
 from program import ROOT, inside, journals, kill_tree, start, wait_until
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.study.mirroring import MirrorProcess
 from ablate.track import __main__ as track_main
 from ablate.track import journal as journal_module
