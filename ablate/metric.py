@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+_ABSURD = 1e6  # values beyond it differ from each other in nothing that matters
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -38,6 +40,11 @@ class Metric:
             raise ValueError(f"metric {self.name}: scale={self.scale!r} must be 'linear' or 'log'")
         if self.logged is not None and self.scale != "log":
             raise ValueError(f"metric {self.name}: logged={self.logged!r} is its logarithm, and needs scale='log'")
+
+    @property
+    def recorded(self) -> str:
+        """The name under which a number of it is recorded."""
+        return self.logged or self.name
 
     @property
     def sign(self) -> int:
@@ -73,3 +80,11 @@ class Metric:
         if self.scale == "linear":
             return turned
         return math.inf if turned >= 709 else math.expm1(turned)
+
+    def text(self, value: float) -> str:
+        """A value with its unit, as people read it."""
+        unit = f" {self.unit}" if self.unit else ""
+        if abs(value) > _ABSURD:
+            return f"over {_ABSURD:,.0f}{unit}"
+        digits = (1 if abs(value) < 10_000 else 0) if self.scale == "log" else 2
+        return f"{value:,.{digits}f}{unit}".replace("-", "−")

@@ -24,12 +24,13 @@ from ablate.config import KnobError
 from ablate.metric import Metric
 from ablate.report import __main__ as report_main
 from ablate.report import write_report
-from ablate.track import store as store_module
 from ablate.track.journal import JOURNAL, Folder, Journal, replace_text
-from ablate.track.mirror import Mirror
+from ablate.track.mlflow import client as client_module
+from ablate.track.mlflow.client import LAUNCH, LAUNCHED
+from ablate.track.mlflow.mirror import Mirror
+from ablate.track.mlflow.store import Store
 from ablate.track.process import this_process
 from ablate.track.read import Results, open_source, read_studies, read_study
-from ablate.track.store import LAUNCH, LAUNCHED, Store
 from ablate.track.tables import CURVES, TRIALS, trials_table, validated
 
 ENDS = {
@@ -227,7 +228,7 @@ def test_a_study_with_a_cell_that_failed_is_the_same_from_both_sources(tmp_path)
 
 
 def test_every_way_to_end_is_the_same_from_both_sources_whatever_a_page_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_PAGE", 2)
+    monkeypatch.setattr(client_module, "_PAGE", 2)
     folder = Folder(tmp_path)
     ends = ["finished", "diverged", "failed", "interrupted", "running", "new"]
     launch = record(folder, "s", {"full": ends, "b": ["finished"] * 3})

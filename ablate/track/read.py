@@ -15,7 +15,7 @@ from ablate.config import KnobError, Knobs, show
 from ablate.metric import Metric
 from ablate.registry import suggest
 from ablate.track.journal import Event, Folder
-from ablate.track.store import Store
+from ablate.track.mlflow.store import Store
 
 _LONGEST_NAME = 100  # of a folder of reports; a file system allows 255
 
