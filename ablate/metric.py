@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +44,7 @@ class Metric:
 
     @property
     def recorded(self) -> str:
-        """The name under which a number of it is recorded."""
+        """The name under which its numbers are recorded."""
         return self.logged or self.name
 
     @property
@@ -88,3 +89,25 @@ class Metric:
             return f"over {_ABSURD:,.0f}{unit}"
         digits = (1 if abs(value) < 10_000 else 0) if self.scale == "log" else 2
         return f"{value:,.{digits}f}{unit}".replace("-", "−")
+
+
+# Columns of the table of curves that are not a metric's.
+_TAKEN = ("cell", "seed", "split", "step", "seen", "seconds")
+
+
+def check_metrics(metrics: Sequence[Metric]) -> None:
+    """Refuse metrics that cannot be recorded beside each other.
+
+    Raises:
+        ValueError: when there is none, or a name is taken.
+    """
+    if not metrics:
+        raise ValueError("metrics: a task has at least one")
+    owners: dict[str, Metric] = {}
+    for metric in metrics:
+        for name in dict.fromkeys((metric.recorded, metric.name)):
+            if name in _TAKEN:
+                raise ValueError(f"metric {metric.name}: the name {name!r} is taken; others are {', '.join(_TAKEN)}")
+            if name in owners:
+                raise ValueError(f"metrics {owners[name].name} and {metric.name}: both use the name {name!r}")
+            owners[name] = metric

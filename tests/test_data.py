@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY, knobs_of
 
 from ablate.config import KJV, PTB, KnobError, Synthetic, TextFiles
 from ablate.tasks.language_model.data import Corpus, Windows, check_fits, load_corpus
@@ -15,6 +17,7 @@ from ablate.tasks.language_model.data.encode import cached
 from ablate.tasks.language_model.data.kjv import tokenize
 from ablate.tasks.language_model.data.synthetic import entropy_rate, weights
 from ablate.tasks.language_model.data.text import read_words
+from ablate.tasks.language_model.record import data_record
 
 
 def text(path, **more) -> TextFiles:
@@ -249,3 +252,23 @@ def test_a_sliced_vocabulary_maps_other_words_to_unk():
     assert sliced.words == ("b", "d", "<unk>")
     assert sliced.train.tolist() == [1, 0, 1]
     assert sliced.valid.tolist() == [2, 0]
+
+
+def test_rows_are_comparable_however_much_was_trained_on_and_start_alike_only_on_the_same_first_window():
+    corpus = load_corpus(knobs_of(*TINY).data)
+    whole, part, other = (
+        data_record(knobs_of(*TINY, *more), its)
+        for more, its in (
+            ([], corpus),
+            (["train_tokens=1000", "batch=2"], corpus.slice(1000, "full")),
+            ([], corpus.slice(10, "slice")),
+        )
+    )
+    assert whole["digest"] != part["digest"]
+    assert whole["evaluated"] == part["evaluated"] != other["evaluated"]
+    assert (
+        whole["alike"] != part["alike"] == data_record(knobs_of(*TINY, "batch=2"), corpus.slice(1000, "full"))["alike"]
+    )
+    assert whole["alike"] == data_record(knobs_of(*TINY, "hidden=9"), corpus)["alike"]
+    assert (whole["chance"], whole["floor"]) == (math.log(30), corpus.floor_nll)
+    assert whole["sizes"] == corpus.counts()

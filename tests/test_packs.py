@@ -69,7 +69,9 @@ def train(trials, folder, state_of=None, sink_of=None):
     outcomes = fit(trials, corpus, [sink(into) for into in events], checkpoints, states)
     clock = {"seconds": 0.0, "train_seconds": 0.0}
     for event in (event for each in events for event in each):
-        event.pop("seconds"), event.pop("tokens_per_s", None)
+        event.pop("seconds")
+        event.update(event.pop("values"))
+        event.pop("tokens_per_s", None)
     return events, [replace(outcome, **clock) for outcome in outcomes]
 
 
@@ -87,21 +89,23 @@ def test_each_trial_of_a_pack_is_the_one_trained_alone(model, tmp_path, monkeypa
     curves, outcomes = train(trials, tmp_path / "pack")
     for number, trial in enumerate(trials):
         (curve,), (outcome,) = train([trial], tmp_path / f"alone {number}")
-        assert len([e for e in curve if e["event"] == "train"]) == 50
+        assert len([e for e in curve if "train_nll" in e]) == 50
         assert_alike(curves[number], curve)
-        rounded = {"first_nll": 0.0, "best_valid_nll": 0.0, "valid_nll": 0.0, "test_nll": 0.0, "sample": ""}
+        rounded = {"values": {}, "sample": ""}
         assert replace(outcomes[number], **rounded) == replace(outcome, **rounded)
-        assert outcomes[number].first_nll == pytest.approx(outcome.first_nll, rel=TOLERANCE)
-        assert outcomes[number].test_nll == pytest.approx(outcome.test_nll, rel=TOLERANCE)
-    assert len({round(outcome.test_nll, 4) for outcome in outcomes}) == len(trials), "they are different trials"
+        assert outcomes[number].values == pytest.approx(outcome.values, rel=TOLERANCE)
+        assert outcomes[number].values["clipped"] == outcome.values["clipped"]
+    assert len({round(outcome.values["test_nll"], 4) for outcome in outcomes}) == len(trials), (
+        "they are different trials"
+    )
 
 
 def test_a_trial_that_diverges_is_over_and_the_others_go_on_as_alone(tmp_path):
     members = [MEMBERS[0], (1, ["lr=1e38", "clip=null"]), MEMBERS[2]]
     trials = trials_of(MODELS["the better LSTM"], members=members)
     curves, (first, bad, third) = train(trials, tmp_path / "pack")
-    assert (bad.status, bad.test_nll, bad.sample) == ("DIVERGED", None, "")
-    assert bad.diverged_at <= bad.windows == 10
+    assert (bad.status, bad.values["test_nll"], bad.sample) == ("DIVERGED", None, "")
+    assert bad.diverged_at <= bad.steps == 10
     assert curves[1][-1]["step"] == 10
     _, (bad_alone,) = train(trials[1:2], tmp_path / "bad alone")
     # Of numbers that overflow, the window in which they do is a matter of rounding.
@@ -109,13 +113,13 @@ def test_a_trial_that_diverges_is_over_and_the_others_go_on_as_alone(tmp_path):
     assert Checkpoints(tmp_path / "pack" / "1", "x").last()["window"] == 10
     for together, trial in ((first, trials[0]), (third, trials[2])):
         _, (alone,) = train([trial], tmp_path / "alone")
-        assert (together.status, together.test_nll) == ("FINISHED", pytest.approx(alone.test_nll, rel=TOLERANCE))
+        assert (together.status, together.values) == ("FINISHED", pytest.approx(alone.values, rel=TOLERANCE))
 
 
 def test_a_pack_in_which_all_diverge_ends(tmp_path):
     trials = trials_of(MODELS["an untied LSTM"], "lr=1e38", "clip=null", members=[(0, []), (1, [])])
     _, outcomes = train(trials, tmp_path)
-    assert [(outcome.status, outcome.windows) for outcome in outcomes] == [("DIVERGED", 10)] * 2
+    assert [(outcome.status, outcome.steps) for outcome in outcomes] == [("DIVERGED", 10)] * 2
 
 
 def test_a_pack_goes_on_from_its_checkpoints_to_the_same_bits(tmp_path):
@@ -136,7 +140,7 @@ def test_what_a_pack_has_saved_goes_on_alone(tmp_path):
         assert (state["window"], refused) == (40, [])
         corpus = load_corpus(trial.knobs.data)
         (outcome,) = fit([trial], corpus, [lambda event, /, **values: 0], [kept], [state])
-        assert outcome.test_nll == pytest.approx(outcomes[number].test_nll, rel=TOLERANCE)
+        assert outcome.values["test_nll"] == pytest.approx(outcomes[number].values["test_nll"], rel=TOLERANCE)
 
 
 def test_a_checkpoint_of_a_pack_is_no_larger_than_one_of_a_trial_alone(tmp_path):
@@ -240,7 +244,7 @@ def killed_after(plan, windows, monkeypatch):
 
 
 def resumed_at(plan):
-    return [[e["window"] for e in events_of(planned) if e["event"] == "resumed"] for planned in plan]
+    return [[e["step"] for e in events_of(planned) if e["event"] == "resumed"] for planned in plan]
 
 
 def test_a_pack_killed_between_two_checkpoints_goes_on_from_the_last_that_all_have(tmp_path, monkeypatch):
@@ -252,7 +256,9 @@ def test_a_pack_killed_between_two_checkpoints_goes_on_from_the_last_that_all_ha
     assert resumed_at(plan) == [[20], [20]]
     undisturbed = plan_of(tmp_path / "undisturbed", "seeds=2", "pack=2", "windows=80")
     worker.train(undisturbed, "c")
-    assert [events_of(p)[-1]["test_nll"] for p in plan] == [events_of(p)[-1]["test_nll"] for p in undisturbed]
+    assert [events_of(p)[-1]["values"]["test_nll"] for p in plan] == [
+        events_of(p)[-1]["values"]["test_nll"] for p in undisturbed
+    ]
 
 
 def test_trials_that_have_not_come_equally_far_go_on_alone_and_lose_nothing(tmp_path, monkeypatch):
@@ -288,7 +294,9 @@ def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
     by_name = {path.name: events for path, events in alone.items()}
     for path, events in together.items():
         assert events[0]["facts"]["pack"] == "4"
-        assert events[-1]["test_nll"] == pytest.approx(by_name[path.name][-1]["test_nll"], rel=TOLERANCE)
+        assert events[-1]["values"]["test_nll"] == pytest.approx(
+            by_name[path.name][-1]["values"]["test_nll"], rel=TOLERANCE
+        )
     assert len({events[0]["process"] for events in together.values()}) == 1
 
 
@@ -303,12 +311,12 @@ def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_p
     out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, ""), out
     for events in journals(tmp_path).values():
-        assert [e["event"] for e in events if e["event"] not in ("train", "valid")] == [
+        assert [e["event"] for e in events if e["event"] != "log"] == [
             "started",
             "resumed",
             "finished",
         ]
-        assert math.isfinite(events[-1]["test_nll"])
+        assert math.isfinite(events[-1]["values"]["test_nll"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 from conftest import TINY
 from made import PERPLEXITY, PLAIN_LAUNCH
-from mlflow import MlflowClient
 from pandas.testing import assert_frame_equal
 from program import ROOT, ablate, kill_tree, start, wait_until
 

@@ -19,6 +19,7 @@ from ablate.study import plan, worker
 from ablate.study.cells import Job, make_cells, make_study
 from ablate.study.plan import code_digest, fingerprint, make_plan, source_digests
 from ablate.study.view import Progress, View
+from ablate.tasks.language_model import METRICS
 from ablate.track.journal import JOURNAL, Folder, Journal
 from ablate.train import machine
 
@@ -160,19 +161,35 @@ def test_the_time_left_is_judged_by_the_work_not_by_the_number_of_trials():
     progress = Progress(planned)
     assert progress.seconds_left(0.0) is None
     progress.starts(planned[0], 0, now=100.0)
-    progress.measured(planned[0], {"step": planned[0].windows, "train_nll": 1.0})
+    progress.measured(planned[0], planned[0].windows, "")
     progress.set(planned[0], "done")
     assert progress.seconds_left(110.0) == pytest.approx(10 * planned[1].work / planned[0].work)
     assert progress.counts() == "1 done, 1 waiting"
 
 
+def test_the_time_left_is_that_of_all_trials_added_up_however_they_start_and_end():
+    planned = make_plan(make_cells(jobs(hidden=[4, 8, 16, 32])), Folder("none"), "s")
+    progress = Progress(planned)
+    progress.starts(planned[0], 0, now=0.0)
+    progress.measured(planned[0], 20, "")
+    progress.starts(planned[1], 10, now=0.0)
+    progress.measured(planned[1], 20, "")
+    progress.starts(planned[1], 10, now=0.0)  # killed, and started again
+    progress.measured(planned[1], 30, "")
+    progress.set(planned[0], "failed")
+    progress.measured(planned[2], 10, "")
+    done = 0.5 * planned[0].work + 0.5 * planned[1].work
+    left = 0.25 * planned[1].work + 0.75 * planned[2].work + planned[3].work
+    assert progress.seconds_left(10.0) == pytest.approx(10 * left / done)
+
+
 def test_a_trial_whose_start_was_not_seen_is_shown_all_the_same():
     (planned,) = make_plan(make_cells(jobs(hidden=[4])), Folder("none"), "s")
     printed = io.StringIO()
-    with View("s", [planned], Console(file=printed)) as view:
+    with View("s", [planned], METRICS[0], "window", Console(file=printed)) as view:
         # Another study began it just before this one looked, and goes on while this one tries to.
-        view.event(planned, {"event": "valid", "step": 10, "valid_nll": 1.0})
-        view.event(planned, {"event": "valid", "step": 20, "valid_nll": 1.0})
+        view.event(planned, {"event": "log", "step": 10, "values": {"valid_nll": 1.0}})
+        view.event(planned, {"event": "log", "step": 20, "values": {"valid_nll": 1.0}})
     assert "window 20, valid perplexity 2.7" in printed.getvalue()
 
 

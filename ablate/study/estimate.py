@@ -109,7 +109,7 @@ def _shape(planned: PlannedTrial) -> Hashable:
         k.dropout > 0,
         k.residual,
         k.projection is None,
-        planned.data["vocabulary"],
+        planned.data["details"]["vocabulary"],
     )
     training = (k.batch, k.window, k.optimizer, k.eval_batch, k.eval_window, k.sample_words)
     return (*model, *training, k.precision, k.device, k.threads)

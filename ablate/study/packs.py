@@ -56,5 +56,5 @@ def bytes_of(planned: PlannedTrial) -> float:
     knobs = planned.trial.knobs
     tokens = max(knobs.batch * knobs.window, knobs.eval_batch * knobs.eval_window)
     # The logits, which become the gradient, and a copy; gates, cells and states of every layer.
-    a_token = 2 * int(planned.data["vocabulary"]) + 40 * knobs.depth * knobs.hidden
+    a_token = 2 * int(planned.data["details"]["vocabulary"]) + 40 * knobs.depth * knobs.hidden
     return 4.0 * (5 * planned.parameters + tokens * a_token)

@@ -21,6 +21,7 @@ from ablate.study.cells import Cell
 from ablate.tasks.language_model.data import Corpus, Windows, check_fits, load_corpus
 from ablate.tasks.language_model.engine import Trial
 from ablate.tasks.language_model.model import RecurrentLM
+from ablate.tasks.language_model.record import data_record
 from ablate.tasks.language_model.schedule import budget_windows, validation_windows
 from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
 from ablate.train.machine import settle
@@ -58,7 +59,7 @@ class PlannedTrial:
     Attributes:
         sources: file → SHA-256 of the code that decides its result, as it is when the study starts.
         fingerprint: SHA-256 over what decides its result.
-        data: what a record says of the corpus it was planned with: name, digest, tokens, vocabulary, floor_nll.
+        data: what a record says of the data it was planned with, as `data_record` gives it.
         status: of its journal: FINISHED and DIVERGED are not trained again.
         why: what changed since the study's last launch had a result for this cell and seed; "" where there was none.
         effort: its arithmetic, for an estimate of the time it takes.
@@ -136,13 +137,7 @@ def _trials(cell: Cell, corpus: Corpus, folder: Folder, earlier: Mapping[tuple[s
     effort = _effort(knobs, corpus, matrices)
     sources = source_digests(knobs)
     code = code_digest(sources)
-    data = {
-        "name": corpus.name,
-        "digest": corpus.digest,
-        "tokens": corpus.counts(),
-        "vocabulary": len(corpus.words),
-        "floor_nll": corpus.floor_nll,
-    }
+    data = data_record(knobs, corpus)
     trials = []
     for seed in cell.seeds:
         print_ = fingerprint(knobs, seed, corpus.digest, code)

@@ -22,7 +22,7 @@ from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
-from ablate.tasks.language_model import METRICS
+from ablate.tasks.language_model import METRICS, TASK
 from ablate.track.journal import Event, Folder, Journal, now, replace_text
 from ablate.track.mlflow.client import tracking_uri
 from ablate.train import Checkpoints
@@ -50,7 +50,7 @@ def run_study(study: Study) -> int:
     _check_reports(Path(knobs.reports))
     command = _command()
     launched = _record_launch(folder, study, command, plan)
-    view = make_view(name, plan)
+    view = make_view(name, plan, METRICS[0], str(TASK["step"]))
     mirror = None
     reports: list[Path] = []
     # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
@@ -107,6 +107,7 @@ def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[Pl
         "command": command,
         "design": study.record(),
         "metrics": [asdict(metric) for metric in METRICS],
+        "task": TASK,
         "reports": plan[0].trial.knobs.reports,
         "cells": [
             {"label": label, "levels": dict(cell.levels), "components": dict(cell.components), "trials": rows}

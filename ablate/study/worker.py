@@ -81,7 +81,7 @@ def _train(pack: Sequence[PlannedTrial], attempts: Sequence[list[Event]], comman
             if len({*windows}) > 1:
                 return ALONE
             for journal, window, reasons in zip(journals, windows, refused, strict=True):
-                journal.append("resumed", window=window, process=this_process(), refused=reasons, facts=facts)
+                journal.append("resumed", step=window, process=this_process(), refused=reasons, facts=facts)
             states = [state for state in found if state is not None] or None
         elif any(begun):
             return ALONE

@@ -112,11 +112,15 @@ def last_attempt(events: list[Event]) -> list[Event]:
         if event["event"] == "started":
             attempt = [event]
         elif event["event"] == "resumed":
-            attempt = [e for e in attempt if e.get("step", 0) <= event["window"] and e["event"] not in FINAL_EVENTS]
+            attempt = [e for e in attempt if e["event"] not in FINAL_EVENTS and not _is_after(e, event.get("step", 0))]
             attempt.append(event)
         elif attempt:
             attempt.append(event)
     return attempt
+
+
+def _is_after(event: Event, step: int) -> bool:
+    return event["event"] == "log" and int(event.get("step", 0)) > step
 
 
 def status(attempt: list[Event]) -> str:

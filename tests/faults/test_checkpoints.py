@@ -67,7 +67,7 @@ def attempt(planned):
 def measured(planned):
     """The trial's curve and result, without what a clock decides."""
     clock = ("time", "seconds", "train_seconds", "tokens_per_s")
-    events = [e for e in attempt(planned) if e["event"] in ("train", "valid", "finished")]
+    events = [{**e.pop("values"), **e} for e in attempt(planned) if e["event"] in ("log", "finished")]
     return [{k: v for k, v in event.items() if k not in clock} for event in events]
 
 
@@ -105,7 +105,7 @@ def states(planned):
 def goes_on_from(planned, window, undisturbed):
     assert worker.train([planned], "c") == [worker.TRAINED]
     (resumed,) = [e for e in attempt(planned) if e["event"] == "resumed"]
-    assert resumed["window"] == window
+    assert resumed["step"] == window
     assert measured(planned) == measured(undisturbed)
     assert weights(planned) == weights(undisturbed)
     return resumed["refused"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,39 +51,36 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to. Cross-entropies in nats a token; None where there is none.
+    """What a trial came to; None where there is none.
 
     Attributes:
         status: FINISHED, or DIVERGED when the loss stopped being a finite number.
-        windows, tokens: trained on.
+        steps, seen: windows and tokens that it was trained on.
         diverged_at: the first window whose loss, or whose validation, was no finite number.
         seconds: wall time, evaluations included; train_seconds: without them.
-        best_valid_nll: lowest of all validations; best_window: where it was.
-        first_nll: training loss of the first window, before any update; ln V for a model that knows nothing.
-        clipped: share of the windows whose gradient was clipped.
-        valid_nll, test_nll: with the weights that `test_weights` names.
+        best_step: the window of the best validation.
+        values: cross-entropies in nats a token: `first_nll`, the training loss of the first window, before any update
+            (ln V for a model that knows nothing); `best_valid_nll`, the lowest of all validations; `valid_nll` and
+            `test_nll`, with the weights that `test_weights` names. `clipped`: share of the windows whose gradient was
+            clipped.
         sample: text written by the same weights.
     """
 
     status: str
-    windows: int
+    steps: int
     diverged_at: int | None
-    tokens: int
+    seen: int
     seconds: float
     train_seconds: float
-    best_valid_nll: float | None
-    best_window: int | None
-    first_nll: float | None
-    clipped: float
-    valid_nll: float | None
-    test_nll: float | None
+    best_step: int | None
+    values: Mapping[str, float | None]
     sample: str
 
 
 class Sink(Protocol):
     """Takes a trial's measurements as they are made: one call an event, with plain numbers."""
 
-    def __call__(self, event: str, /, **values: float | int | str | None) -> int:
+    def __call__(self, event: str, /, **values: float | Mapping[str, float]) -> int:
         """Record an event; returns the length of the record so far, in bytes, which a checkpoint keeps."""
         ...
 
@@ -141,7 +138,7 @@ def fit(
         pack: one trial, or several that differ in numbers alone (NUMBERS); their knobs are checked (`parse`,
             `check_fits`, `settle`).
         corpus: already cut to `train_tokens`.
-        sinks: one a trial, take `train` events every 20 windows, `valid` events at every validation.
+        sinks: one a trial, take `log` events, of training every 20 windows and of every validation.
         checkpoints: one a trial, take the state at every validation and once a minute, and the best weights.
         states: what each trial's `checkpoints` held after the same window, to go on from; None: from the start. Either
             way ends with the same bits.
@@ -241,7 +238,6 @@ class Pack:
                 t.first_nll = mean.first_nll
             self._tell(
                 t,
-                "train",
                 train_nll=mean.nll,
                 grad_norm=mean.grad_norm,
                 lr=t.lr,
@@ -256,7 +252,7 @@ class Pack:
         for t, valid_nll in zip(self.trainings, valid_nlls, strict=True):
             if t.diverged_at is not None:
                 continue
-            self._tell(t, "valid", epoch=epoch, valid_nll=valid_nll, lr=t.lr)
+            self._tell(t, epoch=epoch, valid_nll=valid_nll, lr=t.lr)
             if not math.isfinite(valid_nll):
                 self._diverge(t, self.window)
             elif t.validated(valid_nll):
@@ -287,10 +283,9 @@ class Pack:
         self._read_clock()
         return [t.outcome(nll, corpus, device) for t, nll in zip(self.trainings, test_nlls, strict=True)]
 
-    def _tell(self, t: Training, event: str, **values: float | int | str | None) -> None:
-        t.journal_bytes = self._sinks[t](
-            event, step=t.window, tokens=t.window * self._tokens_a_window, seconds=t.seconds, **values
-        )
+    def _tell(self, t: Training, **values: float) -> None:
+        seen = t.window * self._tokens_a_window
+        t.journal_bytes = self._sinks[t]("log", step=t.window, seen=seen, seconds=t.seconds, values=values)
 
     def _diverge(self, t: Training, window: int) -> None:
         t.diverged_at = window
@@ -373,17 +368,19 @@ class Training:
         valid_nll = self.best_valid_nll if knobs.test_weights == "best" else self.last_valid_nll
         return Outcome(
             status="DIVERGED" if diverged else "FINISHED",
-            windows=self.window,
+            steps=self.window,
             diverged_at=self.diverged_at,
-            tokens=self.window * knobs.batch * knobs.window,
+            seen=self.window * knobs.batch * knobs.window,
             seconds=self.seconds,
             train_seconds=self.train_seconds,
-            best_valid_nll=self.best_valid_nll,
-            best_window=self.best_window,
-            first_nll=self.first_nll,
-            clipped=self.clipped_windows / self.window,
-            valid_nll=None if diverged else valid_nll,
-            test_nll=None if diverged else test_nll,
+            best_step=self.best_window,
+            values={
+                "first_nll": self.first_nll,
+                "best_valid_nll": self.best_valid_nll,
+                "valid_nll": None if diverged else valid_nll,
+                "test_nll": None if diverged else test_nll,
+                "clipped": self.clipped_windows / self.window,
+            },
             sample="" if diverged else sample(self.model, corpus, knobs.sample_words, self.seed, device),
         )
 

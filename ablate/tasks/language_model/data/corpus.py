@@ -43,8 +43,16 @@ class Corpus:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the words and of the three streams, in little-endian int32."""
+        return self._digest_of(self.train, self.valid, self.test)
+
+    @cached_property
+    def evaluated(self) -> str:
+        """SHA-256 of the words, the valid and the test stream: the same for every slice of train with these words."""
+        return self._digest_of(self.valid, self.test)
+
+    def _digest_of(self, *streams: Ids) -> str:
         sha = hashlib.sha256(json.dumps(self.words).encode())
-        for ids in (self.train, self.valid, self.test):
+        for ids in streams:
             sha.update(ids.size.to_bytes(8, "little"))
             sha.update(np.ascontiguousarray(ids, dtype="<i4").data)
         return sha.hexdigest()
