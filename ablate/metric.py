@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+_ABSURD = 1e6  # values beyond it differ from each other in nothing that matters
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -79,6 +81,14 @@ class Metric:
         if self.scale == "linear":
             return turned
         return math.inf if turned >= 709 else math.expm1(turned)
+
+    def text(self, value: float) -> str:
+        """A value with its unit, as people read it."""
+        unit = f" {self.unit}" if self.unit else ""
+        if abs(value) > _ABSURD:
+            return f"over {_ABSURD:,.0f}{unit}"
+        digits = (1 if abs(value) < 10_000 else 0) if self.scale == "log" else 2
+        return f"{value:,.{digits}f}{unit}".replace("-", "−")
 
 
 # Columns of the table of curves that are not a metric's.

@@ -22,7 +22,7 @@ from ablate.study.records import task_record
 from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
 from ablate.track.journal import Event, Folder, Journal, now, replace_text
-from ablate.track.mirror import tracking_uri
+from ablate.track.mlflow.client import tracking_uri
 from ablate.train import Checkpoints
 
 if TYPE_CHECKING:
