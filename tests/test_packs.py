@@ -340,12 +340,14 @@ def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_p
     ],
 )
 def test_as_many_workers_as_cores_memory_and_packs_are_good_for(tmp_path, overrides, cores, gib, workers):
-    plan = plan_of(tmp_path, "threads=null", "device=cpu", "workers=auto", *overrides)
-    assert best_workers(make_packs(plan, study_of(*TINY, "pack=8")), cores, gib * 2**30) == workers
+    study = study_of(*TINY, "threads=null", "device=cpu", "workers=auto", *overrides)
+    packs = make_packs(make_plan(study, Folder(tmp_path)), study)
+    assert best_workers(packs, study, cores, gib * 2**30) == workers
 
 
 def test_a_number_of_workers_is_taken_as_it_is_and_other_values_are_refused(tmp_path):
-    assert choose_workers(make_packs(plan_of(tmp_path, "seeds=2", "workers=7"))) == 7
+    study = study_of(*TINY, "seeds=2", "workers=7")
+    assert choose_workers(make_packs(make_plan(study, Folder(tmp_path)), study), study) == 7
     for knob in ("workers", "pack"):
         for bad in ("0", "many", "1.5", "null"):
             with pytest.raises(KnobError, match=rf"{knob}={bad}: must be auto, or a whole number at least 1"):
@@ -372,9 +374,10 @@ def test_a_limit_of_every_group_that_a_process_is_in_counts(tmp_path):
 
 
 def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeypatch):
-    plan = plan_of(tmp_path, "seeds=6", "threads=null", "workers=auto")
+    study = study_of(*TINY, "seeds=6", "threads=null", "workers=auto")
+    plan = make_plan(study, Folder(tmp_path))
     monkeypatch.setattr("ablate.study.workers.choose_device", lambda name: torch.device("cuda"))
-    assert best_workers([[planned] for planned in plan], 8, 1e12) == 1
+    assert best_workers([[planned] for planned in plan], study, 8, 1e12) == 1
 
 
 @pytest.mark.parametrize(

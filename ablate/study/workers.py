@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablate.launch import Launch
 from ablate.study.cells import Study
 from ablate.study.plan import PlannedTrial
 from ablate.train.machine import choose_device
@@ -23,26 +22,20 @@ def choose_workers(packs: Sequence[Sequence[PlannedTrial]], study: Study) -> int
     if not packs:
         return 1
     asked = study.launch.workers
-    if isinstance(asked, int):
-        return asked
-    largest = max(len(pack) * study.task.bytes_of(pack[0].trial.config, pack[0].facts) for pack in packs)
-    return best_workers(len(packs), largest, study.launch, cores(), free_memory())
+    return asked if isinstance(asked, int) else best_workers(packs, study, cores(), free_memory())
 
 
-def best_workers(packs: int, largest: float, launch: Launch, cores: int, memory: float) -> int:
+def best_workers(packs: Sequence[Sequence[PlannedTrial]], study: Study, cores: int, memory: float) -> int:
     """As many as have a core each, or as many as `threads` says; no more than there are packs, or than fit into memory.
 
     On two cores, two processes of one thread are faster than one of two, for narrow layers and wide ones
-    (`python -m benchmarks workers`). A CUDA device has one, because packs fill it.
-
-    Args:
-        packs: how many; largest: bytes of the largest of them.
-        memory: free bytes.
+    (`python -m benchmarks workers`). A CUDA device has one, because packs fill it. `memory`: free bytes.
     """
-    if choose_device(launch.device).type == "cuda":
+    if choose_device(study.launch.device).type == "cuda":
         return 1
+    largest = max(len(pack) * study.task.bytes_of(pack[0].trial.config, pack[0].facts) for pack in packs)
     fit = int(_MEMORY * memory / (_OF_A_PROCESS + largest))
-    return max(1, min(packs, cores // (launch.threads or 1), fit))
+    return max(1, min(len(packs), cores // (study.launch.threads or 1), fit))
 
 
 def threads_of(workers: int) -> int:
