@@ -1,0 +1,255 @@
+"""One trial of a function: what is prepared for it, how it ends, and what of its result is recorded."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablate.functions.ending import Stopped
+from ablate.functions.measured import number_of, recorded
+from ablate.functions.records import plain
+from ablate.functions.run import SAVE_SECONDS, Run
+from ablate.functions.state import RunError
+from ablate.functions.streams import seed_all
+from ablate.knobs import KnobError
+from ablate.metric import Metric
+from ablate.protocol import Outcome, Payload, Sink, Trial
+
+if TYPE_CHECKING:
+    from ablate.functions.task import FunctionTask
+    from ablate.train import Checkpoints
+
+FILES = "files"  # the function's own folder, in the trial's
+_CHECKPOINT = re.compile(r"(state|best|last)-(\d{10})-[0-9a-f]{64}\.pt")
+
+
+class Diverged(ArithmeticError):
+    """A number that a function logged in a plain call was not finite."""
+
+
+class Memory:
+    """Keeps the best weights of a plain call, which is never resumed."""
+
+    def __init__(self) -> None:
+        self._best: Payload = {}
+
+    def save(self, window: int, state: Payload) -> None:
+        """Nothing."""
+
+    def save_best(self, window: int, weights: Payload) -> None:
+        """Keep them."""
+        self._best = weights
+
+    def save_last(self, window: int, weights: Payload) -> None:
+        """Nothing."""
+
+    def best(self, window: int) -> Payload:
+        """What was kept."""
+        return self._best
+
+
+def fit(
+    task: FunctionTask,
+    trial: Trial,
+    sink: Sink,
+    kept: Checkpoints,
+    state: Payload | None,
+    *,
+    kind: type[Run] = Run,
+    save_seconds: float = SAVE_SECONDS,
+) -> Outcome:
+    """Train one trial, from the start or from a checkpoint's state."""
+    files = kept.folder / FILES
+    if state is None:
+        kept.clear()
+        _empty(kept.folder, files)
+    else:
+        _drop_after(kept.folder, int(state["window"]))
+    device = choose_device(trial.device)
+    run = kind(list(task.metrics), trial.seed, device, files, kept, sink, state, save_seconds)
+    result = call(task, task.configured(trial.config, trial.seed, device), run)
+    values = _ending(result, run, kept.folder)
+    if run.ending.has_diverged:
+        print(f"diverged at {task.step} {run.ending.diverged_at}: {run.ending.reason}", flush=True)
+    run.finish()
+    return Outcome(
+        status="DIVERGED" if run.ending.has_diverged else "FINISHED",
+        steps=run.step,
+        seen=None,
+        diverged_at=run.ending.diverged_at,
+        seconds=run.clock.seconds,
+        train_seconds=run.clock.loop_seconds,
+        best_step=run.measured.best_step,
+        values=values,
+    )
+
+
+def _ending(result: object, run: Run, folder: Path) -> dict[str, float | None]:
+    """What is recorded at the end; a test value that is not finite is a divergence too."""
+    metrics = run.measured.metrics
+    values: dict[str, float | None] = {f"test_{recorded(metric)}": None for metric in metrics}
+    if not run.ending.has_diverged:
+        values |= _values_of(result, metrics, folder)
+        if bad := [recorded(metric) for metric in metrics if values[f"test_{recorded(metric)}"] is None]:
+            run.ending.diverge(run.step, f"test_{bad[0]} is not finite")
+        if run.loop is None:
+            print(
+                "note: the function never asked for run.epochs or run.steps; after a kill it starts from the beginning",
+                flush=True,
+            )
+    return values | run.measured.values(run.tested_best) | {"tested_best": float(run.tested_best)}
+
+
+def plain_call(task: FunctionTask, config: Any, seed: int, folder: Path | None) -> dict[str, Any]:
+    """Call the function with nothing around it: no journal, no checkpoints. Raises Diverged."""
+    device = choose_device("auto")
+    with tempfile.TemporaryDirectory(prefix="ablate-") as temporary:
+        files = Path(temporary) if folder is None else Path(folder)
+        run = Run(list(task.metrics), seed, device, files, Memory())
+        result = call(task, task.configured(config, seed, device), run)
+    if run.ending.has_diverged:
+        raise Diverged(f"diverged at {task.step} {run.ending.diverged_at}: {run.ending.reason}")
+    check_result(result, task.metrics)
+    assert isinstance(result, dict), "checked"
+    return result
+
+
+def call(task: FunctionTask, config: Any, run: Run) -> Any:
+    """What the function returns; None where the trial has diverged."""
+    import torch  # noqa: F401 (imported by now, it is seeded too)
+
+    refuse_many_processes()
+    before = plain(config)
+    seed_all(run.seed, "start")
+    try:
+        result = task.function(config, run)
+    except Stopped:
+        return None
+    except SystemExit as error:
+        raise RunError(f"{task.name} called exit({error.code}); return a result, or raise an exception") from error
+    except UnboundLocalError as error:
+        if not run.has_nothing_left:
+            raise
+        raise RunError(
+            f"{error}; this trial was resumed after its last checkpoint, when nothing of the loop is left to do: "
+            "set the variable before the loop, or keep it in a dict"
+        ) from error
+    if (after := plain(config)) != before:
+        changed = sorted(name for name in before if before[name] != after[name])
+        print(
+            f"warning: {task.name} changed its config ({', '.join(changed)}); what is recorded is as asked", flush=True
+        )
+    return result
+
+
+def refuse_many_processes() -> None:
+    """Raise KnobError in a process group: a trial is one process."""
+    if re.fullmatch(r"[2-9]|\d{2,}", size := os.environ.get("WORLD_SIZE", "")):
+        raise KnobError(
+            f"WORLD_SIZE={size}: a trial is one process, and cannot be started by torchrun; start the script by "
+            "python, and it trains a trial on each GPU"
+        )
+
+
+def check_machine(device: str) -> None:
+    """Raise KnobError where a trial cannot run on this machine."""
+    refuse_many_processes()
+    if device == "cuda" and choose_device("auto") != "cuda":
+        raise KnobError("device=cuda: torch sees no CUDA device on this machine; use device=cpu, or device=auto")
+
+
+def choose_device(name: str) -> str:
+    """ "cpu" or "cuda" for a level of `device`."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_result(result: object, metrics: Sequence[Metric]) -> None:
+    """Raise RunError for a result that lacks a metric, or is no dict."""
+    if not isinstance(result, dict):
+        example = f'{{"test_{recorded(metrics[0])}": …}}'
+        raise RunError(f"the function returned {_a(result)}; return a dict, {example}")
+    for metric in metrics:
+        name = f"test_{recorded(metric)}"
+        if name not in result:
+            instead = f"test_{metric.name}"
+            why = f", the logarithm of {metric.name}" if instead != name and instead in result else ""
+            names = ", ".join(map(str, result)) or "nothing"
+            raise RunError(f"the function returned no {name} ({names}); add {name}{why}")
+
+
+def _a(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _values_of(result: object, metrics: Sequence[Metric], folder: Path) -> dict[str, float | None]:
+    """The numbers of a result; arrays of one value an example go to files in the trial's folder."""
+    check_result(result, metrics)
+    assert isinstance(result, dict), "checked"
+    values: dict[str, float | None] = {}
+    for name, value in result.items():
+        if str(name).endswith("_each"):
+            _save_each(folder / f"{name}.npy", value)
+            continue
+        number = None if value is None else number_of(f"the result's {name}", value)
+        values[str(name)] = number if number is not None and np.isfinite(number) else None
+    for line in disagreements(result):
+        print(f"warning: {line}", flush=True)
+    return values
+
+
+def disagreements(result: Mapping[str, Any]) -> list[str]:
+    """Numbers of a result that are not the mean of their `_each`, a line each."""
+    found = []
+    for name, value in result.items():
+        each = result.get(f"{name}_each")
+        if each is None or value is None:
+            continue
+        mean, number = float(np.mean(as_array(f"{name}_each", each))), number_of(name, value)
+        if not np.isclose(mean, number, rtol=1e-4, atol=1e-6, equal_nan=True):
+            found.append(f"{name} is {number:.6g}, and the mean of {name}_each is {mean:.6g}; give both in one unit")
+    return found
+
+
+def as_array(name: str, each: Any) -> Any:
+    """One value an example as an array. Raises RunError for what is none."""
+    if hasattr(each, "detach"):
+        each = each.detach().cpu().numpy()
+    try:
+        array = np.asarray(each)
+    except ValueError:
+        array = np.empty((0, 0))
+    if array.ndim != 1 or array.dtype.kind not in "bifu" or array.size == 0:
+        raise RunError(f"the result's {name}: must be one number an example, an array of shape (examples,)")
+    return array.astype(np.float64) if array.dtype.kind != "f" else array
+
+
+def _save_each(path: Path, each: Any) -> None:
+    new = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    with new.open("wb") as file:
+        np.save(file, as_array(path.stem, each))
+    os.replace(new, path)
+
+
+def _empty(folder: Path, files: Path) -> None:
+    shutil.rmtree(files, ignore_errors=True)
+    for path in folder.glob("*_each.npy"):
+        path.unlink()
+
+
+def _drop_after(folder: Path, window: int) -> None:
+    """Drop what a former process saved later than the state that the trial goes on from: it is done again."""
+    for path in folder.iterdir():
+        match = _CHECKPOINT.fullmatch(path.name)
+        if match and (int(match[2]) > window or match[1] == "last"):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,140 @@
+"""A user's Config: the record whose fields are knobs, and the one that the function gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import to_jsonable_python
+
+from ablate.knobs import STRICT, KnobError, as_record, fields_of, is_record, knobs_of, read
+from ablate.launch import Launch
+from ablate.registry import suggest
+
+FILLED_IN = ("seed", "device")  # fields of a Config that a trial sets: they are no knobs of the task
+RESERVED = (*Launch.model_fields, "design", "components", "hydra", "tracking")
+
+
+class Configuration:
+    """Both records of a user's Config.
+
+    Args:
+        kind: a dataclass or a pydantic model.
+
+    Attributes:
+        knobs: the record that is composed, checked and fingerprinted: without `seed` and `device`.
+
+    Raises:
+        KnobError: for a class that is no record, a field without a default, or a name that a launch has.
+    """
+
+    def __init__(self, kind: type) -> None:
+        if not is_record(kind):
+            raise KnobError(f"{kind!r}: a configuration is a dataclass or a pydantic model; add @dataclass above it")
+        names = _names(kind)
+        for name in names:
+            if name in RESERVED and name not in FILLED_IN:
+                raise KnobError(
+                    f"{kind.__name__}.{name}: every launch has a knob of this name; rename the field, "
+                    f"for example {name}_of_model"
+                )
+        self._filled = [name for name in FILLED_IN if name in names]
+        self._full = _full(kind)
+        self.knobs = self._knobs(kind)
+        self.full(read(self.knobs, {}), seed=0, device="cpu")
+
+    def _knobs(self, kind: type) -> type:
+        if not self._filled and not _is_frozen(kind):
+            return as_record(kind)
+        fields: dict[str, Any] = {
+            name: (field.annotation, field) for name, field in fields_of(self._full).items() if name not in self._filled
+        }
+        made = pydantic.create_model(kind.__name__, __config__=STRICT, __module__=kind.__module__, **fields)
+        return as_record(made)
+
+    def full(self, config: Any, *, seed: int, device: str) -> Any:
+        """What the function gets: an instance of the user's class. Raises KnobError for values that it refuses."""
+        own = {"seed": seed, "device": device}
+        return read(self._full, plain(config) | {name: own[name] for name in self._filled})
+
+    def of(self, knobs: Mapping[str, Any]) -> Any:
+        """The record of values by name: "lr", "optimizer.lr". Raises KnobError."""
+        return read(self.knobs, _nested(to_jsonable_python(dict(knobs))))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A record as values that JSON can hold, nested as it is."""
+    found: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return found
+
+
+def level_problem(kind: type, override: str) -> str | None:
+    """Why "dropout=0" sets no knob of a record, and what would; None: it does."""
+    name, sign, text = override.partition("=")
+    known = knobs_of(kind)
+    if not sign:
+        return f"{override}: needs a value, for example {name}=0"
+    if name not in known:
+        return f"{override}: unknown knob {name!r}{suggest(name, known)}"
+    refusals = [knob.refusal(_level(text)) for knob in known[name]]
+    return f"{override}: {name} {refusals[0]}" if all(refusals) else None
+
+
+def _level(text: str) -> object:
+    """A level as it is typed: null, true, false, a number, or a name."""
+    if text in ("null", "true", "false"):
+        return {"null": None, "true": True, "false": False}[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _names(kind: type) -> list[str]:
+    if issubclass(kind, BaseModel):
+        return list(kind.model_fields)
+    return [field.name for field in dataclasses.fields(typing.cast(Any, kind))]
+
+
+def _full(kind: type) -> type:
+    """The user's class, checked strictly."""
+    try:
+        if _is_frozen(kind) and not issubclass(kind, BaseModel):
+            made = typing.cast(type, pydantic.dataclasses.dataclass(kind, config=STRICT, frozen=True))
+        else:
+            made = _strict(kind)
+    except (pydantic.errors.PydanticUserError, NameError) as error:
+        raise KnobError(f"{kind.__name__}: {str(error).splitlines()[0]}") from error
+    for name, field in fields_of(made).items():
+        if field.is_required() and name not in FILLED_IN:
+            raise KnobError(f"{kind.__name__}.{name}: has no default; every knob has one, for example {name} = 1")
+    return made
+
+
+def _strict(kind: type) -> type:
+    if issubclass(kind, BaseModel):
+        return type(kind.__name__, (kind,), {"model_config": STRICT, "__module__": kind.__module__})
+    return typing.cast(type, pydantic.dataclasses.dataclass(kind, config=STRICT))
+
+
+def _is_frozen(kind: type) -> bool:
+    parameters = getattr(kind, "__dataclass_params__", None)
+    return parameters is not None and bool(parameters.frozen)
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"optimizer.lr": 1} as {"optimizer": {"lr": 1}}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        place = found
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
+    return found

@@ -1,0 +1,181 @@
+"""The decorator that makes a task of a user's function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate.functions import declared
+from ablate.functions.digests import Data, digest_of, paths_of
+from ablate.knobs import KnobError
+from ablate.metric import Metric
+from ablate.protocol import Facts, Outcome, Payload, Sink, Trial
+
+if TYPE_CHECKING:
+    from ablate.functions.run import Run
+    from ablate.train import Checkpoints
+
+Function = Callable[[Any, "Run"], Mapping[str, Any]]
+
+
+def task(
+    config: type,
+    *,
+    components: Mapping[str, Any] | None = None,
+    metric: Metric | Sequence[Metric] | None = None,
+    data: Data = None,
+    step: str = "epoch",
+    unit: str = "",
+) -> Callable[[Function], FunctionTask]:
+    """Make a task of the function below: `function(config, run)`, which trains once and returns {"test_<metric>": x}.
+
+    Args:
+        config: a dataclass or a pydantic model; its fields are the knobs, each with a default. `seed` and `device` are
+            set by the trial.
+        components: name → the override that switches it off, "dropout=0", or {"off": …, "requires": …, "idle": …}.
+        metric: one or several; the first is the one that is compared.
+        data: files and folders, relative to the script, or a function of the config that returns `ablate.digest(…)`;
+            None: the data is not checked.
+        step: what one round of the loop is called; unit: what training reads, "images".
+
+    Raises:
+        KnobError: for a declaration that cannot be run, with a line for each problem.
+    """
+    return functools.partial(FunctionTask, config, components or {}, metric, data, step, unit)
+
+
+class FunctionTask:
+    """A user's function as a task (`ablate.protocol.Task`); calling it calls the function.
+
+    Attributes:
+        function: as the user wrote it.
+        file: where it was written.
+    """
+
+    def __init__(
+        self,
+        config: type,
+        components: Mapping[str, Any],
+        metric: Metric | Sequence[Metric] | None,
+        data: Data,
+        step: str,
+        unit: str,
+        function: Function,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._configuration = declared.configuration(config)
+        declared.check_function(function)
+        self.function = function
+        self.name = function.__name__
+        self.file = Path(inspect.unwrap(function).__code__.co_filename).absolute()
+        self.Config = self._configuration.knobs
+        self.metrics: Sequence[Metric] = declared.metrics(metric)
+        self.components: Mapping[str, Any] = declared.components(components, self.Config)
+        self.data = declared.data(data)
+        self.step = step
+        self.unit = unit
+        self.budget: Sequence[str] = ()
+
+    def __call__(self, config: Any, run: Run) -> Any:
+        """The plain function."""
+        return self.function(config, run)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Processes send each other its reference."""
+        from ablate.functions.load import load_task
+
+        return load_task, (self.reference,)
+
+    @property
+    def reference(self) -> str:
+        """By which `load_task` finds it in another process: "/home/me/digits.py:train".
+
+        Raises:
+            KnobError: for a function that no other process can import.
+        """
+        if not self.file.is_file():
+            raise KnobError(
+                f"{self.name}: a task is in a file, for other processes import it; in a notebook, write its cell with "
+                "%%writefile train.py, then: from train import " + self.name
+            )
+        if "<locals>" in self.function.__qualname__:
+            raise KnobError(f"{self.name}: a task is at the top level of its file; it is inside of another function")
+        return f"{self.file.resolve()}:{self.name}"
+
+    @property
+    def presets(self) -> Path | None:
+        """The folder `conf/` beside the file, if there is one."""
+        folder = self.file.parent / "conf"
+        return folder if folder.is_dir() else None
+
+    def configured(self, config: Any, seed: int, device: str) -> Any:
+        """What the function gets: an instance of the user's class. Raises KnobError for values that it refuses."""
+        return self._configuration.full(config, seed=seed, device=device)
+
+    def run(self, seed: int = 0, folder: str | Path | None = None, **knobs: Any) -> dict[str, Any]:
+        """Call the function and return its result, with nothing recorded: for tests and notebooks.
+
+        Args:
+            folder: `run.folder`; None: one that is removed at the end.
+            knobs: values of the config; those of nested records as **{"optimizer.lr": 0.1}.
+
+        Raises:
+            KnobError: for values that the config refuses.
+            Diverged: where a number that it logged was not finite.
+        """
+        from ablate.functions.fit import plain_call
+
+        return plain_call(self, self._configuration.of(knobs), seed, None if folder is None else Path(folder))
+
+    def settle(self, config: Any, device: str) -> Any:
+        """The configuration as it is. Raises KnobError where the device is missing."""
+        from ablate.functions.fit import check_machine
+
+        check_machine(device)
+        return config
+
+    def check(self, config: Any) -> None:
+        """Raise KnobError where the user's class refuses a combination of values."""
+        self.configured(config, 0, "cpu")
+
+    def describe(self, config: Any) -> Facts:
+        """The digest of the data. Raises KnobError where a file is missing."""
+        digest = digest_of(self.data, self.configured(config, 0, "cpu"), self.file.parent)
+        named = [] if self.data is None or callable(self.data) else paths_of(self.data)
+        return Facts(data=", ".join(map(str, named)), digest=digest)
+
+    def sources(self, config: Any) -> Mapping[str, str]:
+        """File → SHA-256 of the script and what of the user's own it imports."""
+        from ablate.functions.sources import sources
+
+        return sources(self.file.resolve())
+
+    def shape(self, config: Any) -> Hashable | None:
+        """None: a function trains alone."""
+
+    def bytes_of(self, config: Any, facts: Facts) -> float:
+        """0: not known."""
+        return 0.0
+
+    def facts_of_machine(self, config: Any) -> Mapping[str, str]:
+        """Nothing but what every trial records."""
+        return {}
+
+    def seconds(self, pack: Sequence[Trial], facts: Facts) -> float | None:
+        """None: only training tells."""
+
+    def fit(
+        self,
+        pack: Sequence[Trial],
+        sinks: Sequence[Sink],
+        checkpoints: Sequence[Checkpoints],
+        states: Sequence[Payload] | None,
+    ) -> list[Outcome]:
+        """Train one trial, from the start or from what its checkpoint held."""
+        from ablate.functions.fit import fit
+
+        ((trial, sink, kept),) = zip(pack, sinks, checkpoints, strict=True)
+        return [fit(self, trial, sink, kept, None if states is None else states[0])]
