@@ -17,7 +17,7 @@ DEFAULT = "language_model"
 def load_task(reference: str) -> Task:
     """The task. Raises KnobError when there is none."""
     if ":" in reference or reference.endswith(".py"):
-        from ablate.functions.task import load_task as load_function
+        from ablate.functions.load import load_task as load_function
 
         function: Task = load_function(reference)
         return function
