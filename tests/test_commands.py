@@ -16,7 +16,7 @@ TRICKY = "data.path='my text, it\\'s [here]=100% $HOME.txt'"
 def trials_of(*cells, seeds=(0, 1, 2)):
     """The table that the reader would give for these knobs."""
     rows = [
-        {"cell": f"cell {i}", "seed": seed, "parameters": 5, **{f"knob.{name}": v for name, v in knobs.flat().items()}}
+        {"cell": f"cell {i}", "seed": seed, "data": "kjv", **{f"knob.{name}": v for name, v in knobs.flat().items()}}
         for i, knobs in enumerate(cells)
         for seed in seeds
     ]
@@ -53,5 +53,5 @@ def test_seeds_that_do_not_follow_each_other_are_listed():
 
 
 def test_a_cell_that_never_started_has_no_command():
-    table = trials_of(knobs_of(*TINY)).assign(parameters=None)
+    table = trials_of(knobs_of(*TINY)).assign(data=None)
     assert command_of(table, "cell 0") is None

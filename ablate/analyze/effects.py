@@ -18,7 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.analyze.paired import Array, paired
-from ablate.analyze.table import factors_of, judge, nll_table
+from ablate.analyze.table import factors_of, judge, score_table
+from ablate.metric import Metric
 
 Levels = tuple[str, ...]
 _TESTED = ["n", "contexts", "effect", "low", "high", "p", "deltas"]
@@ -27,10 +28,11 @@ _EFFECT = ["factor", "reference", "level", "at", *_TESTED, *_JUDGED]
 _INTERACTION = ["factor", "reference", "level", "other", "other_reference", "other_level", *_TESTED, *_JUDGED]
 
 
-def factor_effects(trials: pd.DataFrame) -> pd.DataFrame:
+def factor_effects(metric: Metric, trials: pd.DataFrame) -> pd.DataFrame:
     """The effect of every level against its factor's reference, the level of the study's first cell.
 
     Args:
+        metric: whose scores are compared.
         trials: one row a trial, as `read_study` gives it.
 
     Returns:
@@ -43,7 +45,7 @@ def factor_effects(trials: pd.DataFrame) -> pd.DataFrame:
         asked for and that had to be left out, because a trial has no result or so that every seed averages over the
         same combinations. Cells that share all levels count as one: the first.
     """
-    nll, levels = nll_table(trials), factors_of(trials)
+    scores, levels = score_table(metric, trials), factors_of(trials)
     cells = _cell_by_levels(levels)
     rows = []
     for place, factor in enumerate(levels.columns):
@@ -54,7 +56,7 @@ def factor_effects(trials: pd.DataFrame) -> pd.DataFrame:
                 for combination, cell in cells.items()
                 if combination[place] == reference and _with(combination, place, level) in cells
             }
-            deltas = _stack([nll[a] - nll[b] for a, b in pairs.values()], nll)
+            deltas = _stack([scores[a] - scores[b] for a, b in pairs.values()], scores)
             named = {"factor": factor, "reference": reference, "level": level}
             if pairs:
                 rows.append({**named, "at": "", **_averaged(deltas)})
@@ -65,7 +67,7 @@ def factor_effects(trials: pd.DataFrame) -> pd.DataFrame:
     return judged[_EFFECT]
 
 
-def interactions(trials: pd.DataFrame) -> pd.DataFrame:
+def interactions(metric: Metric, trials: pd.DataFrame) -> pd.DataFrame:
     """For every two factors, how the effect of one changes with the other: a difference of differences.
 
     Returns:
@@ -75,7 +77,7 @@ def interactions(trials: pd.DataFrame) -> pd.DataFrame:
         `verdict`: "better together", "worse together", or as there; `p_holm` is corrected over all rows. Only where
         the study has the four cells, averaged over the combinations of all other factors that have them.
     """
-    nll, levels = nll_table(trials), factors_of(trials)
+    scores, levels = score_table(metric, trials), factors_of(trials)
     cells = _cell_by_levels(levels)
     rows = []
     for i, j in combinations(range(levels.shape[1]), 2):
@@ -83,7 +85,7 @@ def interactions(trials: pd.DataFrame) -> pd.DataFrame:
         for level, second_level in ((a, b) for a in others for b in seconds):
             fours = list(_fours(cells, i, j, (reference, level), (second, second_level)))
             if fours:
-                deltas = _stack([(nll[a] - nll[b]) - (nll[c] - nll[d]) for a, b, c, d in fours], nll)
+                deltas = _stack([(scores[a] - scores[b]) - (scores[c] - scores[d]) for a, b, c, d in fours], scores)
                 rows.append(
                     {
                         "factor": levels.columns[i],
@@ -127,9 +129,9 @@ def _context(levels: pd.DataFrame, combination: Levels, without: set[int]) -> st
     return " ".join(f"{levels.columns[i]}={level}" for i, level in enumerate(combination) if i not in without)
 
 
-def _stack(deltas: list[pd.Series[float]], nll: pd.DataFrame) -> Array:
+def _stack(deltas: list[pd.Series[float]], scores: pd.DataFrame) -> Array:
     """Shape [seeds, contexts]."""
-    return np.array([delta.to_numpy(float) for delta in deltas]).reshape(len(deltas), len(nll)).T
+    return np.array([delta.to_numpy(float) for delta in deltas]).reshape(len(deltas), len(scores)).T
 
 
 def _averaged(deltas: Array) -> dict[str, object]:
@@ -171,9 +173,10 @@ class VarianceShares:
         table: one row a term (factors, `a × b` for two of them, `seed`, `residual`): `term`, `df`, `share` (eta²: of
             the sum of squares; in an unbalanced table they need not add up to 1), `partial_omega2` (of the variance
             of the term and the residual, corrected for chance; may be below 0), `p`. Empty where nothing can be said.
-        method: "least squares, seeds as blocks" or "mixed model, seeds random", with a word on why where one was tried
-            in vain. Shares are the former's in either case.
-        reason: why the table is empty, or "".
+        method: how p was computed: LEAST_SQUARES, MIXED_MODEL, or MIXED_MODEL_FAILED, where it was tried in vain.
+            Shares are of least squares in any case.
+        reason: why the table is empty: "no factor", "one seed", "one cell", "all equal", "no degrees of freedom",
+            "no residual"; "" where it is not.
     """
 
     table: pd.DataFrame
@@ -182,13 +185,14 @@ class VarianceShares:
 
 
 _SHARES = ["term", "df", "share", "partial_omega2", "p"]
-LEAST_SQUARES = "least squares, seeds as blocks"
-MIXED_MODEL = "mixed model, seeds random"
+LEAST_SQUARES = "least squares"
+MIXED_MODEL = "mixed model"
+MIXED_MODEL_FAILED = "least squares after a mixed model"
 # Its tests are right only with many seeds (they take the estimated variances for known).
 _MIXED_SEEDS, _MIXED_RESULTS = 10, 40
 
 
-def variance_shares(trials: pd.DataFrame) -> VarianceShares:
+def variance_shares(metric: Metric, trials: pd.DataFrame) -> VarianceShares:
     """Analysis of variance of scores over factors, their two-way interactions, and seeds.
 
     Sums of squares are of type II: a term's is what it adds to all terms that do not contain it. Terms of which the
@@ -198,8 +202,9 @@ def variance_shares(trials: pd.DataFrame) -> VarianceShares:
     """
     from scipy import stats
 
-    nll = nll_table(trials)
-    long = pd.Series(nll.to_numpy(float).ravel(), pd.MultiIndex.from_product([nll.index, nll.columns])).dropna()
+    scores = score_table(metric, trials)
+    index = pd.MultiIndex.from_product([scores.index, scores.columns])
+    long = pd.Series(scores.to_numpy(float).ravel(), index).dropna()
     levels = factors_of(trials)
     if reason := _too_little(long, levels):
         return VarianceShares(pd.DataFrame(columns=_SHARES), LEAST_SQUARES, reason)
@@ -210,11 +215,9 @@ def variance_shares(trials: pd.DataFrame) -> VarianceShares:
     df_residual = y.size - rank
     total = float(((y - y.mean()) ** 2).sum())
     if df_residual == 0:
-        return VarianceShares(
-            pd.DataFrame(columns=_SHARES), LEAST_SQUARES, "the terms take all degrees of freedom: more seeds would help"
-        )
+        return VarianceShares(pd.DataFrame(columns=_SHARES), LEAST_SQUARES, "no degrees of freedom")
     if residual <= 1e-12 * total:
-        return VarianceShares(pd.DataFrame(columns=_SHARES), LEAST_SQUARES, "the terms leave no residual to judge by")
+        return VarianceShares(pd.DataFrame(columns=_SHARES), LEAST_SQUARES, "no residual")
     mean_square = residual / df_residual
     rows = []
     for term in [*(t for t in terms if t != "seed"), "seed"]:
@@ -232,13 +235,13 @@ def variance_shares(trials: pd.DataFrame) -> VarianceShares:
 
 def _too_little(long: pd.Series[float], levels: pd.DataFrame) -> str:
     if levels.shape[1] == 0:
-        return "no factor has two levels"
+        return "no factor"
     if long.index.get_level_values("seed").nunique() < 2:
-        return "one seed: what the factors do and what chance does cannot be told apart"
+        return "one seed"
     if long.index.get_level_values("cell").nunique() < 2:
-        return "fewer than two cells have a result"
+        return "one cell"
     if float(long.max() - long.min()) < 1e-12:
-        return "all results are equal"
+        return "all equal"
     return ""
 
 
@@ -290,7 +293,7 @@ def _mixed(table: pd.DataFrame, long: pd.Series[float], terms: dict[str, Array])
         others = [fixed[other] for other in fixed if other in _without(fixed, term)]
         less, more = (_likelihood(y, part, seeds) for part in (others, [*others, fixed[term]]))
         if less is None or more is None:
-            return VarianceShares(table, f"{LEAST_SQUARES} (a mixed model did not converge)", "")
+            return VarianceShares(table, MIXED_MODEL_FAILED, "")
         df = table.loc[table["term"] == term, "df"].item()
         found[term] = float(stats.chi2.sf(max(0.0, 2 * (more - less)), df))
     return VarianceShares(table.assign(p=table["term"].map(found)), MIXED_MODEL, "")

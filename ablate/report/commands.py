@@ -17,7 +17,7 @@ _LEFT_OUT = {"device", "threads", "model", "recipe", "sample_words"}
 def command_of(trials: pd.DataFrame, cell: str) -> str | None:
     """`python -m ablate …` for one cell with all its seeds; None where its settings are not on record."""
     rows = trials[trials["cell"] == cell]
-    known = rows[rows["parameters"].notna()]
+    known = rows[rows["data"].notna()]
     if known.empty:
         return None
     knobs = {
@@ -54,7 +54,9 @@ def _level(name: str, value: Any) -> str:
     """A value as Hydra reads it back."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "null"
-    if isinstance(value, float) and any(isinstance(rule, Number) and rule.kind is int for rule in rules()[name]):
+    if isinstance(value, float) and any(
+        isinstance(rule, Number) and rule.kind is int for rule in rules().get(name, ())
+    ):
         value = int(value)  # a column of whole numbers and nulls is one of floats
     text = show(value.item() if hasattr(value, "item") else value)
     if not isinstance(value, str) or re.fullmatch(r"[\w./:-]+", text) or text.startswith("${oc.env:"):
