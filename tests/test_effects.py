@@ -15,9 +15,10 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from ablate.analyze import component_effects, disagreements, effects, factor_effects, interactions, variance_shares
-from ablate.analyze.effects import LEAST_SQUARES, MIXED_MODEL, MIXED_MODEL_FAILED, complete
+from ablate.analyze import component_effects, disagreements, factor_effects, interactions, variance, variance_shares
+from ablate.analyze.effects import complete
 from ablate.analyze.paired import paired
+from ablate.analyze.variance import LEAST_SQUARES, MIXED_MODEL, MIXED_MODEL_FAILED
 from ablate.report.words import disagreement
 
 # pingouin calls pandas in a way that pandas 4 will no longer have.
@@ -258,7 +259,7 @@ def test_a_study_with_holes_and_many_seeds_takes_a_mixed_model_and_agrees_with_l
 
 
 def test_a_mixed_model_that_does_not_converge_is_said_to_have_been_tried(monkeypatch):
-    monkeypatch.setattr(effects, "_likelihood", lambda *_: None)
+    monkeypatch.setattr(variance, "_likelihood", lambda *_: None)
     table = grid(seeds=14, depth=["1", "2"], tie=["false", "true"], without=[("depth=1 tie=true", 3)])
     shares = variance_shares(PERPLEXITY, table)
     assert shares.method == MIXED_MODEL_FAILED

@@ -20,17 +20,15 @@ from ablate.analyze import caveats, compare, confounds_between, factor_effects, 
 from ablate.analyze.paired import (
     Difference,
     better_interval,
-    detectable,
     holm,
     meaningful,
     paired,
-    seeds_for_half,
-    seeds_needed,
     sign_flip,
     smallest_p,
     t_interval,
     unpaired,
 )
+from ablate.analyze.power import detectable, seeds_for_half, seeds_needed
 from ablate.config import KnobError
 from ablate.report.names import NOT_KNOWN
 from ablate.report.told import missing

@@ -4,21 +4,20 @@ from ablate.analyze.caveats import Caveats, caveats
 from ablate.analyze.comparison import compare
 from ablate.analyze.components import component_effects, disagreements
 from ablate.analyze.differs import confounds, confounds_between
-from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
+from ablate.analyze.effects import factor_effects, interactions
 from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.paired import (
     Difference,
-    detectable,
     holm,
     meaningful,
     paired,
-    seeds_for_half,
-    seeds_needed,
     smallest_p,
     unpaired,
 )
 from ablate.analyze.pareto import front
+from ablate.analyze.power import detectable, seeds_for_half, seeds_needed
+from ablate.analyze.variance import VarianceShares, variance_shares
 
 __all__ = [
     "Caveats",

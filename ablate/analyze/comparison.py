@@ -10,6 +10,7 @@ import pandas as pd
 
 from ablate.analyze import paired as pairs
 from ablate.analyze.paired import Difference
+from ablate.analyze.power import detectable, seeds_for_half
 from ablate.analyze.table import cells_of, finished, judge, score_table, started, without_finite_score
 from ablate.config import KnobError
 from ablate.metric import Metric
@@ -146,8 +147,8 @@ def _row(metric: Metric, of_cell: pd.DataFrame, scores: pd.DataFrame, baseline: 
         **{name: known[name] for name in ("p", "p_sign_flip", "better", "better_low", "better_high")},
         "sd": found.sd,
         "deltas": found.deltas,
-        "detectable": pairs.detectable(spread, found.n),
-        "seeds_for_half": pairs.seeds_for_half(found.n) if kind == "paired" else float("nan"),
+        "detectable": detectable(spread, found.n),
+        "seeds_for_half": seeds_for_half(found.n) if kind == "paired" else float("nan"),
     }
 
 

@@ -10,6 +10,7 @@ from scipy import stats
 
 from ablate.analyze import paired as pairs
 from ablate.analyze.paired import LEVEL, NAN
+from ablate.analyze.power import detectable, seeds_for_half
 from ablate.analyze.table import cells_of, score_table
 from ablate.metric import Metric
 
@@ -73,8 +74,8 @@ def noise(metric: Metric, trials: pd.DataFrame, baseline: str | None = None) -> 
     return replace(
         known,
         paired_sd=paired_sd,
-        detectable=pairs.detectable(paired_sd, n),
-        seeds_for_half=pairs.seeds_for_half(n),
+        detectable=detectable(paired_sd, n),
+        seeds_for_half=seeds_for_half(n),
     )
 
 

@@ -12,11 +12,12 @@ from ablate.analyze.caveats import Caveats, caveats
 from ablate.analyze.comparison import comparable, compare, other_spreads
 from ablate.analyze.components import component_effects, disagreements
 from ablate.analyze.differs import Task, confounds, confounds_between
-from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
+from ablate.analyze.effects import factor_effects, interactions
 from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_data, published
 from ablate.analyze.table import finished
+from ablate.analyze.variance import VarianceShares, variance_shares
 from ablate.metric import Metric
 from ablate.track.read import Results
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ablate.analyze.differs import Task
-from ablate.analyze.effects import LEAST_SQUARES, MIXED_MODEL, MIXED_MODEL_FAILED
 from ablate.analyze.study import Analysis
+from ablate.analyze.variance import LEAST_SQUARES, MIXED_MODEL, MIXED_MODEL_FAILED
 
 KINDS = {
     "removal": "taken from the full model",

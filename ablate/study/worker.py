@@ -77,11 +77,11 @@ def _train(pack: Sequence[PlannedTrial], attempts: Sequence[list[Event]], comman
             found, refused = _newest(checkpoints, journals)
             for reason in (reason for each in refused for reason in each):
                 print(f"checkpoint not used: {reason}", flush=True)
-            windows = [0 if state is None else int(state["window"]) for state in found]
-            if len({*windows}) > 1:
+            steps = [0 if state is None else int(state["window"]) for state in found]
+            if len({*steps}) > 1:
                 return ALONE
-            for journal, window, reasons in zip(journals, windows, refused, strict=True):
-                journal.append("resumed", step=window, process=this_process(), refused=reasons, facts=facts)
+            for journal, step, reasons in zip(journals, steps, refused, strict=True):
+                journal.append("resumed", step=step, process=this_process(), refused=reasons, facts=facts)
             states = [state for state in found if state is not None] or None
         elif any(begun):
             return ALONE
@@ -112,9 +112,9 @@ def _newest(
     """Each trial's newest state, or the one before it where a kill came before others of the pack were saved."""
     sizes = [journal.size() for journal in journals]
     found, refused = zip(*(kept.newest(size) for kept, size in zip(checkpoints, sizes, strict=True)), strict=True)
-    windows = [int(state["window"]) for state in found if state is not None]
-    if len(windows) == len(found) and len({*windows}) > 1:
-        found = tuple(kept.newest(size, min(windows))[0] for kept, size in zip(checkpoints, sizes, strict=True))
+    steps = [int(state["window"]) for state in found if state is not None]
+    if len(steps) == len(found) and len({*steps}) > 1:
+        found = tuple(kept.newest(size, min(steps))[0] for kept, size in zip(checkpoints, sizes, strict=True))
     return list(found), list(refused)
 
 
