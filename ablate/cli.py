@@ -91,7 +91,7 @@ def run_jobs(jobs: Sequence[Job]) -> int:
     # Heavy (torch): imported once the knobs are right and something is really run.
     from ablate.study.run import run_study
 
-    return run_study(study, command(study.task))
+    return run_study(study, program(study.task), typed())
 
 
 def program(task: Task) -> str:
@@ -102,12 +102,11 @@ def program(task: Task) -> str:
     return "python -m ablate" if task.reference == DEFAULT else f"python -m ablate task={task.reference}"
 
 
-def command(task: Task) -> str:
-    """The command line that started this process, without a tracking URI, which may hold a password."""
-    arguments = [
+def typed() -> str:
+    """The arguments that started this process, without a tracking URI, which may hold a password."""
+    return shlex.join(
         "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else argument for argument in sys.argv[1:]
-    ]
-    return " ".join([program(task), shlex.join(arguments)]).rstrip()
+    )
 
 
 def _check(task: Task, arguments: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from ablate.tasks.language_model import METRICS
+from ablate.tasks.language_model import METRICS, TASK
 from ablate.track.read import Results
 from ablate.track.units import perplexity
 
@@ -18,7 +18,11 @@ PARTS = ("gating", "depth", "dropout", "tying")
 
 (PERPLEXITY,) = METRICS
 # What every launch records, besides its cells.
-PLAIN_LAUNCH = {"design": {"kind": "grid", "components": [], "left_out": []}, "metrics": [asdict(PERPLEXITY)]}
+PLAIN_LAUNCH = {
+    "design": {"kind": "grid", "components": [], "left_out": []},
+    "metrics": [asdict(PERPLEXITY)],
+    "task": TASK,
+}
 
 
 def trials(cells, **columns):
@@ -41,20 +45,22 @@ def _row(label, seed, nll):
         "log": "",
         "fingerprint": f"{label}{seed}",
         "parameters": 100,
-        "vocabulary_size": 10,
-        "floor_nll": None,
-        "windows": 5,
-        "tokens": 50,
+        "steps": 5,
+        "seen": 50,
         "seconds": 2.0,
         "train_seconds": 1.0,
-        "best_window": 5,
+        "best_step": 5,
         "best_valid_nll": nll,
         "valid_nll": nll,
         "test_nll": nll,
         "valid_perplexity": perplexity(nll) if done else None,
         "test_perplexity": perplexity(nll) if done else None,
+        "floor_nll": None,
         "data": "kjv",
         "data_digest": "d",
+        "evaluated": "d",
+        "alike": "d",
+        "detail.vocabulary": "10",
         "code": "c",
         "device": "cpu",
         "knob.train_tokens": None,
@@ -107,7 +113,7 @@ def curves(table):
                 "seed": r.seed,
                 "split": split,
                 "step": s,
-                "tokens": s * 10,
+                "seen": s * 10,
                 "seconds": s * 0.1,
                 "nll": 3 - s / 100,
                 "perplexity": float(np.exp(3 - s / 100)),
@@ -123,4 +129,4 @@ def results(table, name="study", points=None, design=None):
     """What the reader would give for these trials."""
     design = {"kind": "grid", "components": [], "left_out": []} | (design or {})
     points = curves(table) if points is None else points
-    return Results(name, "python -m ablate", "2020-01-01T00:00:00", design, [PERPLEXITY], table, points, {})
+    return Results(name, "python -m ablate", "2020-01-01T00:00:00", design, [PERPLEXITY], TASK, table, points, {})

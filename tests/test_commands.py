@@ -10,14 +10,17 @@ from conftest import TINY, knobs_of
 
 from ablate.knobs import deciding, flat
 from ablate.report.commands import command_of
+from ablate.study.records import task_record
+from ablate.tasks.language_model import LANGUAGE_MODEL
 
+TASK = task_record(LANGUAGE_MODEL, "python -m ablate")
 TRICKY = "data.path='my text, it\\'s [here]=100% $HOME.txt'"
 
 
 def trials_of(*cells, seeds=(0, 1, 2)):
     """The table that the reader would give for these knobs."""
     rows = [
-        {"cell": f"cell {i}", "seed": seed, "parameters": 5, **{f"knob.{name}": v for name, v in flat(knobs).items()}}
+        {"cell": f"cell {i}", "seed": seed, "data": "kjv", **{f"knob.{name}": v for name, v in flat(knobs).items()}}
         for i, knobs in enumerate(cells)
         for seed in seeds
     ]
@@ -37,7 +40,7 @@ def trials_of(*cells, seeds=(0, 1, 2)):
 def test_a_command_gives_every_knob_that_decides_a_result(overrides):
     knobs = knobs_of(*overrides)
     # A table of two cells has a column for every knob of either, as that of a real study.
-    command = command_of(trials_of(knobs, knobs_of("data=synthetic", "data.order=2")), "cell 0")
+    command = command_of(TASK, trials_of(knobs, knobs_of("data=synthetic", "data.order=2")), "cell 0")
     assert command is not None
     python, dash, module, *words = shlex.split(command)
     assert (python, dash, module) == ("python", "-m", "ablate")
@@ -48,11 +51,11 @@ def test_a_command_gives_every_knob_that_decides_a_result(overrides):
 
 
 def test_seeds_that_do_not_follow_each_other_are_listed():
-    command = command_of(trials_of(knobs_of(*TINY), seeds=(0, 2, 5)), "cell 0")
+    command = command_of(TASK, trials_of(knobs_of(*TINY), seeds=(0, 2, 5)), "cell 0")
     assert command is not None
     assert command.endswith(" seed=0,2,5")
 
 
 def test_a_cell_that_never_started_has_no_command():
-    table = trials_of(knobs_of(*TINY)).assign(parameters=None)
-    assert command_of(table, "cell 0") is None
+    table = trials_of(knobs_of(*TINY)).assign(data=None)
+    assert command_of(TASK, table, "cell 0") is None

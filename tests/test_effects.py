@@ -15,9 +15,10 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from ablate.analyze import component_effects, disagreements, effects, factor_effects, interactions, variance_shares
-from ablate.analyze.effects import LEAST_SQUARES, MIXED_MODEL, complete
+from ablate.analyze import component_effects, disagreements, factor_effects, interactions, variance, variance_shares
+from ablate.analyze.effects import complete
 from ablate.analyze.paired import paired
+from ablate.analyze.variance import LEAST_SQUARES, MIXED_MODEL, MIXED_MODEL_FAILED
 from ablate.report.words import disagreement
 
 # pingouin calls pandas in a way that pandas 4 will no longer have.
@@ -90,7 +91,7 @@ def test_a_main_effect_is_the_one_of_a_repeated_measures_anova():
         data=table.rename(columns={"factor.depth": "depth", "factor.tie": "tie"}),
         dv="test_nll", within=["depth", "tie"], subject="seed",
     ).set_index("Source")  # fmt: skip
-    row = only(factor_effects(table), factor="tie", at="")
+    row = only(factor_effects(PERPLEXITY, table), factor="tie", at="")
     assert row["p"] == pytest.approx(told.loc["tie", "p_unc"])
     assert (row["n"], row["contexts"], row["dropped"], row["reference"]) == (5, 3, 0, "false")
 
@@ -101,7 +102,7 @@ def test_an_interaction_is_the_one_of_a_repeated_measures_anova():
         data=table.rename(columns={"factor.depth": "depth", "factor.tie": "tie"}),
         dv="test_nll", within=["depth", "tie"], subject="seed",
     ).set_index("Source")  # fmt: skip
-    row = only(interactions(table))
+    row = only(interactions(PERPLEXITY, table))
     assert row["p"] == pytest.approx(told.loc["depth * tie", "p_unc"])
     nll = table.pivot(index="seed", columns="cell", values="test_nll").to_numpy()
     delta = (nll[:, 3] - nll[:, 2]) - (nll[:, 1] - nll[:, 0])
@@ -112,7 +113,7 @@ def test_an_interaction_is_the_one_of_a_repeated_measures_anova():
 
 def test_a_simple_effect_is_the_paired_t_test_at_its_combination_and_has_holm_of_its_own():
     table = grid(depth=["1", "2", "4"], tie=["false", "true"])
-    found = factor_effects(table)
+    found = factor_effects(PERPLEXITY, table)
     nll = table.pivot(index="seed", columns="cell", values="test_nll")
     row = only(found, factor="depth", level="4", at="tie=true")
     assert row["p"] == pytest.approx(stats.ttest_rel(nll["depth=4 tie=true"], nll["depth=1 tie=true"]).pvalue)
@@ -123,8 +124,8 @@ def test_a_simple_effect_is_the_paired_t_test_at_its_combination_and_has_holm_of
 
 def test_a_factor_that_was_varied_alone_has_a_marginal_effect_and_no_simple_ones():
     table = grid(tie=["false", "true"])
-    assert factor_effects(table)[["at", "contexts"]].to_numpy().tolist() == [["", 1]]
-    assert interactions(table).empty
+    assert factor_effects(PERPLEXITY, table)[["at", "contexts"]].to_numpy().tolist() == [["", 1]]
+    assert interactions(PERPLEXITY, table).empty
 
 
 def test_effects_come_out_as_they_were_put_in_with_the_word_for_them():
@@ -133,16 +134,16 @@ def test_effects_come_out_as_they_were_put_in_with_the_word_for_them():
     effect = {"1 no": 0, "2 no": 0.2, "1 yes": -0.1, "2 yes": -0.3}
     noise = {key: 0.003 * rng.normal() for key in product(levels, range(6))}
     found = study(levels, lambda c, s: 5 + s + effect[c] + noise[c, s], 6)
-    depth, tie = (only(factor_effects(found), factor=f, at="") for f in ("depth", "tie"))
+    depth, tie = (only(factor_effects(PERPLEXITY, found), factor=f, at="") for f in ("depth", "tie"))
     assert (depth["effect"], tie["effect"]) == pytest.approx((0.0, -0.3), abs=0.01)
     assert (depth["verdict"], tie["verdict"]) == ("not distinguishable", "helps")
-    assert only(factor_effects(found), factor="depth", at="tie=no")["verdict"] == "hurts"
-    assert only(interactions(found))["verdict"] == "better together"
+    assert only(factor_effects(PERPLEXITY, found), factor="depth", at="tie=no")["verdict"] == "hurts"
+    assert only(interactions(PERPLEXITY, found))["verdict"] == "better together"
 
 
 def test_a_failed_trial_takes_its_seed_and_a_failed_cell_its_combination_and_both_are_counted():
     lost = [("depth=2 tie=true", 1), *[("depth=4 tie=true", s) for s in range(5)]]
-    found = factor_effects(grid(depth=["1", "2", "4"], tie=["false", "true"], without=lost))
+    found = factor_effects(PERPLEXITY, grid(depth=["1", "2", "4"], tie=["false", "true"], without=lost))
     row = only(found, factor="depth", level="2", at="")
     assert (row["n"], row["contexts"], row["dropped"]) == (4, 2, 2)
     row = only(found, factor="depth", level="4", at="")
@@ -156,17 +157,17 @@ def test_a_failed_trial_takes_its_seed_and_a_failed_cell_its_combination_and_bot
 def test_a_combination_that_was_never_asked_for_is_no_loss():
     table = grid(depth=["1", "2"], tie=["false", "true"])
     table = table[table["cell"] != "depth=2 tie=true"]
-    row = only(factor_effects(table), factor="depth")
+    row = only(factor_effects(PERPLEXITY, table), factor="depth")
     assert (row["contexts"], row["dropped"], row["n"]) == (1, 0, 5)
-    assert interactions(table).empty
+    assert interactions(PERPLEXITY, table).empty
 
 
 def test_levels_that_an_older_journal_leaves_out_are_read_from_the_knobs():
     table = grid(depth=["1", "2"], tie=["false", "true"])
     table["knob.tie"] = table["factor.tie"] == "true"
-    whole = factor_effects(table)
+    whole = factor_effects(PERPLEXITY, table)
     table.loc[table["factor.tie"] == "false", "factor.tie"] = None
-    assert factor_effects(table).equals(whole)
+    assert factor_effects(PERPLEXITY, table).equals(whole)
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=6))
@@ -183,7 +184,7 @@ def test_neither_the_names_of_the_seeds_nor_what_they_share_change_an_effect(ord
     table = grid(depth=["1", "2"], tie=["false", "true"])
     moved = table.assign(seed=[order[s] for s in table["seed"]], test_nll=table["test_nll"] + shared * table["seed"])
     for analysis in (factor_effects, interactions):
-        one, other = (analysis(t)[["effect", "low", "high", "p"]].to_numpy(float) for t in (table, moved))
+        one, other = (analysis(PERPLEXITY, t)[["effect", "low", "high", "p"]].to_numpy(float) for t in (table, moved))
         assert np.allclose(one, other, atol=1e-7)
 
 
@@ -199,12 +200,12 @@ def test_neither_the_names_of_the_seeds_nor_what_they_share_change_an_effect(ord
     ],
 )
 def test_small_and_broken_studies_give_rows_without_a_verdict_and_a_reason(table):
-    verdicts = {*factor_effects(table)["verdict"], *interactions(table)["verdict"]}
+    verdicts = {*factor_effects(PERPLEXITY, table)["verdict"], *interactions(PERPLEXITY, table)["verdict"]}
     assert verdicts <= {"one seed", "no result", "not distinguishable"}
-    shares = variance_shares(table)
+    shares = variance_shares(PERPLEXITY, table)
     assert shares.table.empty
     assert shares.reason
-    assert component_effects(table).empty
+    assert component_effects(PERPLEXITY, table).empty
 
 
 # --- Variance.
@@ -213,7 +214,7 @@ def test_small_and_broken_studies_give_rows_without_a_verdict_and_a_reason(table
 @pytest.mark.parametrize("without", [(), (("depth=2 tie=true", 1), ("depth=1 tie=false", 3))])
 def test_shares_of_variance_are_statsmodels_type_two_anova(without):
     table = grid(depth=["1", "2", "4"], tie=["false", "true"], without=without)
-    shares = variance_shares(table)
+    shares = variance_shares(PERPLEXITY, table)
     data = table.dropna().rename(columns={"factor.depth": "depth", "factor.tie": "tie"})
     told = anova_lm(ols("test_nll ~ C(seed) + C(depth) * C(tie)", data).fit(), typ=2)
     told.index = ["seed", "depth", "tie", "depth × tie", "residual"]
@@ -232,7 +233,7 @@ def test_one_factor_with_seeds_as_blocks_is_pingouins_repeated_measures_anova():
     told = pg.rm_anova(
         data=table, dv="test_nll", within="factor.depth", subject="seed", detailed=True, effsize="n2"
     ).iloc[0]
-    row = only(variance_shares(table).table, term="depth")
+    row = only(variance_shares(PERPLEXITY, table).table, term="depth")
     assert row["p"] == pytest.approx(told["p_unc"])
     f, df, n = told["F"], 2, 15
     assert row["partial_omega2"] == pytest.approx(df * (f - 1) / (df * (f - 1) + n))
@@ -242,13 +243,13 @@ def test_terms_that_a_design_cannot_tell_apart_are_left_out():
     levels = {"full": {"a": "1", "b": "1"}, "without a": {"a": "0", "b": "1"}, "without b": {"a": "1", "b": "0"}}
     rng = np.random.default_rng(0)
     table = study(levels, lambda c, s: 5 + rng.normal())
-    assert variance_shares(table).table["term"].tolist() == ["a", "b", "seed", "residual"]
+    assert variance_shares(PERPLEXITY, table).table["term"].tolist() == ["a", "b", "seed", "residual"]
 
 
 def test_a_study_with_holes_and_many_seeds_takes_a_mixed_model_and_agrees_with_least_squares():
     lost = [("depth=1 tie=true", 3), ("depth=2 tie=false", 7)]
     table = grid(seeds=14, depth=["1", "2"], tie=["false", "true"], without=lost)
-    shares = variance_shares(table)
+    shares = variance_shares(PERPLEXITY, table)
     assert shares.method == MIXED_MODEL
     found = shares.table.set_index("term")["p"]
     data = table.dropna().rename(columns={"factor.depth": "depth", "factor.tie": "tie"})
@@ -258,10 +259,10 @@ def test_a_study_with_holes_and_many_seeds_takes_a_mixed_model_and_agrees_with_l
 
 
 def test_a_mixed_model_that_does_not_converge_is_said_to_have_been_tried(monkeypatch):
-    monkeypatch.setattr(effects, "_likelihood", lambda *_: None)
+    monkeypatch.setattr(variance, "_likelihood", lambda *_: None)
     table = grid(seeds=14, depth=["1", "2"], tie=["false", "true"], without=[("depth=1 tie=true", 3)])
-    shares = variance_shares(table)
-    assert shares.method == f"{LEAST_SQUARES} (a mixed model did not converge)"
+    shares = variance_shares(PERPLEXITY, table)
+    assert shares.method == MIXED_MODEL_FAILED
     assert shares.table["p"].notna().sum() == 4
 
 
@@ -270,7 +271,7 @@ def test_a_mixed_model_that_does_not_converge_is_said_to_have_been_tried(monkeyp
 
 def test_leaving_one_out_measures_each_component_in_the_full_model():
     table = ablation({"full": "abc", "without a": "bc", "without b": "ac", "without c": "ab"}, wavy)
-    found = component_effects(table)
+    found = component_effects(PERPLEXITY, table)
     assert found["kind"].tolist() == ["removal"] * 3
     row = only(found, component="b")
     told = paired(np.array([wavy("abc", s) - wavy("ac", s) for s in range(4)]))
@@ -279,7 +280,7 @@ def test_leaving_one_out_measures_each_component_in_the_full_model():
 
 
 def test_adding_one_in_measures_each_component_in_the_plainest_model():
-    found = component_effects(ablation({"base": "", "only a": "a", "only b": "b", "only c": "c"}, wavy))
+    found = component_effects(PERPLEXITY, ablation({"base": "", "only a": "a", "only b": "b", "only c": "c"}, wavy))
     assert found[["component", "kind", "without", "with_"]].to_numpy().tolist() == [
         [name, "addition", "base", f"only {name}"] for name in "abc"
     ]
@@ -288,12 +289,12 @@ def test_adding_one_in_measures_each_component_in_the_plainest_model():
 def test_a_ladder_measures_each_step_also_when_its_top_was_listed_before():
     steps = {"base": "", "+ b": "b", "+ a": "ab", "+ c": "abc"}
     order = ["b", "a", "c"]
-    ladder = component_effects(ablation(steps, wavy), order)
+    ladder = component_effects(PERPLEXITY, ablation(steps, wavy), order)
     told = {("a", "+ b", "+ a"), ("b", "base", "+ b"), ("c", "+ a", "+ c")}
     cumulative = ladder[ladder["kind"] == "cumulative"]
     assert set(cumulative[["component", "without", "with_"]].itertuples(index=False, name=None)) == told
     joined = {"full": "abc", "without a": "bc", "without b": "ac", "base": "", "+ b": "b", "+ a": "ab"}
-    found = component_effects(ablation(joined, wavy), order)
+    found = component_effects(PERPLEXITY, ablation(joined, wavy), order)
     assert set(found.loc[found["kind"] == "cumulative", "with_"]) == {"+ b", "+ a", "full"}
     assert set(found.loc[found["kind"] == "removal", "component"]) == {"a", "b", "c"}
     assert set(found.loc[found["kind"] == "addition", "component"]) == {"b"}
@@ -302,7 +303,7 @@ def test_a_ladder_measures_each_step_also_when_its_top_was_listed_before():
 @pytest.mark.parametrize("names", ["ab", "abc", "abcd"])
 def test_shapley_values_add_up_to_the_full_model_against_the_plainest(names):
     table = ablation({on or "none": on for on in subsets(names)}, wavy)
-    found = component_effects(table)
+    found = component_effects(PERPLEXITY, table)
     shapley = found[found["kind"] == "shapley"]
     whole = np.mean([wavy(names, s) - wavy("", s) for s in range(4)])
     assert shapley["effect"].sum() == pytest.approx(whole)
@@ -314,14 +315,14 @@ def test_shapley_values_add_up_to_the_full_model_against_the_plainest(names):
 def test_a_shapley_value_is_the_mean_over_all_orders_and_has_a_t_interval_over_seeds():
     values = [[wavy("", s), wavy("a", s), wavy("b", s), wavy("ab", s)] for s in range(4)]
     table = ablation({on or "none": on for on in subsets("ab")}, wavy)
-    row = only(component_effects(table), component="a", kind="shapley")
+    row = only(component_effects(PERPLEXITY, table), component="a", kind="shapley")
     told = paired(np.array([((a - none) + (ab - b)) / 2 for none, a, b, ab in values]))
     assert (row["effect"], row["low"], row["high"], row["p"]) == pytest.approx((told.mean, told.low, told.high, told.p))
 
 
 def test_a_component_without_effect_has_a_shapley_value_of_nothing():
     table = ablation({on or "none": on for on in subsets("abc")}, lambda on, s: wavy(on.replace("c", ""), s))
-    row = only(component_effects(table), component="c", kind="shapley")
+    row = only(component_effects(PERPLEXITY, table), component="c", kind="shapley")
     assert row["effect"] == pytest.approx(0, abs=1e-12)
     assert row["verdict"] == "not distinguishable"
 
@@ -330,7 +331,7 @@ def test_a_seed_that_misses_one_subset_is_in_no_shapley_value():
     table = ablation(
         {on or "none": on for on in subsets("ab")}, lambda on, s: None if (on, s) == ("a", 2) else wavy(on, s)
     )
-    found = component_effects(table)
+    found = component_effects(PERPLEXITY, table)
     assert set(found.loc[found["kind"] == "shapley", "n"]) == {3}
     assert only(found, component="b", kind="addition")["n"] == 4
 
@@ -338,7 +339,7 @@ def test_a_seed_that_misses_one_subset_is_in_no_shapley_value():
 def test_two_variants_of_a_component_allow_no_shapley_value_but_pairs():
     levels = {f"depth={d} tie={t}": {"depth": d, "tie": t} for d in "124" for t in ("false", "true")}
     on = {c: {"depth": its["depth"] != "1", "tie": its["tie"] == "true"} for c, its in levels.items()}
-    found = component_effects(study(levels, lambda c, s: wavy(c, s), components=on))
+    found = component_effects(PERPLEXITY, study(levels, lambda c, s: wavy(c, s), components=on))
     assert set(found["kind"]) == {"removal", "addition"}
     row = only(found, component="depth", kind="removal")
     assert (row["without"], row["with_"]) == ("depth=1 tie=true", "depth=2 tie=true")
@@ -348,7 +349,7 @@ def test_cells_that_differ_in_another_factor_as_well_are_no_pair():
     levels = {"full": {"tie": "true", "lr": "1"}, "without tie": {"tie": "false", "lr": "2"}}
     levels |= {"full, slow": {"tie": "true", "lr": "2"}}
     on = {cell: {"tie": its["tie"] == "true"} for cell, its in levels.items()}
-    found = component_effects(study(levels, lambda c, s: wavy(c, s), components=on))
+    found = component_effects(PERPLEXITY, study(levels, lambda c, s: wavy(c, s), components=on))
     assert found[["without", "with_", "at"]].to_numpy().tolist() == [["without tie", "full, slow", "lr=2"]]
 
 
@@ -356,25 +357,25 @@ def test_what_belongs_to_a_component_can_be_said():
     levels = {"full": {"tie": "true", "lr": "1"}, "without tie": {"tie": "false", "lr": "2"}}
     on = {cell: {"tie": its["tie"] == "true"} for cell, its in levels.items()}
     table = study(levels, lambda c, s: wavy(c, s), components=on)
-    assert component_effects(table, {"tie": ["tie"]}).empty
-    assert len(component_effects(table, {"tie": ["tie", "lr"]})) == 1
-    assert component_effects(table, []).empty
+    assert component_effects(PERPLEXITY, table, {"tie": ["tie"]}).empty
+    assert len(component_effects(PERPLEXITY, table, {"tie": ["tie", "lr"]})) == 1
+    assert component_effects(PERPLEXITY, table, []).empty
 
 
 def test_every_context_of_an_ablation_has_rows_of_its_own():
     levels = {
-        f"{n} {name}": {"tokens": n, "tie": tie} for n in ("10", "20") for name, tie in (("full", "t"), ("cut", "f"))
+        f"{n} {name}": {"size": n, "tie": tie} for n in ("10", "20") for name, tie in (("full", "t"), ("cut", "f"))
     }
     on = {cell: {"tie": its["tie"] == "t"} for cell, its in levels.items()}
-    found = component_effects(study(levels, lambda c, s: wavy(c, s), components=on))
+    found = component_effects(PERPLEXITY, study(levels, lambda c, s: wavy(c, s), components=on))
     assert found[["at", "without", "with_"]].to_numpy().tolist() == [
-        ["tokens=10", "10 cut", "10 full"],
-        ["tokens=20", "20 cut", "20 full"],
+        ["size=10", "10 cut", "10 full"],
+        ["size=20", "20 cut", "20 full"],
     ]
 
 
 def test_holm_corrects_the_components_of_a_kind_together():
-    found = component_effects(ablation({on or "none": on for on in subsets("abc")}, wavy))
+    found = component_effects(PERPLEXITY, ablation({on or "none": on for on in subsets("abc")}, wavy))
     for _, rows in found.groupby("kind"):
         assert rows["p_holm"].tolist() == pytest.approx(pg.multicomp(rows["p"].to_numpy(), method="holm")[1])
 
@@ -386,7 +387,7 @@ def test_a_component_that_helps_alone_and_hurts_in_company_is_pointed_out():
         effect = -0.1 if on == "a" else 0.1 if on == "ab" else 0.0
         return 5 + effect + 1e-5 * rng.normal()
 
-    found = component_effects(ablation({"none": "", "a": "a", "b": "b", "ab": "ab"}, nll))
+    found = component_effects(PERPLEXITY, ablation({"none": "", "a": "a", "b": "b", "ab": "ab"}, nll))
     told = disagreements(found)
     row = only(told, component="a")
     assert (row["first"], row["second"]) == ("removal", "addition")
@@ -397,18 +398,18 @@ def test_a_component_that_helps_alone_and_hurts_in_company_is_pointed_out():
 
 
 def test_signs_that_differ_by_chance_are_said_to_be_chance():
-    found = component_effects(ablation({on or "none": on for on in subsets("ab")}, wavy))
+    found = component_effects(PERPLEXITY, ablation({on or "none": on for on in subsets("ab")}, wavy))
     noisy = found.assign(effect=np.where(found["kind"] == "removal", 0.01, -0.01), verdict="not distinguishable")
     told = [disagreement(PERPLEXITY, row) for row in disagreements(noisy).to_dict("records")]
     assert told
     assert all(sentence.endswith("so that the signs may be chance.") for sentence in told)
     alike = found.assign(effect=-0.1, verdict="helps")
     assert disagreements(alike).empty
-    assert disagreements(component_effects(grid(depth=["1", "2"]))).empty
+    assert disagreements(component_effects(PERPLEXITY, grid(depth=["1", "2"]))).empty
 
 
 def test_one_seed_has_effects_and_no_verdict():
-    found = component_effects(ablation({"full": "ab", "without a": "b", "without b": "a"}, wavy, seeds=1))
+    found = component_effects(PERPLEXITY, ablation({"full": "ab", "without a": "b", "without b": "a"}, wavy, seeds=1))
     assert found["verdict"].tolist() == ["one seed"] * 2
     assert found["effect"].notna().all()
     assert found[["low", "high", "p", "p_holm"]].isna().all().all()

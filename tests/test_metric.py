@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import PERPLEXITY, curves, results, trials
+from made import PERPLEXITY, results, trials
 
-from ablate.metric import Metric
+from ablate.analyze import guards
+from ablate.metric import Metric, check_metrics
 from ablate.report import told, write_report
+from ablate.report.guards import guards_told
 
 ERROR = Metric("error", unit="%")
 ACCURACY = Metric("accuracy", better="higher", unit="%")
 SPEED = Metric("speed", better="higher", scale="log")
+DIGITS = {"name": "digits", "step": "epoch", "unit": "examples", "budget": ["epochs"]}
 METRICS = (PERPLEXITY, ERROR, ACCURACY, SPEED)
 
 
@@ -48,6 +54,17 @@ def test_a_metric_that_cannot_be_is_refused_by_name(wrong):
         Metric("error", **wrong)
 
 
+def test_metrics_are_recorded_under_names_of_their_own():
+    assert [metric.recorded for metric in METRICS] == ["nll", "error", "accuracy", "speed"]
+    check_metrics(METRICS)
+    with pytest.raises(ValueError, match="metrics perplexity and nll: both use the name 'nll'"):
+        check_metrics([PERPLEXITY, Metric("nll")])
+    with pytest.raises(ValueError, match="metric step: the name 'step' is taken"):
+        check_metrics([Metric("step")])
+    with pytest.raises(ValueError, match="at least one"):
+        check_metrics([])
+
+
 @pytest.mark.parametrize(
     ("metric", "effect", "change", "size", "direction"),
     [
@@ -66,16 +83,25 @@ def test_an_effect_is_told_in_the_metrics_own_terms(metric, effect, change, size
     assert told.direction(metric, effect) == direction
 
 
-def of_accuracy(cells):
-    """A study of a metric that is better where it is higher: cell → accuracy by seed."""
-    table = trials({cell: [-value for value in values] for cell, values in cells.items()})
-    made = results(table, points=curves(table))
-    renamed = {f"{split}_perplexity": f"{split}_accuracy" for split in ("valid", "test")}
-    table = made.trials.rename(columns=renamed)
-    for split in ("valid", "test"):
-        table[f"{split}_accuracy"] = -table["test_nll"]
-    points = made.curves.rename(columns={"perplexity": "accuracy"})
-    return type(made)(made.name, made.command, made.launched, made.design, [ACCURACY], table, points, made.samples)
+def of_accuracy(cells, others=(), seen=True):
+    """A study of a metric that is better where it is higher: cell → accuracy by seed; `others`: metrics beside it."""
+    study = results(trials({cell: [value / 100 for value in values] for cell, values in cells.items()}))
+    table, points = study.trials, study.curves.drop(columns=["nll", "perplexity"])
+    table = table.drop(columns=["knob.train_tokens", "knob.data.name", "detail.vocabulary"]).assign(
+        **{"knob.width": 0.5}
+    )
+    recorded = table["test_nll"].to_numpy(float)
+    if PERPLEXITY not in others:
+        table = table.drop(columns=[c for c in table if c.endswith(("_nll", "_perplexity"))])
+    for which in ("best_valid", "valid", "test"):
+        table[f"{which}_accuracy"] = 100 * recorded
+        if ERROR in others:
+            table[f"{which}_error"] = 100 - 100 * recorded
+    table[["first_accuracy", "chance_accuracy", "floor_accuracy"]] = np.nan
+    points = points.assign(accuracy=50 + points["step"] / 10)
+    if not seen:
+        table, points = table.assign(seen=pd.array([None] * len(table), "Int64")), points.assign(seen=pd.NA)
+    return replace(study, metrics=[ACCURACY, *others], task=DIGITS, trials=table, curves=points)
 
 
 def test_a_report_of_accuracy_says_higher_and_points_and_names_the_highest_cell(tmp_path):
@@ -94,7 +120,91 @@ def test_a_report_of_accuracy_says_higher_and_points_and_names_the_highest_cell(
     assert "test accuracy, % (higher is better)" in page
     assert "Accuracy on " in page
     assert "higher is better" in page
-    assert "erplexity" not in page.split("How intervals are made")[0]
+    assert "examples seen" in page
+    assert "updates (epochs)" in (report.folder / "curves.svg").read_text() or "an update" in page
+    assert not re.search("erplexity|token|window|corpus|nats", page)
     numbers = (report.folder / "comparison.csv").read_text().splitlines()
     change = float(numbers[2].split(",")[numbers[0].split(",").index("change")])
     assert change == pytest.approx(2, abs=0.2)
+
+
+def test_metrics_beside_the_first_are_shown_with_their_spread_and_no_verdict(tmp_path):
+    study = of_accuracy({"plain": [90, 91, 92], "wide": [92, 93.5, 94]}, others=[ERROR, PERPLEXITY])
+    report = write_report(study, tmp_path)
+    row = report.table.set_index("cell").loc["plain"]
+    assert (row["test accuracy"], row["test error"]) == ("91.00 ± 1.00 %", "9.00 ± 1.00 %")
+    assert row["test perplexity"] == "2.5 ± 0.0"
+    assert [name for name in report.table if name.startswith("difference")] == ["difference to the first row"]
+    numbers = pd.read_csv(report.folder / "comparison.csv").set_index("cell")
+    assert numbers.loc["wide", "test_error_mean"] == pytest.approx(100 - (92 + 93.5 + 94) / 3)
+    assert "Test error, test perplexity: mean ± standard deviation, not compared." in report.page.read_text()
+    assert "error" not in " ".join(report.findings)
+
+
+def test_a_task_that_cannot_say_what_it_has_seen_has_tables_and_figures_without_it(tmp_path):
+    report = write_report(of_accuracy({"plain": [90, 91, 92], "wide": [92, 93, 94]}, seen=False), tmp_path)
+    assert not any("seen" in name for name in report.table)
+    assert not any("trained on" in warning for warning in report.warnings)
+    svg = (report.folder / "curves.svg").read_text()
+    assert "updates (epochs)" in svg
+    assert "examples" not in svg
+    assert "time and by updates" in report.page.read_text()
+
+
+def test_models_of_unknown_size_are_compared_by_time_alone(tmp_path):
+    study = of_accuracy({"plain": [90, 91, 92], "wide": [92, 93, 94]})
+    table = study.trials.assign(parameters=pd.array([None] * 6, "Int64"))
+    report = write_report(replace(study, trials=table), tmp_path)
+    assert "parameters" not in report.table
+    assert "trained parameters" not in (report.folder / "cost.svg").read_text()
+    assert "By time, as measured" in report.page.read_text()
+
+
+def by_epochs(effects, seen):
+    """Trials of `augment` at budgets of so many epochs; `effects`: epochs → points of accuracy it adds."""
+    cells = {f"augment={on} epochs={n}": [80 + on * effect, 81.1 + on * effect, 82 + on * effect * 1.1]
+             for n, effect in effects.items() for on in (0, 1)}  # fmt: skip
+    study = of_accuracy(cells, seen=seen)
+    levels = study.trials["cell"].str.extract(r"augment=(?P<augment>\d) epochs=(?P<epochs>\d+)")
+    table = study.trials.drop(columns="factor.tie").assign(
+        **{"factor.augment": levels["augment"], "factor.epochs": levels["epochs"]}
+    )
+    table["knob.epochs"] = levels["epochs"].astype(int)
+    if seen:
+        table["seen"] = (1000 * levels["epochs"].astype(int)).astype("Int64")
+    return replace(study, trials=table)
+
+
+@pytest.mark.parametrize(("seen", "where"), [(True, "4,500 examples of training"), (False, "epochs=4.5")])
+def test_a_change_of_sign_stands_at_what_was_seen_or_else_at_the_budgets_own_level(seen, where, tmp_path):
+    report = write_report(by_epochs({2: -2.0, 10: 2.0}, seen), tmp_path)
+    assert "hurts at epochs=2 (−2.07 points" in report.findings[0]
+    assert "and helps at epochs=10 (+2.07 points" in report.findings[0]
+    assert f"its mean effect changes sign near {where}" in report.findings[0]
+    assert "changes sign near" in (report.folder / "budget.svg").read_text()
+
+
+def guards_of(table, points=None):
+    study = of_accuracy({"a": [90, 91, 92], "b": [92, 93, 94]})
+    points = study.curves.iloc[:0] if points is None else points
+    return guards_told(ACCURACY, DIGITS, guards(ACCURACY, DIGITS, table, points), table)
+
+
+def test_guards_of_a_linear_metric_speak_of_shares_of_its_value_in_its_own_words():
+    study = of_accuracy({"a": [90, 91, 92], "b": [92, 93, 94]})
+    table = study.trials.assign(steps=40, best_step=40)
+    flat = study.curves.assign(accuracy=90.0)
+    assert guards_of(table, flat) == []
+    rising = flat.assign(accuracy=np.where(flat["step"] == 20, 85.0, 90.0))
+    (said,) = guards_of(table, rising)
+    assert said.startswith(
+        "Not converged: a (+5.00 points), b (+5.00 points). These rows had their highest valid accuracy"
+    )
+    assert said.endswith("over the last half of their epochs: the table ranks what was learnt within this budget.")
+    (said,) = guards_of(table.assign(best_step=20), flat.assign(accuracy=np.where(flat["step"] == 20, 90.0, 30.0)))
+    assert said.startswith(
+        "The train accuracy became much worse for a while in a (by 60.00 points), b (by 60.00 points)"
+    )
+    first = np.where(table["cell"] == "a", 12.0, 10.0)
+    (said,) = guards_of(table.assign(first_accuracy=first), flat)
+    assert "the accuracy of the first epoch is worse in b (by 2.00 points) than in the row that starts best" in said

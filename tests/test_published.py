@@ -9,8 +9,13 @@ import pytest
 from conftest import knobs_of
 from made import PERPLEXITY
 
-from ablate.analyze.published import figures, on_the_same_text, published
+from ablate.analyze.published import figures, on_the_same_data
+from ablate.analyze.published import published as published_for
 from ablate.knobs import deciding, flat
+
+
+def published(trials, comparison):
+    return published_for(PERPLEXITY, "language_model", trials, comparison)
 
 
 def tables(*overrides, test=135.3):
@@ -21,7 +26,7 @@ def tables(*overrides, test=135.3):
 
 
 def test_the_books_lstm_stands_beside_its_three_readers():
-    found = published(PERPLEXITY, *tables("model=lstm", "recipe=book", "data=ptb"))
+    found = published(*tables("model=lstm", "recipe=book", "data=ptb"))
     (row,) = found.to_dict("records")
     assert (row["published"], row["published_sd"], row["n"]) == (136.08, 0.81, 3)
     assert row["effect"] == pytest.approx(math.log(135.3 / 136.08))
@@ -29,9 +34,9 @@ def test_the_books_lstm_stands_beside_its_three_readers():
 
 
 def test_the_books_better_lstm_has_the_books_figure_and_that_of_a_peer():
-    found = published(PERPLEXITY, *tables("model=better_lstm", "recipe=book", "data=ptb"))
+    found = published(*tables("model=better_lstm", "recipe=book", "data=ptb"))
     assert found["published"].tolist() == [75.76, 75.96]
-    untied = published(PERPLEXITY, *tables("model=better_lstm", "recipe=book", "data=ptb", "tie=false"))
+    untied = published(*tables("model=better_lstm", "recipe=book", "data=ptb", "tie=false"))
     assert untied["published"].tolist() == [80.97]
 
 
@@ -47,12 +52,12 @@ def test_the_books_better_lstm_has_the_books_figure_and_that_of_a_peer():
     ],
 )
 def test_zarembas_sizes_and_the_cells_of_press_and_wolf_have_their_figures(knobs, stands):
-    assert published(PERPLEXITY, *tables("recipe=zaremba", "data=ptb", *knobs))["published"].tolist() == stands
+    assert published(*tables("recipe=zaremba", "data=ptb", *knobs))["published"].tolist() == stands
 
 
 def test_every_knob_that_decides_a_result_has_to_be_the_recipes():
     decides = {*deciding(knobs_of("data=ptb")), "data.name"} - {"precision"}  # what a machine has
-    followed = [figure for figure in figures() if figure["match"] is not None]
+    followed = [figure for figure in figures("language_model") if figure["match"] is not None]
     assert followed
     for figure in followed:
         assert set(figure["match"]) == decides, figure["name"]
@@ -83,20 +88,26 @@ def test_every_knob_that_decides_a_result_has_to_be_the_recipes():
 )
 def test_another_recipe_text_or_slice_is_no_match(other):
     trials, comparison = tables("model=lstm", "recipe=book", "data=ptb", other)
-    assert published(PERPLEXITY, trials, comparison).empty
+    assert published(trials, comparison).empty
 
 
 def test_a_knob_that_is_null_is_no_number():
     trials, comparison = tables("model=better_lstm", "recipe=book", "data=ptb", "schedule=constant", "decay=null")
-    assert published(PERPLEXITY, trials, comparison).empty
+    assert published(trials, comparison).empty
 
 
 def test_a_cell_without_a_result_is_not_compared():
     trials, comparison = tables("model=lstm", "recipe=book", "data=ptb")
-    assert published(PERPLEXITY, trials, comparison.assign(n=0)).empty
+    assert published(trials, comparison.assign(n=0)).empty
 
 
 def test_figures_of_other_recipes_are_shown_for_their_own_text_alone():
-    assert len(on_the_same_text(tables("data=ptb")[0])) >= 8
-    assert on_the_same_text(tables("data=kjv")[0]).empty
-    assert on_the_same_text(pd.DataFrame({"cell": ["a"]})).empty
+    assert len(on_the_same_data("language_model", tables("data=ptb")[0])) >= 8
+    assert on_the_same_data("language_model", tables("data=kjv")[0]).empty
+    assert on_the_same_data("language_model", pd.DataFrame({"cell": ["a"]})).empty
+
+
+@pytest.mark.parametrize("task", ["digits", "../tasks/language_model", ""])
+def test_a_task_that_comes_with_no_figures_has_none(task):
+    assert figures(task) == []
+    assert on_the_same_data(task, tables("data=ptb")[0]).empty

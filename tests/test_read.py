@@ -23,6 +23,8 @@ from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.report import __main__ as report_main
 from ablate.report import write_report
+from ablate.study.records import task_record
+from ablate.tasks.language_model import LANGUAGE_MODEL
 from ablate.track.journal import JOURNAL, Folder, Journal, replace_text
 from ablate.track.mlflow import client as client_module
 from ablate.track.mlflow.client import LAUNCH
@@ -30,16 +32,28 @@ from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.store import Store
 from ablate.track.process import this_process
 from ablate.track.read import Results, open_source, read_studies, read_study
-from ablate.track.tables import CURVES, TRIALS, trials_table, validated
+from ablate.track.tables import curves_schema, trials_schema, trials_table, validated
 
+TASK = task_record(LANGUAGE_MODEL)
 ENDS = {
-    "diverged": ("finished", {"status": "DIVERGED", "diverged_at": 31, "test_nll": None, "valid_nll": None}),
+    "diverged": (
+        "finished",
+        {
+            "status": "DIVERGED",
+            "diverged_at": 31,
+            "values": {"best_valid_nll": 1.5, "valid_nll": None, "test_nll": None},
+        },
+    ),
     "failed": ("failed", {"reason": "RuntimeError: no $ignal", "log": "trial.log"}),
     "interrupted": ("interrupted", {"reason": "stopped by the user"}),
 }
+DATA = {
+    "name": "synthetic", "digest": "d" * 64, "sizes": {"train": 5}, "evaluated": "e" * 64, "alike": "a",
+    "chance": math.log(7), "floor": None, "details": {"vocabulary": 7},
+}  # fmt: skip
 FINISHED = {
-    "status": "FINISHED", "diverged_at": None, "windows": 60, "tokens": 600, "seconds": 2.0, "train_seconds": 1.5,
-    "best_valid_nll": 1.5, "best_window": 60, "valid_nll": 1.5, "test_nll": 1.6, "sample": "",
+    "status": "FINISHED", "diverged_at": None, "steps": 60, "seen": 600, "seconds": 2.0, "train_seconds": 1.5,
+    "best_step": 60, "values": {"best_valid_nll": 1.5, "valid_nll": 1.5, "test_nll": 1.6}, "sample": "",
 }  # fmt: skip
 
 
@@ -83,11 +97,12 @@ def write(journal, configuration, trial, end):
         knobs={"depth": 2, "tie": True, "dropout": 0.5, "clip": None, "rnn": configuration, "seeds": 3},
         facts={"data": "synthetic", "data_digest": "d", "code": "c", "threads": "2", "weather": "fair"},
         parameters=10,
-        data={"name": "synthetic", "digest": "d" * 64, "tokens": {"train": 5}, "vocabulary": 7, "floor_nll": None},
+        data=DATA,
     )
     for step in (20, 40, 60):
-        journal.append("train", step=step, tokens=step * 10, seconds=step / 10, train_nll=2 + 1 / step, lr=0.1)
-    journal.append("valid", step=60, tokens=600, seconds=6.0, valid_nll=2.5)
+        values = {"train_nll": 2 + 1 / step, "lr": 0.1}
+        journal.append("log", step=step, seen=step * 10, seconds=step / 10, values=values)
+    journal.append("log", step=60, seen=600, seconds=6.0, values={"valid_nll": 2.5})
     if end == "finished":
         journal.append("finished", **{**FINISHED, "sample": f"text of {configuration} {trial['seed']}"})
     elif end != "running":
@@ -318,10 +333,10 @@ def test_columns_have_the_same_types_and_order_whether_all_some_or_no_trials_hav
     whole, part = read_study(complete), read_study(partial)
     common = [name for name in whole.trials if name in part.trials]
     assert list(part.trials.columns) == common
-    assert all(name.startswith(("knob.", "fact.")) for name in whole.trials if name not in common)
+    assert all(name.startswith(("knob.", "fact.", "detail.")) for name in whole.trials if name not in common)
     assert part.trials.dtypes.to_dict() == whole.trials[common].dtypes.to_dict()
     assert part.curves.dtypes.to_dict() == whole.curves.dtypes.to_dict()
-    assert {str(whole.trials[name].dtype) for name in ("parameters", "windows", "tokens", "best_window")} == {"Int64"}
+    assert {str(whole.trials[name].dtype) for name in ("parameters", "steps", "seen", "best_step")} == {"Int64"}
     assert whole.trials["component.tying"].dtype == bool
 
 
@@ -348,6 +363,14 @@ def test_a_factor_that_a_cell_does_not_name_has_the_level_it_resolved_to(tmp_pat
     assert pd.isna(levels[2])
 
 
+def test_studies_of_two_tasks_are_not_reported_as_one(tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "one", {"full": ["finished"]})
+    record(folder, "two", {"full": ["finished"]}, task={**TASK, "name": "digits"})
+    with pytest.raises(KnobError, match="one is of the task language_model, two of digits; report each by itself"):
+        read_studies(folder, ["one", "two"])
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -361,15 +384,73 @@ def test_a_table_that_cannot_be_right_is_refused(column, value, tmp_path):
     trials = read_study(folder).trials
     values = [value, *trials[column][1:]]
     with pytest.raises(KnobError, match="the study 's': what is recorded cannot be right: "):
-        validated(trials.assign(**{column: pd.Series(values, dtype=None if value else trials[column].dtype)}), TRIALS,
-                  "the study 's'")  # fmt: skip
+        validated(trials.assign(**{column: pd.Series(values, dtype=None if value else trials[column].dtype)}),
+                  trials_schema([PERPLEXITY]), "the study 's'")  # fmt: skip
 
 
 def test_a_perplexity_beyond_a_float_and_a_loss_that_is_none_pass_the_rules():
-    table = pd.DataFrame({"cell": "a", "seed": 0, "split": "train", "step": [1, 2, 3], "tokens": 1, "seconds": 0.1})
+    table = pd.DataFrame({"cell": "a", "seed": 0, "split": "train", "step": [1, 2, 3], "seen": 1, "seconds": 0.1})
     table = table.assign(nll=[1.0, 800.0, math.nan], perplexity=[math.e, math.inf, math.nan])
-    assert len(validated(table.astype({"cell": "str", "split": "str"}), CURVES, "here")) == 3
-    assert len(trials_table([])) == 0
+    table = table.astype({"cell": "str", "split": "str", "seen": "Int64"})
+    assert len(validated(table, curves_schema([PERPLEXITY]), "here")) == 3
+    assert len(trials_table([], [PERPLEXITY])) == 0
+
+
+def test_the_columns_are_those_of_the_metrics_in_the_order_that_is_promised(tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "s", {"a": ["finished"]})
+    columns = list(read_study(folder).trials)
+    assert columns[: columns.index("code")] == [
+        "cell", "seed", "status", "reason", "log", "fingerprint", "parameters", "steps", "seen", "seconds",
+        "train_seconds", "best_step", "clipped", "first_nll", "best_valid_nll", "valid_nll", "test_nll",
+        "valid_perplexity", "test_perplexity", "chance_nll", "floor_nll", "data", "data_digest", "evaluated", "alike",
+    ]  # fmt: skip
+    curves = ["cell", "seed", "split", "step", "seen", "seconds", "nll", "perplexity"]
+    assert list(read_study(folder).curves) == curves
+
+
+def test_two_metrics_and_what_else_a_task_returned_are_read_and_what_was_not_measured_is_missing(tmp_path):
+    folder = Folder(tmp_path)
+    metrics = [Metric("accuracy", better="higher", unit="%"), PERPLEXITY]
+    task = {"name": "digits", "step": "epoch", "unit": "", "budget": []}
+    launch = record(folder, "s", {"a": ["new"]}, metrics=[asdict(metric) for metric in metrics], task=task)
+    journal = Journal(folder.trial(launch["cells"][0]["trials"][0]["fingerprint"]) / JOURNAL)
+    data = {"name": "digits", "digest": "", "sizes": {}, "evaluated": "", "alike": None, "chance": None, "floor": None}
+    journal.append("started", knobs={"lr": 0.1}, seed=0, parameters=None, data={**data, "details": {}}, facts={})
+    journal.append("log", step=1, seconds=0.5, values={"train_accuracy": 50, "valid_accuracy": 40, "valid_nll": 2.0})
+    journal.append("log", step=2, seconds=1.0, values={"train_accuracy": 60, "lr": 0.1})
+    journal.append("log", step=2, seconds=1.0, values={"lr": 0.1})
+    values = {"valid_accuracy": 41, "test_accuracy": 42.5, "test_nll": 1.0, "margin": 3}
+    outcome = {
+        "status": "FINISHED",
+        "steps": 2,
+        "diverged_at": None,
+        "seen": None,
+        "seconds": 1.5,
+        "train_seconds": 1.0,
+    }
+    journal.append("finished", **outcome, best_step=1, values=values, sample="")
+    results = read_study(folder)
+    assert (results.metrics, results.task) == (metrics, task)
+    row = results.trials.iloc[0]
+    assert (row["test_accuracy"], row["valid_accuracy"], row["test_nll"], row["value.margin"]) == (42.5, 41, 1.0, 3.0)
+    assert row["test_perplexity"] == math.e
+    missing = ["parameters", "seen", "first_accuracy", "valid_perplexity", "chance_accuracy", "alike"]
+    assert row[missing].isna().all()
+    assert row["knob.lr"] == 0.1
+    curves = results.curves
+    assert list(zip(curves["split"], curves["step"], strict=True)) == [("train", 1), ("valid", 1), ("train", 2)]
+    assert curves["accuracy"].tolist() == [50, 40, 60]
+    assert curves["perplexity"].isna().tolist() == [True, False, True]
+    assert curves["seen"].isna().all()
+
+
+@pytest.mark.parametrize("names", [("nll", "perplexity"), ("seen",), ("error", "error")])
+def test_metrics_that_would_share_a_column_are_refused(names):
+    metrics = [PERPLEXITY if name == "perplexity" else Metric(name) for name in names]
+    for schema in (trials_schema, curves_schema):
+        with pytest.raises(ValueError, match=r"the name '\w+'"):
+            schema(metrics)
 
 
 # Several studies as one.
@@ -417,10 +498,11 @@ def test_studies_that_do_not_measure_the_same_are_not_reported_as_one(tmp_path):
         read_studies(folder, ["one", "two"])
 
 
-def test_a_launch_without_metrics_is_told_to_be_started_again(tmp_path):
+@pytest.mark.parametrize("missing", ["metrics", "task"])
+def test_a_launch_without_metrics_or_a_task_is_told_to_be_started_again(missing, tmp_path):
     folder = Folder(tmp_path)
     launch = record(folder, "s", {"full": ["finished"]})
-    del launch["metrics"]
+    del launch[missing]
     Journal(folder.study("s")).append("launched", **launch)
     with pytest.raises(KnobError, match=r"launched by an older version.*start it again"):
         read_study(folder)

@@ -10,9 +10,19 @@ import pytest
 from made import PERPLEXITY, results, trials
 from scipy import stats
 
-from ablate.analyze import compare, confounds, warnings_for
+from ablate.analyze import caveats, compare, confounds
 from ablate.report import write_report
 from ablate.report.tables import display, markdown
+from ablate.report.told import missing
+from ablate.report.warnings import caveats_told
+from ablate.study.records import task_record
+from ablate.tasks.language_model import LANGUAGE_MODEL
+
+TASK = task_record(LANGUAGE_MODEL)
+
+
+def warnings_for(table):
+    return caveats_told(PERPLEXITY, TASK, caveats(PERPLEXITY, TASK, table))
 
 
 def test_means_spreads_and_differences_are_those_of_the_textbook():
@@ -31,19 +41,19 @@ def test_seeds_are_paired_and_only_those_that_both_finished():
     row = table.iloc[1]
     assert (row["n"], row["pairs"]) == (2, 2)
     assert row["effect"] == pytest.approx(-0.1)
-    assert row["missing"] == "seed 1 failed (OSError: x)"
+    assert missing(row["missing"]) == "seed 1 failed (OSError: x)"
 
 
 def test_one_seed_has_no_spread_and_no_interval():
     table = compare(PERPLEXITY, trials({"a": [4.0], "b": [3.9]}))
     assert table[["test_sd", "low"]].isna().all().all()
-    shown = display(PERPLEXITY, table)
+    shown = display(PERPLEXITY, TASK, table)
     assert shown["difference to the first row"].tolist() == ["–", "−9.5 % (n = 1)"]
     assert shown["test perplexity"].tolist() == ["54.6", "49.4"]
 
 
 def test_a_cell_without_a_result_is_not_a_number_and_says_why():
-    shown = display(PERPLEXITY, compare(PERPLEXITY, trials({"a": [None], "b": [3.9]})))
+    shown = display(PERPLEXITY, TASK, compare(PERPLEXITY, trials({"a": [None], "b": [3.9]})))
     assert shown["test perplexity"].tolist() == ["n/a", "49.4"]
     assert shown["difference to the first row"].tolist() == ["–", "n/a"]
     assert shown["missing"].tolist() == ["seed 0 failed (OSError: x)", ""]
@@ -52,7 +62,7 @@ def test_a_cell_without_a_result_is_not_a_number_and_says_why():
 def test_what_else_differs_is_named_as_a_confound():
     table = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
     table.loc[table["cell"] == "b", "knob.hidden"] = 650
-    assert confounds(table).loc["hidden"].tolist() == [False, "10", "650"]
+    assert confounds(TASK, table).loc["hidden"].tolist() == [False, "10", "650"]
     (warning,) = warnings_for(table)
     assert "differ in more than the factors of the study: hidden" in warning
     assert warnings_for(trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})) == []
@@ -62,7 +72,7 @@ def test_single_runs_unequal_runs_and_other_texts_are_warned_of():
     assert "single run (n = 1)" in warnings_for(trials({"a": [4.0], "b": [3.9]}))[0]
     assert "same number of finished runs" in warnings_for(trials({"a": [4.0, 4.1], "b": [3.9, None]}))[0]
     other = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
-    other.loc[other["cell"] == "b", ["data_digest", "knob.data.name"]] = ["e", "ptb"]
+    other.loc[other["cell"] == "b", ["data_digest", "evaluated", "knob.data.name"]] = ["e", "e", "ptb"]
     assert any("must not be compared" in w for w in warnings_for(other))
     smaller = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
     smaller.loc[smaller["cell"] == "b", ["data_digest", "knob.train_tokens"]] = ["e", 1000]
@@ -71,7 +81,12 @@ def test_single_runs_unequal_runs_and_other_texts_are_warned_of():
 
 def test_a_difference_to_a_reduced_vocabulary_is_no_comparison():
     table = trials({"a": [4.0, 4.1], "b": [3.9, 4.0]})
-    table.loc[table["cell"] == "b", ["data_digest", "vocabulary_size", "knob.train_tokens"]] = ["e", 4, 1000]
+    table.loc[table["cell"] == "b", ["data_digest", "evaluated", "detail.vocabulary", "knob.train_tokens"]] = [
+        "e",
+        "e",
+        "4",
+        1000,
+    ]
     assert any("must not be compared" in w for w in warnings_for(table))
 
 
@@ -100,10 +115,11 @@ def test_the_headline_is_computed_from_the_table(table, sentence, tmp_path):
 
 
 def test_a_report_of_trials_that_never_started_is_a_page_without_numbers(tmp_path):
-    table = trials({"a": [None]})[["cell", "seed", "status", "reason", "log", "fingerprint", "parameters", "floor_nll"]]
-    for column in ("tokens", "train_seconds", "valid_perplexity", "test_perplexity", "test_nll"):
+    table = trials({"a": [None]}).drop(columns=["detail.vocabulary", "factor.tie"])
+    table = table[[column for column in table if not column.startswith("knob.")]]
+    for column in ("data", "data_digest", "evaluated", "alike", "parameters", "steps", "seen", "best_step", "seconds"):
         table[column] = None
-    empty = pd.DataFrame(columns=["cell", "seed", "split", "step", "tokens", "seconds", "nll", "perplexity"])
+    empty = pd.DataFrame(columns=["cell", "seed", "split", "step", "seen", "seconds", "nll", "perplexity"])
     report = write_report(results(table, points=empty), tmp_path)
     assert "No trial has finished yet." in report.page.read_text()
     assert not report.all_finished

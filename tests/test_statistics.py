@@ -16,23 +16,28 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from ablate.analyze import compare, confounds_between, factor_effects, front, noise, warnings_for
+from ablate.analyze import caveats, compare, confounds_between, factor_effects, front, noise
 from ablate.analyze.paired import (
     Difference,
     better_interval,
-    detectable,
     holm,
     meaningful,
     paired,
-    seeds_for_half,
-    seeds_needed,
     sign_flip,
     smallest_p,
     t_interval,
     unpaired,
 )
+from ablate.analyze.power import detectable, seeds_for_half, seeds_needed
 from ablate.knobs import KnobError
+from ablate.report.names import NOT_KNOWN
+from ablate.report.told import missing
+from ablate.report.warnings import caveats_told
+from ablate.study.records import task_record
+from ablate.tasks.language_model import LANGUAGE_MODEL
 from benchmarks.calibration import NOISES, marginal, measure, simulate
+
+TASK = task_record(LANGUAGE_MODEL)
 
 A = np.array([4.713, 4.742, 4.698, 4.731, 4.709, 4.755, 4.720])
 B = np.array([4.672, 4.689, 4.681, 4.664, 4.691, 4.702, 4.655])
@@ -49,13 +54,15 @@ def trials(cells, **columns):
             "status": "FAILED" if nll is None else "FINISHED",
             "reason": "" if nll is not None else "OSError: x",
             "parameters": 100,
-            "vocabulary_size": 10,
-            "tokens": 50,
+            "seen": 50,
             "train_seconds": 10.0,
             "valid_perplexity": None if nll is None else 100.0,
             "test_perplexity": None if nll is None else 100.0,
             "test_nll": nll,
+            "data": "kjv",
             "data_digest": "d" * 64,
+            "evaluated": "d" * 64,
+            "detail.vocabulary": "10",
             "code": "c" * 64,
             "device": "cpu",
             "threads": "1",
@@ -71,6 +78,10 @@ def trials(cells, **columns):
         for seed, nll in (values.items() if isinstance(values, dict) else enumerate(values))
     ]
     return pd.DataFrame(rows).assign(**columns)
+
+
+def warnings_for(table):
+    return caveats_told(PERPLEXITY, TASK, caveats(PERPLEXITY, TASK, table))
 
 
 def long(cells):
@@ -308,7 +319,7 @@ def test_a_loss_that_is_no_finite_number_is_no_result_and_is_named(odd):
     table = trials({"a": [4.0, 4.1, 4.2], "b": [3.9, odd, 4.15]})
     row = compare(PERPLEXITY, table).iloc[1]
     assert (row["n"], row["pairs"]) == (2, 2)
-    assert row["missing"] == "seed 1 finished with a test loss that is no finite number"
+    assert missing(row["missing"]) == "seed 1 finished with a test loss that is no finite number"
     assert any("no finite number counts as no result: b (seed 1)" in w for w in warnings_for(table))
 
 
@@ -331,7 +342,7 @@ def test_noise_is_pooled_over_cells_and_pairing_takes_out_what_they_share():
     rng = np.random.default_rng(0)
     shared = 0.03 * rng.normal(size=(200, 1))
     nll = 5 + shared + 0.01 * rng.normal(size=(200, 3))
-    found = noise(trials({str(c): nll[:, c] for c in range(3)}))
+    found = noise(PERPLEXITY, trials({str(c): nll[:, c] for c in range(3)}))
     assert found.sd == pytest.approx(math.sqrt(nll.var(axis=0, ddof=1).mean()))
     assert found.sd_low < math.hypot(0.03, 0.01) < found.sd_high
     assert found.correlation == pytest.approx(0.9, abs=0.03)
@@ -341,11 +352,11 @@ def test_noise_is_pooled_over_cells_and_pairing_takes_out_what_they_share():
 
 
 def test_the_noise_of_cells_of_their_own_has_scipys_interval():
-    found = noise(trials({"a": A}))
+    found = noise(PERPLEXITY, trials({"a": A}))
     assert found.df == 6
     told = np.std(A, ddof=1) * np.sqrt(6 / stats.chi2.ppf([0.975, 0.025], 6))
     assert (found.sd_low, found.sd_high) == pytest.approx(tuple(told))
-    assert found.reason == "no cell shares two seeds with the baseline"
+    assert NOT_KNOWN[found.reason] == "no cell shares two seeds with the baseline"
 
 
 @pytest.mark.parametrize("sharing", [0.0, 0.01, 0.03])
@@ -354,7 +365,7 @@ def test_the_interval_of_the_noise_holds_the_truth(n, sharing):
     rng, held = np.random.default_rng(n), 0
     for _ in range(200):
         nll = 5 + sharing * rng.normal(size=(n, 1)) + 0.01 * rng.normal(size=(n, 4))
-        found = noise(trials({str(c): nll[:, c] for c in range(4)}))
+        found = noise(PERPLEXITY, trials({str(c): nll[:, c] for c in range(4)}))
         held += found.sd_low <= math.hypot(sharing, 0.01) <= found.sd_high
     assert held / 200 > 0.89
 
@@ -368,14 +379,14 @@ def test_the_interval_of_the_noise_holds_the_truth(n, sharing):
     ],
 )
 def test_noise_that_was_not_seen_is_not_available_and_says_why(cells, reason):
-    found = noise(trials(cells))
-    assert found.reason == reason
+    found = noise(PERPLEXITY, trials(cells))
+    assert NOT_KNOWN[found.reason] == reason
     assert math.isnan(found.detectable)
     assert math.isnan(found.sd_low)
 
 
 def test_noise_of_parallel_cells_is_all_taken_out_by_pairing():
-    found = noise(trials({"a": A, "b": A - 0.1}))
+    found = noise(PERPLEXITY, trials({"a": A, "b": A - 0.1}))
     assert (found.correlation, found.paired_sd) == (1.0, pytest.approx(0, abs=1e-12))
     assert math.isnan(found.detectable)
 
@@ -397,29 +408,29 @@ def test_every_point_off_the_front_is_beaten_by_one_on_it(points):
 
 def test_confounds_between_two_cells_leave_out_what_was_varied_on_purpose():
     table = trials({"a": A, "b": B, "c": C})
-    assert confounds_between(table, "a", "b") == []
+    assert confounds_between(TASK, table, "a", "b") == []
     table.loc[table["cell"] == "b", ["parameters", "knob.lr", "precision", "train_seconds"]] = [200, 0.2, "bf16", 13.0]
     table.loc[table["cell"] == "c", "train_seconds"] = 11.0
     table["factor.hidden"] = table["knob.hidden"].astype(str)
     table.loc[table["cell"] == "c", ["knob.hidden", "knob.embedding", "factor.hidden"]] = [20, 20, "20"]
-    assert confounds_between(table, "a", "b") == [
+    assert confounds_between(TASK, table, "a", "b") == [
         ("lr", "0.1", "0.2"),
         ("parameters", "100", "200"),
         ("precision", "fp32", "bf16"),
-        ("train time", "10 s", "13 s"),
+        ("train_seconds", "10.0", "13.0"),
     ]
-    assert confounds_between(table, "a", "c") == []
-    assert confounds_between(table.assign(parameters=None), "a", "b") == []
+    assert confounds_between(TASK, table, "a", "c") == []
+    assert confounds_between(TASK, table.assign(data=None), "a", "b") == []
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"code": "f" * 64}, "same code: version cccccccccccc: a; version ffffffffffff: b."),
-        ({"tokens": 60}, "equally many tokens: 50: a; 60: b."),
+        ({"seen": 60}, "equally many tokens: 50: a; 60: b."),
         (
-            {"vocabulary_size": 9, "data_digest": "e" * 64},
-            "(corpus dddddddddddd of 10 words: a; corpus eeeeeeeeeeee of",
+            {"detail.vocabulary": "9", "data_digest": "e" * 64, "evaluated": "e" * 64},
+            "(data dddddddddddd, vocabulary 10: a; data eeeeeeeeeeee, vocabulary 9: b).",
         ),
         ({"precision": "bf16", "threads": "2"}, "precision fp32: a; bf16: b; threads 1: a; 2: b."),
         ({"device": "gpu"}, "not computed alike: device cpu: a; gpu: b."),
@@ -470,7 +481,7 @@ def test_the_calibration_measures_the_functions_that_the_report_calls(noise):
         cells = {f"{depth} {tie}": nll[study, :, 3 * tie + depth] for tie in range(2) for depth in range(3)}
         table = trials(cells).drop(columns="factor.tie")
         table[["factor.depth", "factor.tie"]] = table["cell"].str.split(" ", expand=True).to_numpy()
-        row = factor_effects(table).query("factor == 'depth' and level == '1' and at == ''").iloc[0]
+        row = factor_effects(PERPLEXITY, table).query("factor == 'depth' and level == '1' and at == ''").iloc[0]
         assert row[["low", "high", "p"]].tolist() == pytest.approx([low[study], high[study], p[study]])
 
 

@@ -210,11 +210,11 @@ def test_a_users_own_recurrent_layer_is_a_level_like_any_other(monkeypatch):
 
 
 def test_a_password_in_a_tracking_uri_is_recorded_nowhere(monkeypatch):
-    from ablate.cli import command
+    from ablate.cli import program, typed
 
     secret = "postgresql://me:hunter2@db/mlflow"
     monkeypatch.setattr("sys.argv", ["x", "depth=2", f"tracking.uri={secret}"])
-    assert command(LANGUAGE_MODEL) == "python -m ablate depth=2 'tracking.uri=***'"
+    assert (program(LANGUAGE_MODEL), typed()) == ("python -m ablate", "depth=2 'tracking.uri=***'")
     study = study_of(*TINY, f"tracking.uri='{secret}'")
     assert study.launch.tracking.uri == secret
     assert "hunter2" not in str(flat(study.cells[0].config))

@@ -24,7 +24,7 @@ def report_of(table, folder, design=None):
 
 def failed(table, where):
     """The same trials, but these have no result."""
-    outcome = ["tokens", "train_seconds", "valid_nll", "test_nll", "valid_perplexity", "test_perplexity"]
+    outcome = ["seen", "train_seconds", "valid_nll", "test_nll", "valid_perplexity", "test_perplexity"]
     table = table.copy()
     table.loc[where, outcome] = np.nan
     return table.assign(status=np.where(where, "FAILED", table["status"]))
@@ -49,6 +49,7 @@ def test_a_cell_whose_first_seed_never_started_is_shown_with_the_others(tmp_path
     first = ((table["cell"] == "without tying") & (table["seed"] == 0)).to_numpy()
     lost = failed(table, first)
     lost.loc[first, "parameters"] = np.nan
+    lost.loc[first, ["data", "evaluated", "alike"]] = None
     report = report_of(lost, tmp_path, ONE_OUT)
     row = report.table.set_index("cell").loc["without tying"]
     assert (row["parameters"], row["n"]) == ("1,200", "4")
@@ -88,7 +89,7 @@ def test_a_component_crossed_with_a_factor_is_named_with_its_level(tmp_path):
 def test_what_must_not_be_compared_is_compared_nowhere(tmp_path):
     table = trials({"small": [3.0, 3.1, 3.0], "big": [5.0, 5.1, 5.0], "bigger": [4.9, 5.0, 4.9]})
     small = table["cell"] == "small"
-    table.loc[small, ["data_digest", "vocabulary_size", "knob.train_tokens"]] = ["e", 4, 1000]
+    table.loc[small, ["data_digest", "evaluated", "detail.vocabulary", "knob.train_tokens"]] = ["e", "e", "4", 1000]
     report = report_of(table, tmp_path)
     shown = report.table.set_index("cell")
     assert list(shown["verdict"]) == ["baseline", "not comparable", "not comparable"]

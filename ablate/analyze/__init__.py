@@ -1,27 +1,31 @@
-"""Results → what they say. Pure functions of tables; never imports torch."""
+"""Results → what they say, in numbers alone. Pure functions of tables; never imports torch."""
 
-from ablate.analyze.comparison import compare, confounds, confounds_between, warnings_for
+from ablate.analyze.caveats import Caveats, caveats
+from ablate.analyze.comparison import compare
 from ablate.analyze.components import component_effects, disagreements
-from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
+from ablate.analyze.differs import confounds, confounds_between
+from ablate.analyze.effects import factor_effects, interactions
+from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.paired import (
     Difference,
-    detectable,
     holm,
     meaningful,
     paired,
-    seeds_for_half,
-    seeds_needed,
     smallest_p,
     unpaired,
 )
 from ablate.analyze.pareto import front
+from ablate.analyze.power import detectable, seeds_for_half, seeds_needed
+from ablate.analyze.variance import VarianceShares, variance_shares
 
 __all__ = [
-    "METHOD",
+    "Caveats",
     "Difference",
+    "Guards",
     "Noise",
     "VarianceShares",
+    "caveats",
     "compare",
     "component_effects",
     "confounds",
@@ -30,6 +34,7 @@ __all__ = [
     "disagreements",
     "factor_effects",
     "front",
+    "guards",
     "holm",
     "interactions",
     "meaningful",
@@ -40,24 +45,4 @@ __all__ = [
     "smallest_p",
     "unpaired",
     "variance_shares",
-    "warnings_for",
 ]
-
-METHOD = (
-    "Every difference is taken seed by seed, between two models that saw the same text in the same order and began "
-    "from the same numbers, and on the logarithm of perplexity, so that it reads as a percentage. The average over "
-    "seeds comes with a 95 % interval by Student's t: a rule whose intervals hold the true effect 95 times in 100. "
-    "That was checked on 2,000 simulated studies whose truth was known: with 3, 5 and 10 seeds and bell-shaped "
-    "noise it held 94 to 96 times in 100, for differences between two cells, effects of a factor, Shapley values "
-    "and the probability of being better alike. The bootstrap, which draws again and again from the seeds that were "
-    "run, needs more of them than an ablation has: its percentile interval held the truth 76 times in 100 with 3 "
-    "seeds, 83 with 5 and 90 with 10; its refinement BCa did no better; bootstrap-t, close to 95 from 5 seeds on, "
-    "gives infinite intervals with 3. Student's t keeps its word by wide intervals where seeds are few. Testing "
-    "many rows finds something by chance: where nothing had an effect, one table of six cells in five showed a row "
-    "with p < 0.05, but fewer than one in twenty after Holm's correction, which the verdicts use. All this asks for "
-    "noise that is not lopsided. Where the differences were as skewed as an exponential distribution, the t "
-    "interval of a difference held the truth 88 to 90 times in 100, that of the probability of being better 74 to "
-    "85 times, and 15 to 20 tables in 100 found what was not there; the percentile bootstrap and BCa still held it "
-    "less often, bootstrap-t more often from 5 seeds on. So look at every seed, and run more of them before you "
-    "rely on a narrow verdict."
-)

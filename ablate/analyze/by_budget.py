@@ -13,11 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analyze.components import KINDS, component_effects, widest_kind
+from ablate.analyze.components import component_effects, widest_kind
 from ablate.analyze.effects import factor_effects
 from ablate.analyze.table import finished, judge
+from ablate.metric import Metric
 
-_COLUMNS = ["name", "budget", "tokens", "n", "effect", "low", "high", "p", "deltas", "p_holm", "verdict"]
+PART = ["part", "kind", "level", "reference"]
+_TESTED = ["n", "effect", "low", "high", "p", "deltas"]
+_COLUMNS = [*PART, "budget", "seen", *_TESTED, "p_holm", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -26,63 +29,63 @@ class Change:
 
     Attributes:
         before, after: rows of `effects_by_budget`.
-        tokens: where the line between the two means, over the logarithm of tokens, crosses zero.
+        budget, seen: where the line between the two means, over the logarithm of either, crosses zero; `seen` is NaN
+            where it is not known.
     """
 
-    name: str
     before: Mapping[Hashable, Any]
     after: Mapping[Hashable, Any]
-    tokens: float
+    budget: float
+    seen: float
 
 
-def effects_by_budget(trials: pd.DataFrame, components: Sequence[str] | None) -> pd.DataFrame:
+def effects_by_budget(
+    metric: Metric, trials: pd.DataFrame, components: Sequence[str] | None, knob: str | None
+) -> pd.DataFrame:
     """The effects of components, or of the other factors, in the trials of each budget alone.
 
     Args:
-        trials: of one study, in which `factor.budget` has two levels or more.
+        metric: whose scores are compared.
+        trials: of one study, in which `factor.<knob>` has two levels or more.
         components: that the study's design varies; None or empty: its factors are looked at.
+        knob: that scales a whole training; None: there is none.
 
     Returns:
-        One row a (part, budget), budgets ascending: `name`, `budget`, `tokens` (trained on, mean), `n`, `effect`,
-        `low`, `high`, `p`, `deltas`, and `p_holm`, `verdict`, corrected over this table. Empty where budget is no
+        One row a (part, budget), budgets ascending: `part` (a component or a factor), `kind` (of a component's effect,
+        "" where the study has one kind), `level`, `reference` (of a factor), `budget`, `seen` (mean), `n`, `effect`,
+        `low`, `high`, `p`, `deltas`, and `p_holm`, `verdict`, corrected over this table. Empty where the knob is no
         factor.
     """
-    if "factor.budget" not in trials:
-        return pd.DataFrame(columns=_COLUMNS)
-    budgets = pd.to_numeric(trials["factor.budget"])
+    budgets = pd.to_numeric(trials.get(f"factor.{knob}", pd.Series(dtype=float)), errors="coerce")
     rows: list[dict[str, Any]] = []
-    for budget in sorted(budgets.unique()):
-        here = trials[budgets == budget].drop(columns=["factor.budget"])
-        tokens = finished(here)["tokens"].astype(float).mean()
-        rows += [{**row, "budget": float(budget), "tokens": tokens} for row in _effects(here, components)]
-    known = [row for row in rows if pd.notna(row["effect"])]
+    for budget in sorted(budgets.dropna().unique()):
+        here = trials[budgets == budget].drop(columns=[f"factor.{knob}"])
+        seen = finished(metric, here)["seen"].astype(float).mean()
+        rows += [{**row, "budget": float(budget), "seen": seen} for row in _effects(metric, here, components)]
+    known = pd.DataFrame([row for row in rows if pd.notna(row["effect"])], columns=_COLUMNS[:-2])
     # One budget of a part is no curve.
-    counts = pd.Series([row["name"] for row in known], dtype=object).value_counts()
-    several = pd.DataFrame([row for row in known if counts[row["name"]] > 1], columns=_COLUMNS[:9])
+    several = known[known.groupby(PART)["budget"].transform("size") > 1] if len(known) else known
     if several.empty:
         return pd.DataFrame(columns=_COLUMNS)
-    order = {name: place for place, name in enumerate(dict.fromkeys(several["name"]))}
-    places = several["name"].map(order)
+    places = several.groupby(PART, sort=False).ngroup()
     ordered = several.assign(place=places).sort_values(["place", "budget"], kind="stable").drop(columns="place")
     return judge(ordered.reset_index(drop=True), "helps", "hurts")[_COLUMNS]
 
 
-def _effects(here: pd.DataFrame, components: Sequence[str] | None) -> list[dict[str, Any]]:
-    names = ("n", "effect", "low", "high", "p", "deltas")
+def _effects(metric: Metric, here: pd.DataFrame, components: Sequence[str] | None) -> list[dict[str, Any]]:
     if components:
-        effects = component_effects(here, components)
+        effects = component_effects(metric, here, components)
         chosen = effects[(effects["kind"] == widest_kind(effects)) & (effects["at"] == "")]
         several = effects["kind"].nunique() > 1
         return [
-            {
-                "name": f"{row['component']}, {KINDS[row['kind']]}," if several else row["component"],
-                **{k: row[k] for k in names},
-            }
+            {"part": row["component"], "kind": row["kind"] if several else "", "level": "", "reference": ""}
+            | {name: row[name] for name in _TESTED}
             for row in chosen.to_dict("records")
         ]
-    effects = factor_effects(here)
+    effects = factor_effects(metric, here)
     return [
-        {"name": f"{row['factor']}={row['level']} instead of {row['reference']}", **{k: row[k] for k in names}}
+        {"part": row["factor"], "kind": "", "level": row["level"], "reference": row["reference"]}
+        | {name: row[name] for name in _TESTED}
         for row in effects[effects["at"] == ""].to_dict("records")
     ]
 
@@ -90,13 +93,11 @@ def _effects(here: pd.DataFrame, components: Sequence[str] | None) -> list[dict[
 def changes_of_sign(effects: pd.DataFrame) -> list[Change]:
     """Where the mean effect of a part crosses zero between two budgets, in the order of `effects`."""
     found = []
-    for name, part in effects.groupby("name", sort=False):
-        rows = part.to_dict("records")
-        for before, after in pairwise(rows):
+    for _, part in effects.groupby(PART, sort=False):
+        for before, after in pairwise(part.to_dict("records")):
             a, b = float(before["effect"]), float(after["effect"])
-            if a * b >= 0:
-                continue
-            share = a / (a - b)
-            tokens = float(before["tokens"]) ** (1 - share) * float(after["tokens"]) ** share
-            found.append(Change(str(name), before, after, tokens))
+            if a * b < 0:
+                share = a / (a - b)
+                budget, seen = (float(before[x]) ** (1 - share) * float(after[x]) ** share for x in ("budget", "seen"))
+                found.append(Change(before, after, budget, seen))
     return found

@@ -14,14 +14,10 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyze.paired import Array, paired
-from ablate.analyze.table import factors_of, judge, nll_table
+from ablate.analyze.table import factors_of, judge, score_table
+from ablate.metric import Metric
 
-KINDS = {
-    "removal": "taken from the full model",
-    "addition": "added to the plainest",
-    "cumulative": "added in turn",
-    "shapley": "averaged over all orders",
-}
+KINDS = ("removal", "addition", "cumulative", "shapley")
 _BY_STEPS = ("removal", "addition", "cumulative")
 _PREFERRED = ("shapley", "removal", "cumulative", "addition")
 _TESTED = ["n", "effect", "low", "high", "p", "deltas"]
@@ -60,11 +56,12 @@ class _Context:
 
 
 def component_effects(
-    trials: pd.DataFrame, components: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    metric: Metric, trials: pd.DataFrame, components: Sequence[str] | Mapping[str, Sequence[str]] | None = None
 ) -> pd.DataFrame:
     """The effect of having each component, in every way that the study's cells allow.
 
     Args:
+        metric: whose scores are compared.
         trials: one row a trial, as `read_study` gives it, with a column `component.<name>` for each component.
         components: their names in the order to show; a mapping also says which factors belong to each. None: those
             that vary in the study. Where it is not said, a factor belongs to a component when its level decides
@@ -86,12 +83,12 @@ def component_effects(
           effect over all orders of adding them, for each seed that finished all cells (Shapley 1953). They add up to
           the full against the plainest model; those two are `without` and `with_`.
     """
-    nll = nll_table(trials)
+    scores = score_table(metric, trials)
     on, levels = _states(trials, components), factors_of(trials)
     belongs = _belongs(on, levels, components)
     rows: list[dict[str, object]] = []
     for context in _contexts(on, levels, belongs):
-        for component, kind, without, with_, delta in _effects(context, nll):
+        for component, kind, without, with_, delta in _effects(context, scores):
             found = asdict(paired(delta))
             tested = {name: found["mean" if name == "effect" else name] for name in _TESTED}
             named = {"component": component, "kind": kind, "at": context.at, "without": without, "with_": with_}
@@ -181,7 +178,7 @@ def _contexts(on: pd.DataFrame, levels: pd.DataFrame, belongs: dict[str, set[str
         )
 
 
-def _effects(context: _Context, nll: pd.DataFrame) -> Iterator[tuple[str, str, str, str, Array]]:
+def _effects(context: _Context, scores: pd.DataFrame) -> Iterator[tuple[str, str, str, str, Array]]:
     """(component, kind, without, with, differences by seed)."""
     varying = frozenset[str]().union(*context.on.values()) - frozenset.intersection(*context.on.values())
     common = frozenset.intersection(*context.on.values())
@@ -198,12 +195,12 @@ def _effects(context: _Context, nll: pd.DataFrame) -> Iterator[tuple[str, str, s
     }
     for kind, steps in kinds.items():
         for component, without, with_ in steps:
-            yield component, kind, without, with_, (nll[with_] - nll[without]).dropna().to_numpy(float)
+            yield component, kind, without, with_, (scores[with_] - scores[without]).dropna().to_numpy(float)
     if factorial and len(context.on) == 2 ** len(varying) and len(varying) > 1:
         cells = {on & varying: cell for cell, on in context.on.items()}
         assert plain is not None
         assert full is not None
-        for component, delta in _shapley(cells, sorted(varying), nll).items():
+        for component, delta in _shapley(cells, sorted(varying), scores).items():
             yield component, "shapley", plain, full, delta
 
 
@@ -237,9 +234,9 @@ def _ladder(context: _Context, order: Sequence[str], common: frozenset[str]) -> 
     return steps if all(context.differ(without, with_) == name for name, without, with_ in steps) else []
 
 
-def _shapley(cells: dict[frozenset[str], str], players: list[str], nll: pd.DataFrame) -> dict[str, Array]:
+def _shapley(cells: dict[frozenset[str], str], players: list[str], scores: pd.DataFrame) -> dict[str, Array]:
     """Component ↦ its Shapley value for each seed that finished all cells."""
-    done = nll[list(cells.values())].dropna()
+    done = scores[list(cells.values())].dropna()
     value = {subset: done[cell].to_numpy(float) for subset, cell in cells.items()}
     k = len(players)
     return {

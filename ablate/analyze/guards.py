@@ -1,178 +1,194 @@
-"""Guards against a comparison that is no comparison: what a table of perplexities does not show of itself.
+"""Guards against a comparison that is no comparison: what a table of results does not show of itself.
 
-Each guard looks for one thing in what was recorded and says it in a sentence that names the rows; "" where there is
-nothing to say. The limits are constants at the top.
+Each guard looks for one thing in what was recorded. The limits are constants at the top. They are differences of scores
+on a logarithmic scale; on a linear one they are shares of the value that is compared with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ablate.analyze.table import finished, names
-from ablate.track.units import percent
+from ablate.analyze.differs import Task
+from ablate.analyze.table import finished, numbers, scores
+from ablate.metric import Metric
 
-STARTS_ALIKE = 0.1  # nats: first losses that differ by more come from different initial values
-# What decides which words the first window holds, and what loss a model without knowledge has there.
-_FIRST_WINDOW = ("data_digest", "vocabulary_size", "knob.batch", "knob.window", "knob.output_bias")
-CONVERGED = 0.02  # nats of valid loss that the last doubling of the budget may still have brought
-READS_ALIKE = 0.1  # nats: how far ln(valid/test) of a trial may lie from the other trials'
+STARTS_ALIKE = 0.1  # first results that differ by more come from different initial values
+CONVERGED = 0.02  # what the last doubling of the budget may still have brought
+READS_ALIKE = 0.1  # how far the difference of valid and test score may lie from the other trials'
 SAME_SIZE = 1.1  # ratio of parameters
-CLIPPED = 0.9  # share of windows
-JUMP = 0.5  # nats that the train loss may rise above its lowest so far, between two points of its curve
+CLIPPED = 0.9  # share of steps
+JUMP = 0.5  # that the train score may rise above its lowest so far, between two points of its curve
 _FEW = 3  # trials, below which nothing is far from the others
 
+ByCell = Mapping[str, float]
 
-def guards(trials: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
-    """What to know before the rows are compared, a sentence or two each.
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A trial whose valid and test results differ more than those of the others."""
+
+    cell: str
+    seed: int
+    valid: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The smallest and the largest model, in parameters, with the cells that have it."""
+
+    smallest: float
+    small: Sequence[str]
+    largest: float
+    large: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What was found; empty or None where there is nothing.
+
+    Attributes:
+        starts: how much worse the first score of a cell is than the lowest that begins alike.
+        falling: of the cells that were best at their last step and gained more than `CONVERGED` over the last half of
+            their steps, how much; longest: the largest level of the task's first budget knob, to which these belong;
+            NaN where it is not on record.
+        disagreements: trials whose valid and test results do not go together.
+        sizes: where the cells differ by more than a tenth.
+        clipped: share of the steps with a clipped gradient, where it is more than `CLIPPED`.
+        jumps: how far the train score rose above its lowest so far, where that is more than `JUMP`.
+    """
+
+    starts: ByCell
+    falling: ByCell
+    longest: float
+    disagreements: Sequence[Disagreement]
+    sizes: Sizes | None
+    clipped: ByCell
+    jumps: ByCell
+
+
+def guards(metric: Metric, task: Task, trials: pd.DataFrame, curves: pd.DataFrame) -> Guards:
+    """Look for everything at once.
 
     Args:
+        task: as a launch records it.
         trials, curves: as `read_study` gives them.
     """
-    done = finished(trials)
-    if done.empty:
-        return []
-    said = [
-        starts(done),
-        not_converged(done, curves),
-        valid_against_test(done),
-        capacity(done),
+    done = finished(metric, trials)
+    longest, of_longest = longest_budget(task, done)
+    return Guards(
+        starts(metric, done),
+        falling(metric, of_longest, curves),
+        longest,
+        disagreements(metric, done),
+        sizes(done),
         clipped(done),
-        jumps(done, curves),
-    ]
-    return [sentence for sentence in said if sentence]
-
-
-def starts(done: pd.DataFrame) -> str:
-    """Cells whose first loss is more than `STARTS_ALIKE` higher than the lowest that reads the same first window."""
-    if "first_nll" not in done:
-        return ""
-    by_cell = done.drop_duplicates("cell").set_index("cell")
-    first = done["first_nll"].astype(float).groupby(done["cell"], sort=False).mean()
-    same = [c for c in _FIRST_WINDOW if c in by_cell]
-    window = by_cell[same].map(str).agg(" ".join, axis=1)
-    above = first - first.groupby(window).transform("min")
-    higher = above[above > STARTS_ALIKE]
-    if higher.empty:
-        return ""
-    told = names([f"{cell} (by {value:.2f})" for cell, value in higher.items()])
-    scaled = "knob.init" in by_cell and (by_cell.loc[higher.index, "knob.init"] == "scaled").all()
-    return (
-        f"The models do not start alike: the loss of the first window is higher, in nats, in {told} than in the row "
-        "that starts lowest. Part of the difference between these rows may come from their initial values"
-        + ("." if scaled else "; init=scaled starts all alike.")
+        jumps(metric, done, curves),
     )
 
 
-def not_converged(done: pd.DataFrame, curves: pd.DataFrame) -> str:
-    """Cells that were best at their last window and gained more than `CONVERGED` over the last half of the budget."""
-    longest = 1.0
-    if "knob.budget" in done:  # shorter ones are there to be compared with the longest
-        budgets = done["knob.budget"].astype(float)
-        longest = budgets.max()
-        done = done[budgets == longest]
-    best_last = done[done["best_window"].astype(float) == done["windows"].astype(float)]
-    gains = _last_doubling(best_last, curves)
-    still = {cell: gain for cell, gain in gains.items() if gain > CONVERGED}
-    if not still:
-        return ""
-    falls = "knob.schedule" in done and not set(done["knob.schedule"]) <= {"constant", "plateau"}
-    why = " (of which the falling learning rate has its part)" if falls else ""
-    told = names([f"{cell} ({_percent(-gain)})" for cell, gain in still.items()])
-    return (
-        f"Not converged: {told}. These rows had their lowest valid perplexity at the end and gained so much over the "
-        f"last half of their windows{why}: the table ranks what was learnt within this budget. "
-        f"budget={longest:g},{2 * longest:g} shows whether a longer one changes the order."
-    )
+def starts(metric: Metric, done: pd.DataFrame) -> ByCell:
+    """Cells whose first score is more than `STARTS_ALIKE` above the lowest of those with the same `alike`."""
+    first, known = f"first_{metric.recorded}", done[done["alike"].notna()] if "alike" in done else done.iloc[:0]
+    if known.empty or first not in known:
+        return {}
+    by_cell = pd.Series(scores(metric, known[first]), known.index).groupby(known["cell"], sort=False).mean()
+    alike = known.drop_duplicates("cell").set_index("cell")["alike"]
+    lowest = by_cell.groupby(alike).transform("min")
+    above = by_cell - lowest
+    return _by_cell(above[above > STARTS_ALIKE * lowest.map(lambda score: _unit(metric, score))])
 
 
-def _last_doubling(done: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]:
-    """Cell → mean over its seeds of the valid loss at half the windows minus that at the end, in nats."""
-    gains: dict[str, list[float]] = {}
-    valid = dict(iter(curves[curves["split"] == "valid"].groupby(["cell", "seed"], sort=False)))
-    for row in done.to_dict("records"):
-        curve = valid.get((row["cell"], row["seed"]))
-        if curve is None:
-            continue
-        by_step = curve[np.isfinite(curve["nll"].to_numpy(float))].sort_values("step")
-        steps, nll, half = by_step["step"].to_numpy(float), by_step["nll"].to_numpy(float), float(row["windows"]) / 2
-        if len(steps) and steps[0] <= half:
-            at_half = float(np.interp(np.log(half), np.log(steps), nll))  # where no validation fell on it
-            gains.setdefault(str(row["cell"]), []).append(at_half - float(nll[-1]))
-    return {cell: float(np.mean(values)) for cell, values in gains.items()}
+def longest_budget(task: Task, done: pd.DataFrame) -> tuple[float, pd.DataFrame]:
+    """The largest level of the task's first budget knob and the trials that have it; NaN and all where none is known.
 
-
-def valid_against_test(done: pd.DataFrame) -> str:
-    """Trials whose ln(valid/test) lies far from the median of those on the same text."""
-    apart = done["valid_nll"].astype(float) - done["test_nll"].astype(float)
-    text = done["data_digest"] if "data_digest" in done else pd.Series("", done.index)
-    off = apart - apart.groupby(text).transform("median")
-    odd = done[(off.abs() > READS_ALIKE) & (apart.groupby(text).transform("size") >= _FEW)]
-    if odd.empty:
-        return ""
-    told = [
-        f"{row['cell']} seed {row['seed']} (valid {row['valid_perplexity']:,.1f}, test {row['test_perplexity']:,.1f})"
-        for row in odd.to_dict("records")
-    ]
-    return (
-        f"Valid and test text disagree about {names(told)} more than about the other trials. A state that is carried "
-        "from window to window may have gone astray in one of the two: more seeds show whether it is chance."
-    )
-
-
-def capacity(done: pd.DataFrame) -> str:
-    """The smallest and the largest row, where they differ by more than a tenth."""
-    sizes = done.drop_duplicates("cell").set_index("cell")["parameters"].astype(float)
-    if sizes.empty or sizes.max() <= SAME_SIZE * sizes.min():
-        return ""
-    small, large = (names([str(cell) for cell in sizes.index[sizes == size]], 3) for size in (sizes.min(), sizes.max()))
-    return (
-        f"The rows differ in size, from {sizes.min():,.0f} parameters ({small}) to {sizes.max():,.0f} ({large}): where "
-        "a part adds or removes parameters, its effect includes theirs."
-    )
-
-
-def clipped(done: pd.DataFrame) -> str:
-    """Cells whose gradient was clipped in more than `CLIPPED` of their windows.
-
-    Under SGD alone: Adam divides the gradient by its size, so that there a limit that always acts changes little.
+    Shorter ones are there to be compared with the longest.
     """
+    knob = f"knob.{task['budget'][0]}" if task["budget"] else ""
+    budgets = pd.to_numeric(done[knob], errors="coerce") if knob in done else pd.Series(math.nan, done.index)
+    longest = float(budgets.max()) if len(budgets) else math.nan
+    return longest, done if math.isnan(longest) else done[budgets == longest]
+
+
+def falling(metric: Metric, done: pd.DataFrame, curves: pd.DataFrame) -> ByCell:
+    """Cells that were best at their last step and gained more than `CONVERGED` over the last half of the budget."""
+    best_last = done[numbers(done["best_step"]) == numbers(done["steps"])]
+    gains: dict[str, list[tuple[float, float]]] = {}
+    valid = dict(iter(curves[curves["split"] == "valid"].groupby(["cell", "seed"], sort=False)))
+    for cell, seed, steps in zip(best_last["cell"], best_last["seed"], best_last["steps"], strict=True):
+        curve = valid.get((cell, seed))
+        if curve is not None and (gain := _last_doubling(metric, curve, float(steps))) is not None:
+            gains.setdefault(str(cell), []).append(gain)
+    means = {cell: np.mean(values, axis=0) for cell, values in gains.items()}
+    return {cell: float(gain) for cell, (gain, end) in means.items() if gain > CONVERGED * _unit(metric, float(end))}
+
+
+def _last_doubling(metric: Metric, curve: pd.DataFrame, budget: float) -> tuple[float, float] | None:
+    """The valid score at half the steps minus that at the end, and the latter; None where half was not measured."""
+    ordered = curve.sort_values("step")
+    steps, score = ordered["step"].to_numpy(float), scores(metric, ordered[metric.recorded])
+    steps, score = steps[np.isfinite(score)], score[np.isfinite(score)]
+    if not len(steps) or steps[0] > budget / 2:
+        return None
+    at_half = float(np.interp(np.log(budget / 2), np.log(steps), score))  # where no validation fell on it
+    return at_half - float(score[-1]), float(score[-1])
+
+
+def disagreements(metric: Metric, done: pd.DataFrame) -> list[Disagreement]:
+    """Trials whose valid and test scores differ otherwise than the median of those that are evaluated on the same."""
+    names = [f"valid_{metric.recorded}", f"test_{metric.recorded}"]
+    valid, test = (pd.Series(scores(metric, done[name]), done.index) for name in names)
+    data = done["evaluated"].fillna("") if "evaluated" in done else pd.Series("", done.index)
+    apart = valid - test
+    off = (apart - apart.groupby(data).transform("median")).abs()
+    limit = READS_ALIKE * test.map(lambda score: _unit(metric, score))
+    odd = done[(off > limit) & (apart.groupby(data).transform("size") >= _FEW)]
+    columns = (odd[name] for name in ("cell", "seed", f"valid_{metric.name}", f"test_{metric.name}"))
+    return [Disagreement(str(c), int(s), float(v), float(t)) for c, s, v, t in zip(*columns, strict=True)]
+
+
+def sizes(done: pd.DataFrame) -> Sizes | None:
+    """The smallest and the largest cell, where they differ by more than a tenth."""
+    by_cell = done.drop_duplicates("cell").set_index("cell")["parameters"].dropna().astype(float)
+    if by_cell.empty or by_cell.max() <= SAME_SIZE * by_cell.min():
+        return None
+    small, large = ([str(cell) for cell in by_cell.index[by_cell == end]] for end in (by_cell.min(), by_cell.max()))
+    return Sizes(float(by_cell.min()), small, float(by_cell.max()), large)
+
+
+def clipped(done: pd.DataFrame) -> ByCell:
+    """Cells whose gradient was clipped in more than `CLIPPED` of their steps."""
     if "clipped" not in done:
-        return ""
-    if "knob.optimizer" in done:
-        done = done[done["knob.optimizer"] == "sgd"]
+        return {}
     shares = done["clipped"].astype(float).groupby(done["cell"], sort=False).mean()
-    nearly_always = shares[shares > CLIPPED]
-    if nearly_always.empty:
-        return ""
-    told = names([f"{cell} ({100 * share:.0f} %)" for cell, share in nearly_always.items()])
-    return (
-        f"The gradient was clipped nearly always in {told}: there the limit `clip`, rather than the gradient, sets the "
-        "length of a step, and lr and clip may suit some rows better than others."
-    )
+    return _by_cell(shares[shares > CLIPPED])
 
 
-def jumps(done: pd.DataFrame, curves: pd.DataFrame) -> str:
-    """Cells whose train loss rose by more than `JUMP` above its lowest so far, which a rate that is too high does."""
+def jumps(metric: Metric, done: pd.DataFrame, curves: pd.DataFrame) -> ByCell:
+    """Cells whose train score rose by more than `JUMP` above its lowest so far, which a rate that is too high does."""
     train = curves[curves["split"] == "train"]
     heights: dict[str, float] = {}
-    known: Mapping[str, None] = dict.fromkeys(map(str, done["cell"]))
+    known = dict.fromkeys(map(str, done["cell"]))
     for (cell, _), curve in train.groupby(["cell", "seed"], sort=False):
-        nll = curve.sort_values("step")["nll"].to_numpy(float)
-        nll = nll[np.isfinite(nll)]  # a loss that is no number is told as divergence
-        rise = float(np.max(nll - np.minimum.accumulate(nll))) if len(nll) else 0.0
-        if cell in known and rise > max(JUMP, heights.get(str(cell), 0.0)):
-            heights[str(cell)] = rise
-    if not heights:
-        return ""
-    told = names([f"{cell} (by {rise:.1f} nats)" for cell, rise in heights.items()])
-    return (
-        f"The train loss jumped in {told}: the learning rate is near the highest that these rows bear, and may favour "
-        "the others."
-    )
+        score = scores(metric, curve.sort_values("step")[metric.recorded])
+        score = score[np.isfinite(score)]  # a score that is no number is told as divergence
+        lowest = np.minimum.accumulate(score)
+        units = np.array([_unit(metric, each) for each in lowest.tolist()])
+        rises = (score - lowest)[score - lowest > JUMP * units]
+        if str(cell) in known and len(rises):
+            heights[str(cell)] = max(float(rises.max()), heights.get(str(cell), 0.0))
+    return heights
 
 
-def _percent(nats: float) -> str:
-    return percent(float(np.expm1(nats)))
+def _unit(metric: Metric, score: float) -> float:
+    """What the limits are multiples of."""
+    return 1.0 if metric.scale == "log" else abs(score) or math.inf
+
+
+def _by_cell(values: pd.Series[float]) -> dict[str, float]:
+    return {str(cell): float(value) for cell, value in values.items()}

@@ -10,12 +10,14 @@ from scipy import stats
 
 from ablate.analyze import paired as pairs
 from ablate.analyze.paired import LEVEL, NAN
-from ablate.analyze.table import cells_of, nll_table
+from ablate.analyze.power import detectable, seeds_for_half
+from ablate.analyze.table import cells_of, score_table
+from ablate.metric import Metric
 
 
 @dataclass(frozen=True)
 class Noise:
-    """NaN where the seeds do not allow it; `reason` then says why, and is "" otherwise.
+    """NaN where the seeds do not allow it.
 
     Attributes:
         sd: standard deviation of scores over the seeds of a cell, pooled over cells.
@@ -30,6 +32,8 @@ class Noise:
         smallest_p: the smallest p that a sign-flip test of n pairs can give.
         detectable: the smallest difference of scores that n pairs show with a power of 80 %, at paired_sd.
         seeds_for_half: pairs that show half of it.
+        reason: why some of these are NaN: "no result" (of any trial), "one seed" (no cell has two with a result), "no
+            spread" (every seed of a cell gave the same), "no pairs" (no cell shares two seeds with the baseline); "".
     """
 
     n: int
@@ -45,43 +49,42 @@ class Noise:
     reason: str = ""
 
 
-def noise(trials: pd.DataFrame, baseline: str | None = None) -> Noise:
+def noise(metric: Metric, trials: pd.DataFrame, baseline: str | None = None) -> Noise:
     """What the seeds of a study say about chance. `baseline`: label of a cell; None: the first."""
-    nll = nll_table(trials)
+    scores = score_table(metric, trials)
     first = cells_of(trials)[0] if baseline is None else baseline
-    deltas = nll.drop(columns=first).sub(nll[first], axis=0)
+    deltas = scores.drop(columns=first).sub(scores[first], axis=0)
     shared = deltas.count()
     n = int(shared[shared > 0].min()) if (shared > 0).any() else 0
-    several = nll.loc[:, nll.count() > 1]
+    several = scores.loc[:, scores.count() > 1]
     if several.empty:
-        what = "no trial has a result" if nll.empty else "no cell has two seeds with a result: add seeds=5"
-        return Noise(n, smallest_p=pairs.smallest_p(n), reason=what)
+        return Noise(n, smallest_p=pairs.smallest_p(n), reason="no result" if scores.empty else "one seed")
     free = several.count() - 1
     sd = float(np.sqrt((several.var(ddof=1) * free).sum() / free.sum()))
     if sd < pairs.NO_SPREAD:
-        return Noise(n, 0.0, smallest_p=pairs.smallest_p(n), reason="every seed of a cell gave the same result")
+        return Noise(n, 0.0, smallest_p=pairs.smallest_p(n), reason="no spread")
     correlation, at_most = _correlation(several)
     df = float(free.sum() / (1 + (several.shape[1] - 1) * at_most**2))
     low, high = sd * np.sqrt(df / stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], df))
     known = Noise(n, sd, float(low), float(high), df, correlation, smallest_p=pairs.smallest_p(n))
     spreads = deltas.loc[:, shared > 1].std(ddof=1)
     if spreads.empty:
-        return replace(known, reason="no cell shares two seeds with the baseline")
+        return replace(known, reason="no pairs")
     paired_sd = float(spreads.median())
     return replace(
         known,
         paired_sd=paired_sd,
-        detectable=pairs.detectable(paired_sd, n),
-        seeds_for_half=pairs.seeds_for_half(n),
+        detectable=detectable(paired_sd, n),
+        seeds_for_half=seeds_for_half(n),
     )
 
 
-def _correlation(nll: pd.DataFrame) -> tuple[float, float]:
+def _correlation(scores: pd.DataFrame) -> tuple[float, float]:
     """Correlation within seeds, from the mean squares between and within seeds, and the upper end of its 75 % interval.
 
     (NaN, 1) where no two seeds are in all cells, or there is one cell. McGraw & Wong 1996, ICC(C,1).
     """
-    together = nll.dropna().to_numpy(float)
+    together = scores.dropna().to_numpy(float)
     n, cells = together.shape
     if n < 2 or cells < 2:
         return NAN, 1.0

@@ -1,4 +1,4 @@
-"""What others have published, beside the cells that follow the same recipe on the same text."""
+"""What others have published, beside the cells that follow the same recipe on the same data."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ _COLUMNS = ["cell", "n", "ours", "published", "published_sd", "effect", "name", 
 
 
 @cache
-def figures() -> list[dict[str, Any]]:
-    """All published figures; `match` of one whose recipe a cell can follow: every knob that such a cell has."""
-    known = tomllib.loads(files("ablate.analyze").joinpath("published.toml").read_text(encoding="utf-8"))
+def figures(task: str) -> list[dict[str, Any]]:
+    """All published figures of a task that comes with some; `match` of one whose recipe a cell can follow: every knob
+    that such a cell has."""
+    path = files("ablate").joinpath("tasks", task, "published.toml")
+    if not task.isidentifier() or not path.is_file():
+        return []
+    known = tomllib.loads(path.read_text(encoding="utf-8"))
     recipes: dict[str, dict[str, Any]] = known["recipe"]
     found = []
     for figure in known["figure"]:
@@ -26,10 +30,11 @@ def figures() -> list[dict[str, Any]]:
     return found
 
 
-def published(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
+def published(metric: Metric, task: str, trials: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     """The published test results of the recipes that cells of this study follow.
 
     Args:
+        metric: that is compared; task: its name.
         trials: one row a trial, with its knobs.
         comparison: one row a cell, with `n` and `test_mean`.
 
@@ -38,7 +43,7 @@ def published(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame) ->
         difference of the two scores. A cell matches where every knob that decides its result has the
         recipe's value.
     """
-    started = trials[trials["parameters"].notna()] if "parameters" in trials else trials
+    started = trials[trials["data"].notna()]
     first = started.drop_duplicates("cell").set_index("cell")
     rows = [
         {
@@ -51,16 +56,16 @@ def published(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame) ->
             **{name: figure[name] for name in ("name", "cite", "source")},
         }
         for row in comparison[comparison["n"] > 0].to_dict("records")
-        for figure in figures()
+        for figure in figures(task)
         if figure["match"] is not None and _matches(first.loc[row["cell"]], figure["match"])
     ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def on_the_same_text(trials: pd.DataFrame) -> pd.DataFrame:
-    """Published figures on the texts of this study by other recipes, for orientation: `name, valid, test, cite`."""
-    texts = set(trials["data"].dropna()) if "data" in trials else set()
-    rows = [figure for figure in figures() if figure.get("data") in texts]
+def on_the_same_data(task: str, trials: pd.DataFrame) -> pd.DataFrame:
+    """Published figures on the data of this study by other recipes, for orientation: `name, valid, test, cite`."""
+    data = set(trials["data"].dropna()) if "data" in trials else set()
+    rows = [figure for figure in figures(task) if figure.get("data") in data]
     return pd.DataFrame(rows, columns=["name", "valid", "test", "cite", "source"])
 
 

@@ -1,4 +1,4 @@
-"""Everything that is said of one study, computed once."""
+"""Everything that is found out about one study, computed once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ablate.analyze.by_budget import Change, changes_of_sign, effects_by_budget
-from ablate.analyze.comparison import comparable, compare, confounds, confounds_between, warnings_for
-from ablate.analyze.components import KINDS, component_effects, disagreements
-from ablate.analyze.effects import VarianceShares, factor_effects, interactions, variance_shares
-from ablate.analyze.guards import guards
+from ablate.analyze.caveats import Caveats, caveats
+from ablate.analyze.comparison import comparable, compare, other_spreads
+from ablate.analyze.components import component_effects, disagreements
+from ablate.analyze.differs import Task, confounds, confounds_between
+from ablate.analyze.effects import factor_effects, interactions
+from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
-from ablate.analyze.published import on_the_same_text, published
+from ablate.analyze.published import on_the_same_data, published
 from ablate.analyze.table import finished
+from ablate.analyze.variance import VarianceShares, variance_shares
 from ablate.metric import Metric
 from ablate.track.read import Results
 
@@ -26,10 +29,11 @@ class Analysis:
     """What the trials of one study say; every table is empty where they say nothing of the kind.
 
     Attributes:
-        metric: what is compared; effects are differences of its scores.
+        metric: what is compared; effects are differences of its scores. others: what else was measured.
+        task: as the launch records it.
         designed: whether the study was made to tell components apart.
-        comparison: one row a cell, beside the baseline, with `train_mean`: the train metric of the last windows,
-            the mean over finished seeds.
+        comparison: one row a cell, beside the baseline, with `train_mean`: the train metric of the last steps, the mean
+            over finished seeds, and `test_<name>_mean`, `test_<name>_sd` of each of `others`.
         components: what having each component changes, by kind of effect.
         disagreements: where kinds of effect contradict each other.
         factors: what each level of a factor changes against its first; interactions: how much that depends on
@@ -39,11 +43,13 @@ class Analysis:
         noise: how far seeds alone move a result, and what could have been shown.
         confounds: what differs between cells.
         besides: cell → (what, value in the baseline, value in the cell) of all that differs besides the factors.
-        published: figures of others by the same recipe; same_text: by other recipes on the same text.
-        warnings: what to know before believing any of it, a sentence each.
+        published: figures of others by the same recipe; same_data: by other recipes on the same data.
+        caveats, guards: what to know before believing any of it.
     """
 
     metric: Metric
+    others: Sequence[Metric]
+    task: Task
     designed: bool
     comparison: pd.DataFrame
     components: pd.DataFrame
@@ -57,110 +63,26 @@ class Analysis:
     confounds: pd.DataFrame
     besides: Mapping[str, Sequence[tuple[str, str, str]]]
     published: pd.DataFrame
-    same_text: pd.DataFrame
-    warnings: list[str]
-
-    def named_components(self) -> pd.DataFrame:
-        """`components` with a `name` for each row that says how it was measured where there are several ways."""
-        ways = self.components["kind"].nunique()
-        names = [
-            str(row["component"])
-            + (f" at {row['at']}" if row["at"] else "")
-            + (f", {KINDS[row['kind']]}" if ways > 1 else "")
-            for row in self.components.to_dict("records")
-        ]
-        return self.components.assign(name=names)
-
-    def named_factors(self) -> pd.DataFrame:
-        """The marginal effects of `factors` with a `name` each."""
-        marginal = self.factors[self.factors["at"] == ""]
-        names = [f"{row['factor']}: {row['reference']} → {row['level']}" for row in marginal.to_dict("records")]
-        return marginal.assign(name=names)
-
-    def named_simple(self) -> pd.DataFrame:
-        """The effects of `factors` at single combinations of the other factors, with a `name` each."""
-        simple = self.factors[self.factors["at"] != ""]
-        names = [
-            f"{row['factor']}: {row['reference']} → {row['level']}, at {row['at']}" for row in simple.to_dict("records")
-        ]
-        return simple.assign(name=names)
-
-    def named_interactions(self) -> pd.DataFrame:
-        """`interactions` with a `name` each."""
-        names = [
-            f"{row['factor']}: {row['reference']} → {row['level']}, "
-            f"at {row['other']}={row['other_level']} against {row['other_reference']}"
-            for row in self.interactions.to_dict("records")
-        ]
-        return self.interactions.assign(name=names)
-
-    def effects_to_draw(self) -> tuple[pd.DataFrame, str]:
-        """What a forest plot shows, and what has the effect: components, else factors, else cells by the baseline."""
-        if len(self.components):
-            return self.named_components(), "having the part"
-        if len(self.factors):
-            return self.named_factors(), "taking the second level"
-        rows = self.comparison[self.comparison["verdict"] != "baseline"]
-        verdicts = {"better": "helps", "worse": "hurts"}
-        effects = rows.rename(columns={"cell": "name"}).assign(
-            verdict=rows["verdict"].map(lambda verdict: verdicts.get(verdict, verdict))
-        )
-        return effects, "taking the cell instead of the baseline"
-
-    def costs(self) -> dict[str, str]:
-        """Name of a component's row → parameters that having it adds, signed; averages over orders have none."""
-        parameters = self.comparison.set_index("cell")["parameters"]
-        costs = {}
-        for row in self.named_components().to_dict("records"):
-            # Averaged over all orders it is no step between two cells.
-            if row["kind"] != "shapley" and {row["without"], row["with_"]} <= set(parameters.index):
-                added = parameters[row["with_"]] - parameters[row["without"]]
-                costs[str(row["name"])] = "" if pd.isna(added) else f"{added:+,.0f}".replace("-", "−")
-        return costs
-
-
-def _besides(trials: pd.DataFrame, comparison: pd.DataFrame, base: str) -> dict[str, list[tuple[str, str, str]]]:
-    others = [str(cell) for cell in comparison["cell"].head(_COMPARED) if cell != base]
-    return {cell: confounds_between(trials, base, cell) for cell in others}
-
-
-def _trained_to(metric: Metric, trials: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]:
-    """Cell → the metric's mean at the last point of the train curves of its finished trials."""
-    last = curves[curves["split"] == "train"].sort_values("step", kind="stable").groupby(["cell", "seed"]).tail(1)
-    done = finished(trials)[["cell", "seed"]]
-    return {str(cell): float(mean) for cell, mean in last.merge(done).groupby("cell")[metric.name].mean().items()}
-
-
-def _components(trials: pd.DataFrame, designed: Sequence[str] | None) -> pd.DataFrame:
-    """Effects of the components that the design varies.
-
-    A grid varies factors; it says something of components where it holds all of their combinations (Shapley).
-    """
-    effects = component_effects(trials, designed or None)
-    if not designed and not (effects["kind"] == "shapley").any():
-        return effects.iloc[:0]
-    # The last step of a ladder is a removal too, and its first an addition: one pair of cells is told once.
-    told = effects.groupby("kind")["component"].transform("nunique")
-    kept: pd.DataFrame = effects[(told > 1) | (told == told.max())]
-    return kept.reset_index(drop=True)
+    same_data: pd.DataFrame
+    caveats: Caveats
+    guards: Guards
 
 
 def analyse(results: Results, baseline: str | None = None) -> Analysis:
     """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
-    trials, metric = results.trials, results.metrics[0]
-    comparison = compare(metric, trials, baseline)
-    comparison = comparison.assign(
-        train_mean=comparison["cell"].map(_trained_to(metric, trials, results.curves)).astype(float)
-    )
+    trials, task, (metric, *others) = results.trials, results.task, results.metrics
+    comparison = _compared(metric, others, results, baseline)
     designed = bool(results.design.get("components"))
-    # What was evaluated on other text cannot be averaged with the rest.
+    # What was evaluated on other data cannot be averaged with the rest.
     base = str(comparison.loc[comparison["verdict"] == "baseline", "cell"].iloc[0])
     alike = trials[trials["cell"].isin(comparable(trials, base))]
-    components = _components(alike, results.design.get("components"))
-    factors, together = factor_effects(alike), interactions(alike)
-    by_budget = effects_by_budget(alike, results.design.get("components"))
+    components = _components(metric, alike, results.design.get("components"))
+    factors, together = factor_effects(metric, alike), interactions(metric, alike)
+    by_budget = effects_by_budget(metric, alike, results.design.get("components"), next(iter(task["budget"]), None))
     return Analysis(
         metric=metric,
+        others=others,
+        task=task,
         designed=designed,
         comparison=comparison,
         components=components,
@@ -169,11 +91,47 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         interactions=together.iloc[:0] if designed else together,
         by_budget=by_budget,
         changes=changes_of_sign(by_budget),
-        shares=variance_shares(alike),
-        noise=noise(alike, base),
-        confounds=confounds(trials),
-        besides=_besides(trials, comparison, base),
-        published=published(metric, trials, comparison),
-        same_text=on_the_same_text(trials),
-        warnings=[*warnings_for(trials), *guards(trials, results.curves)],
+        shares=variance_shares(metric, alike),
+        noise=noise(metric, alike, base),
+        confounds=confounds(task, trials),
+        besides=_besides(task, trials, comparison, base),
+        published=published(metric, task["name"], trials, comparison),
+        same_data=on_the_same_data(task["name"], trials),
+        caveats=caveats(metric, task, trials),
+        guards=guards(metric, task, trials, results.curves),
     )
+
+
+def _compared(metric: Metric, others: Sequence[Metric], results: Results, baseline: str | None) -> pd.DataFrame:
+    comparison = compare(metric, results.trials, baseline)
+    trained_to = comparison["cell"].map(_trained_to(metric, results.trials, results.curves)).astype(float)
+    return comparison.assign(train_mean=trained_to).join(other_spreads(metric, others, results.trials), on="cell")
+
+
+def _trained_to(metric: Metric, trials: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]:
+    """Cell → the metric's mean at the last point of the train curves of its finished trials."""
+    train = curves[(curves["split"] == "train") & curves[metric.recorded].notna()]
+    last = train.sort_values("step", kind="stable").groupby(["cell", "seed"]).tail(1)
+    done = finished(metric, trials)[["cell", "seed"]]
+    return {str(cell): float(mean) for cell, mean in last.merge(done).groupby("cell")[metric.name].mean().items()}
+
+
+def _components(metric: Metric, trials: pd.DataFrame, designed: Sequence[str] | None) -> pd.DataFrame:
+    """Effects of the components that the design varies.
+
+    A grid varies factors; it says something of components where it holds all of their combinations (Shapley).
+    """
+    effects = component_effects(metric, trials, designed or None)
+    if not designed and not (effects["kind"] == "shapley").any():
+        return effects.iloc[:0]
+    # The last step of a ladder is a removal too, and its first an addition: one pair of cells is told once.
+    told = effects.groupby("kind")["component"].transform("nunique")
+    kept: pd.DataFrame = effects[(told > 1) | (told == told.max())]
+    return kept.reset_index(drop=True)
+
+
+def _besides(
+    task: Task, trials: pd.DataFrame, comparison: pd.DataFrame, base: str
+) -> dict[str, list[tuple[str, str, str]]]:
+    others = [str(cell) for cell in comparison["cell"].head(_COMPARED) if cell != base]
+    return {cell: confounds_between(task, trials, base, cell) for cell in others}

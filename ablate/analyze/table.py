@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ablate.analyze.paired import LEVEL, Array, holm
+from ablate.metric import Metric
 
 
-def finished(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that have a result: FINISHED, with a test loss that is a finite number."""
-    return trials[(trials["status"] == "FINISHED") & np.isfinite(_test_nll(trials))]
+def started(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials whose settings are on record."""
+    return trials[trials["data"].notna()]
 
 
-def without_finite_loss(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that finished with a test loss that is no finite number: nothing is computed on them."""
-    return trials[(trials["status"] == "FINISHED") & ~np.isfinite(_test_nll(trials))]
+def finished(metric: Metric, trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that have a result: FINISHED, with a test score that is a finite number."""
+    return trials[(trials["status"] == "FINISHED") & np.isfinite(_test_scores(metric, trials))]
+
+
+def without_finite_score(metric: Metric, trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that finished with a test score that is no finite number: nothing is computed on them."""
+    return trials[(trials["status"] == "FINISHED") & ~np.isfinite(_test_scores(metric, trials))]
 
 
 def cells_of(trials: pd.DataFrame) -> list[str]:
@@ -26,11 +31,21 @@ def cells_of(trials: pd.DataFrame) -> list[str]:
     return [str(cell) for cell in dict.fromkeys(trials["cell"])]
 
 
-def nll_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """test_nll, shape [seeds, cells]: one row a seed that any cell finished, every cell a column, NaN: no result."""
-    done = finished(trials)
-    table = done.assign(test_nll=_test_nll(done)).pivot(index="seed", columns="cell", values="test_nll")
+def score_table(metric: Metric, trials: pd.DataFrame) -> pd.DataFrame:
+    """Test scores, shape [seeds, cells]: one row a seed that any cell finished, every cell a column, NaN: no result."""
+    done = finished(metric, trials)
+    table = done.assign(score=_test_scores(metric, done)).pivot(index="seed", columns="cell", values="score")
     return table.reindex(columns=cells_of(trials)).astype(float).sort_index()
+
+
+def scores(metric: Metric, recorded: pd.Series[Any]) -> Array:
+    """The scores of a column of what was recorded."""
+    return np.array([metric.score(number) for number in numbers(recorded).tolist()], np.float64)
+
+
+def numbers(column: pd.Series[Any]) -> Array:
+    """A column as floats, with NaN where a value is missing."""
+    return pd.to_numeric(column).to_numpy(float, na_value=np.nan)
 
 
 def factors_of(trials: pd.DataFrame) -> pd.DataFrame:
@@ -62,12 +77,6 @@ def show(value: object) -> str:
     return str(value)
 
 
-def names(values: Sequence[str], most: int = 6) -> str:
-    """A list in a sentence, with the rest of a long one counted."""
-    shown = list(islice(values, most))
-    return ", ".join(shown) + (f" and {len(values) - most} more" if len(values) > most else "")
-
-
 def judge(rows: pd.DataFrame, lower: str, higher: str, family: str | None = None) -> pd.DataFrame:
     """Add `p_holm` and `verdict` to rows that have `effect` and `p`.
 
@@ -97,7 +106,6 @@ def verdict(effect: float, p_holm: float, lower: str, higher: str) -> str:
     return lower if effect < 0 else higher
 
 
-def _test_nll(trials: pd.DataFrame) -> Array:
-    if "test_nll" not in trials:
-        return np.full(len(trials), np.nan)
-    return pd.to_numeric(trials["test_nll"]).to_numpy(float, na_value=np.nan)
+def _test_scores(metric: Metric, trials: pd.DataFrame) -> Array:
+    result = f"test_{metric.recorded}"
+    return scores(metric, trials[result]) if result in trials else np.full(len(trials), np.nan)

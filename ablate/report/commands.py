@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from ablate.config import Number, rules, show
+from ablate.knobs import show
 
-# What a machine chooses, and what names a preset: neither decides a result.
-_LEFT_OUT = {"device", "threads", "model", "recipe", "sample_words"}
+Task = Mapping[str, Any]
 
 
-def command_of(trials: pd.DataFrame, cell: str) -> str | None:
-    """`python -m ablate …` for one cell with all its seeds; None where its settings are not on record."""
+def command_of(task: Task, trials: pd.DataFrame, cell: str) -> str | None:
+    """The command for one cell with all its seeds; None where its settings are not on record.
+
+    Args:
+        task: as a launch records it.
+    """
     rows = trials[trials["cell"] == cell]
-    known = rows[rows["parameters"].notna()]
+    known = rows[rows["data"].notna()]
     if known.empty:
         return None
     knobs = {
@@ -25,23 +29,20 @@ def command_of(trials: pd.DataFrame, cell: str) -> str | None:
         for column, value in known.iloc[0].items()
         if str(column).startswith("knob.")
     }
-    data = str(knobs.pop("data.name", ""))
-    words = [f"data={data}"] if data else []
-    words += [
-        f"{name}={_level(name, value)}"
+    kinds = task["kinds"]
+    chosen = [f"{group}={knobs.pop(f'{group}.name')}" for group in kinds if f"{group}.name" in knobs]
+    left_out = {*task["presets"], *task["idle"]}
+    words = [
+        f"{name}={_level(value)}"
         for name, value in knobs.items()
-        if name not in _LEFT_OUT and not _absent(name, data, value)
+        if name not in left_out and not (_is_none(value) and name.partition(".")[0] in kinds)
     ]
-    return shlex.join(["python", "-m", "ablate", *words, *_seeds(sorted(map(int, rows["seed"])))])
+    # A table has a column for every knob of any kind: what a cell has not is null there.
+    return shlex.join([*shlex.split(task["program"]), *chosen, *words, *_seeds(sorted(map(int, rows["seed"])))])
 
 
-def _absent(name: str, data: str, value: Any) -> bool:
-    """Whether a knob belongs to the data of another cell: a table has a column for every knob of any."""
-    return (
-        name.startswith("data.")
-        and bool(pd.isna(value))
-        and not (data == "text" and name in ("data.valid", "data.test"))
-    )
+def _is_none(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and bool(pd.isna(value)))
 
 
 def _seeds(seeds: list[int]) -> list[str]:
@@ -50,11 +51,11 @@ def _seeds(seeds: list[int]) -> list[str]:
     return [f"seed={','.join(map(str, seeds))}"]
 
 
-def _level(name: str, value: Any) -> str:
+def _level(value: Any) -> str:
     """A value as Hydra reads it back."""
-    if value is None or (isinstance(value, float) and pd.isna(value)):
+    if _is_none(value):
         return "null"
-    if isinstance(value, float) and any(isinstance(rule, Number) and rule.kind is int for rule in rules()[name]):
+    if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of whole numbers and nulls is one of floats
     text = show(value.item() if hasattr(value, "item") else value)
     if not isinstance(value, str) or re.fullmatch(r"[\w./:-]+", text) or text.startswith("${oc.env:"):

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from ablate.analyze import METHOD
+from ablate.analyze.by_budget import PART
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
-from ablate.report.commands import command_of
 from ablate.report.figures.style import Drawn
+from ablate.report.method import method
+from ablate.report.names import (
+    METHODS,
+    costs,
+    named_by_budget,
+    named_components,
+    named_factors,
+    named_interactions,
+    named_simple,
+)
+from ablate.report.records import besides, commands, differs, failures, left_out, provenance, published
+from ablate.report.section import Section
 from ablate.report.tables import Shown, comparison_table, effects_table, write_table
 from ablate.report.words import by_budget, certainty, disagreement
 from ablate.track.read import Results
@@ -24,34 +33,8 @@ TABLES = ("comparison", "components", "factors", "interactions-table", "simple-e
 
 Figures = Mapping[str, Drawn | None]
 
-_DIGITS_OF_A_DIGEST = 16
 _CELLS_SAMPLED = 12
 _SIMPLE_SHOWN = 60
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands under it.
-
-    Attributes:
-        says: paragraphs; warns: what to know before believing them.
-        tables: HTML of tables, each with a note on how to read it; figures: drawn ones.
-        headings, rows: a table of words.
-        samples: (title, text) pairs that are set as written.
-    """
-
-    id: str
-    title: str
-    says: Sequence[str] = ()
-    warns: Sequence[str] = ()
-    tables: Sequence[tuple[Markup, str]] = ()
-    figures: Sequence[Drawn] = ()
-    headings: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    samples: Sequence[tuple[str, str]] = ()
-
-    def __bool__(self) -> bool:
-        return any((self.says, self.warns, self.tables, self.figures, self.rows, self.samples))
 
 
 def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: Path) -> list[Section]:
@@ -64,27 +47,29 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         Section("sure", "How sure are we", says=certainty(analysis.metric, analysis.noise)),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
-        _published(analysis),
-        _confounds(analysis),
-        _besides(analysis),
-        _left_out(results),
-        _failures(results),
+        published(analysis),
+        differs(analysis),
+        besides(analysis),
+        left_out(results),
+        failures(results),
         Section("samples", "What the models write", samples=list(results.samples.items())[:_CELLS_SAMPLED]),
-        _commands(results),
-        _provenance(results),
-        Section("method", "How intervals are made", says=[METHOD]),
+        commands(results),
+        provenance(results),
+        Section("method", "How intervals are made", says=[method(analysis.metric)]),
     ]
     return [section for section in made if section]
 
 
 def _comparison(results: Results, analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     metric = analysis.metric
-    table = comparison_table(metric, analysis.comparison, _note(results, analysis))
-    floors = results.trials["floor_nll"].unique()
+    table = comparison_table(
+        metric, analysis.task, analysis.comparison, _note(results, analysis), others=analysis.others
+    )
+    floors = results.trials[f"floor_{metric.recorded}"].unique()
     says = []
     if len(floors) == 1 and pd.notna(floors[0]):
-        floor = f"{metric.value(floors[0]):.3f}"
-        says.append(f"The source of this text is known: no model can get below a test {metric.name} of {floor}.")
+        floor, where = f"{metric.value(floors[0]):.3f}", "below" if metric.better == "lower" else "above"
+        says.append(f"The source of this data is known: no model can get {where} a test {metric.name} of {floor}.")
     return Section(
         "comparison", "Comparison", says=says, tables=[_html(table, folder)], figures=_there(drawn, "comparison")
     )
@@ -100,13 +85,19 @@ def _note(results: Results, analysis: Analysis) -> str:
         else "One seed a row: no spread can be given."
     )
     data = ", ".join(sorted(results.trials["data"].dropna().unique())) if "data" in results.trials else ""
-    train = f"Train {metric.name} is that of the last windows trained on, with dropout at work."
+    at_work = ", with dropout at work" if "knob.dropout" in results.trials else ""
+    train = f"Train {metric.name} is that of the last {told.steps(analysis.task)} trained on{at_work}."
     of = f"{metric.name.capitalize()} on {data or 'no data yet'}; {metric.better} is better."
-    return f"{of} n: finished trials. {train} {spread}"
+    also = f" {_list(analysis.others)}: mean ± standard deviation, not compared." if analysis.others else ""
+    return f"{of} n: finished trials. {train} {spread}{also}"
+
+
+def _list(metrics: Sequence[Metric]) -> str:
+    return ", ".join(f"test {metric.name}" for metric in metrics).capitalize()
 
 
 def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
-    metric, components, factors = analysis.metric, analysis.named_components(), analysis.named_factors()
+    metric, components, factors = analysis.metric, named_components(analysis), named_factors(analysis)
     note = (
         f"The change of test {metric.name} by having the part; {_helps(metric)} it helps. Paired by seed, averaged "
         f"over seeds{_as_logarithm(metric)}. P-values are corrected (Holm) over the rows that are measured the same "
@@ -114,7 +105,7 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     )
     tables = []
     if len(components):
-        tables.append(_html(effects_table(metric, components, "components", note, analysis.costs()), folder))
+        tables.append(_html(effects_table(metric, components, "components", note, costs(analysis)), folder))
     if len(factors):
         note = (
             f"The change of test {metric.name} from the first level to the second, averaged over those settings of the "
@@ -134,8 +125,10 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
 def _by_budget(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     if analysis.by_budget.empty:
         return Section("budget", "")
-    metric, rows = analysis.metric, analysis.by_budget
-    named = rows.assign(name=[f"{row['name']}, at budget={row['budget']:g}" for row in rows.to_dict("records")])
+    metric, knob = analysis.metric, analysis.task["budget"][0]
+    rows = named_by_budget(analysis)
+    named = rows.assign(name=[f"{row['name']}, at {knob}={row['budget']:g}" for row in rows.to_dict("records")])
+    named = named.drop(columns=PART)
     note = (
         f"The change of test {metric.name} by having the part, within the trials of each budget; {_helps(metric)} it "
         "helps. "
@@ -157,135 +150,21 @@ def _grid(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     if len(shares):
         largest = shares.sort_values("share", ascending=False, kind="stable").head(4)
         parts = ", ".join(f"{row['term']} {100 * row['share']:.0f} %" for row in largest.to_dict("records"))
-        says.append(f"Of the variation of {_scored(metric)} between trials, {parts} ({analysis.shares.method}).")
+        says.append(
+            f"Of the variation of {_scored(metric)} between trials, {parts} ({METHODS[analysis.shares.method]})."
+        )
     tables = []
     if len(analysis.interactions):
         note = (
             f"How much more (or less) one factor changes {metric.name} when the other has its second level; zero means "
             "that they act independently. P-values are corrected (Holm) over this table."
         )
-        tables.append(_html(effects_table(metric, analysis.named_interactions(), "interactions-table", note), folder))
-    if 0 < len(simple := analysis.named_simple()) <= _SIMPLE_SHOWN:
+        tables.append(_html(effects_table(metric, named_interactions(analysis), "interactions-table", note), folder))
+    if 0 < len(simple := named_simple(analysis)) <= _SIMPLE_SHOWN:
         note = "The same effects, each at one combination of the other factors. P-values are corrected over this table."
         tables.append(_html(effects_table(metric, simple, "simple-effects", note), folder))
     figures = _there(drawn, "grid", "interactions")
     return Section("grid", "The grid", says=says if figures or tables else (), tables=tables, figures=figures)
-
-
-def _published(analysis: Analysis) -> Section:
-    rows = [
-        [
-            str(row["cell"]),
-            f"{row['ours']:,.1f} (n = {row['n']})",
-            f"{row['published']:,.2f}" + ("" if pd.isna(row["published_sd"]) else f" ± {row['published_sd']:.2f}"),
-            told.change(analysis.metric, row["effect"]),
-            f"{row['name']}: {row['cite']}",
-        ]
-        for row in analysis.published.to_dict("records")
-    ]
-    if rows:
-        headings = ["cell", f"test {analysis.metric.name} here", "published", "difference", "source"]
-        says = ["Cells that follow a published recipe on the same text, in every knob that the source names."]
-        return Section("published", "Beside what is published", says=says, headings=headings, rows=rows)
-    others = [
-        [str(row["name"]), f"{row['valid']:.1f}", f"{row['test']:.1f}", f"{row['cite']} ({row['source']})"]
-        for row in analysis.same_text.to_dict("records")
-    ]
-    says = ["No cell follows a published recipe. What others reached on this text with theirs, for orientation:"]
-    headings = ["model", "valid", "test", "source"]
-    return Section("published", "Beside what is published", says=says if others else (), headings=headings, rows=others)
-
-
-def _confounds(analysis: Analysis) -> Section:
-    rows = [
-        [str(name), "factor" if row.pop("factor") else "also", _grouped(row)]
-        for name, row in analysis.confounds.to_dict("index").items()
-    ]
-    says = ["A line marked “also” was not varied by the study: it is a confound, or follows from what was varied."]
-    return Section(
-        "differs",
-        "What differs between the rows",
-        says=says if rows else (),
-        headings=["knob or fact", "varied", "values"],
-        rows=rows,
-    )
-
-
-def _besides(analysis: Analysis) -> Section:
-    rows = [
-        [cell, "; ".join(f"{what}: {_readable(base)} → {_readable(value)}" for what, base, value in told)]
-        for cell, told in analysis.besides.items()
-        if told
-    ]
-    says = ["What each row does not share with the baseline, besides what the study varied on purpose."] if rows else ()
-    headings = ["cell", "baseline → cell"]
-    return Section("besides", "What a difference may also come from", says=says, headings=headings, rows=rows)
-
-
-def _grouped(values: Mapping[Any, Any]) -> str:
-    """value: its cells; value: its cells."""
-    cells: dict[str, list[str]] = {}
-    for cell, value in values.items():
-        cells.setdefault(_readable(str(value)), []).append(str(cell))
-    if len(cells) > 8:
-        return f"{len(cells)} different values; see results.csv"
-    return "; ".join(f"{value}: {_some(names)}" for value, names in cells.items())
-
-
-def _readable(value: str) -> str:
-    return f"{int(value):,}" if value.isdecimal() else value[:_DIGITS_OF_A_DIGEST]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
-
-
-def _left_out(results: Results) -> Section:
-    rows = [[str(cell["label"]), str(cell["reason"])] for cell in results.design.get("left_out", [])]
-    says = ["The design would have asked for these too."] if rows else ()
-    return Section("left-out", "Left out of the design", says=says, headings=["cell", "reason"], rows=rows)
-
-
-def _failures(results: Results) -> Section:
-    missing = results.trials[results.trials["status"] != "FINISHED"]
-    rows = [[str(row[c]) for c in ("cell", "seed", "status", "reason", "log")] for row in missing.to_dict("records")]
-    return Section("missing", "Without a result", headings=["cell", "seed", "status", "reason", "log"], rows=rows)
-
-
-def _commands(results: Results) -> Section:
-    cells = list(dict.fromkeys(results.trials["cell"]))
-    commands = [(cell, command_of(results.trials, cell)) for cell in cells]
-    says = [
-        f"The study was launched {results.launched[:16].replace('T', ' ')} UTC by: {results.command}",
-        "Each cell alone, spelled out so that no preset and no default decides.",
-        "Where the results are still there, the command finds them and trains nothing.",
-    ]
-    rows = [[cell, command] for cell, command in commands if command is not None]
-    return Section("again", "Train it again", says=says, headings=["cell", "command"], rows=rows)
-
-
-def _provenance(results: Results) -> Section:
-    named = {
-        "data": "Corpus",
-        "data_digest": "SHA-256 of the corpus",
-        "code": "SHA-256 of the code",
-        "git_commit": "Commit",
-        "git_dirty": "Uncommitted changes",
-        "torch": "torch",
-        "python": "Python",
-        "platform": "Platform",
-        "device": "Device",
-        "threads": "Threads",
-        "precision": "Precision",
-    }
-    trials = results.trials
-    rows = [
-        [title, ", ".join(sorted(map(str, trials[column].dropna().unique())))]
-        for column, title in named.items()
-        if column in trials and trials[column].notna().any()
-    ]
-    says = ["Beside this page, every trial is a row of results.csv, every measurement one of curves.csv (or .parquet)."]
-    return Section("source", "Where the numbers come from", says=says, headings=["what", "value"], rows=rows)
 
 
 def _helps(metric: Metric) -> str:

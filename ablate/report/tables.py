@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from great_tables import GT
 
+from ablate.analyze.differs import Task
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.told import NOT_AVAILABLE
@@ -99,11 +100,14 @@ def _escape_markdown(text: str) -> str:
     return " ".join(text.split("\n"))
 
 
-def comparison_table(metric: Metric, comparison: pd.DataFrame, note: str) -> Shown:
+def comparison_table(
+    metric: Metric, task: Task, comparison: pd.DataFrame, note: str, others: Sequence[Metric] = ()
+) -> Shown:
     """One row a cell, each beside the baseline."""
-    wide = ("tokens seen", "time", f"train {metric.name}", f"valid {metric.name}", "P(better)", "missing")
+    wide = (told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", "P(better)", "missing")
     words = ("cell", "verdict", "missing")
-    return Shown("comparison", display(metric, comparison), _changes(metric, comparison), note, words, wide)
+    numbers = _changes(metric, comparison).assign(missing=comparison["missing"].map(told.missing))
+    return Shown("comparison", display(metric, task, comparison, others), numbers, note, words, wide)
 
 
 def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
@@ -114,32 +118,38 @@ def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**changes).drop(columns="deltas").rename(columns={"effect": "change"})
 
 
-def display(metric: Metric, comparison: pd.DataFrame) -> pd.DataFrame:
-    """The comparison as text, with units in the headings. One row a cell."""
+def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequence[Metric] = ()) -> pd.DataFrame:
+    """The comparison as text, with units in the headings. One row a cell.
+
+    Args:
+        task: as a launch records it.
+        others: metrics that are shown beside the one that cells are compared by.
+    """
     base = comparison.loc[comparison["verdict"] == "baseline", "cell"]
     first = base.empty or base.iloc[0] == comparison["cell"].iloc[0]
-    to, train = "to the first row" if first else f"to {base.iloc[0]}", f"train {metric.name}"
+    to, train, seen = "to the first row" if first else f"to {base.iloc[0]}", f"train {metric.name}", told.seen(task)
     rows = [
         {
             "cell": row["cell"],
             "parameters": whole(row["parameters"]),
-            "tokens seen": whole(row["tokens"]),
+            seen: whole(row["seen"]),
             "time": duration(row["train_seconds"]),
             "n": str(row["n"]),
             train: _value(metric, row.get("train_mean", math.nan), math.nan),
             f"valid {metric.name}": _value(metric, row["valid_mean"], row["valid_sd"]),
             f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"]),
+            **{f"test {other.name}": _of_other(other, row) for other in others},
             f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row),
             "P(better)": _probability(row["better"], row["better_low"], row["better_high"]),
             "p": p_value(row["p_holm"]),
             "verdict": str(row["verdict"]),
-            "missing": row["missing"],
+            "missing": told.missing(row["missing"]),
         }
         for row in comparison.to_dict("records")
     ]
     shown = pd.DataFrame(rows)
-    if (shown[train] == NOT_AVAILABLE).all():
-        shown = shown.drop(columns=train)
+    not_known = [name for name in ("parameters", seen, train) if (shown[name] == NOT_AVAILABLE).all()]
+    shown = shown.drop(columns=not_known)
     if not (comparison["pairs"] > 1).any():
         shown = shown.drop(columns=["P(better)", "p", "verdict"])  # one seed says nothing of the kind
     return shown if shown["missing"].any() else shown.drop(columns="missing")
@@ -196,6 +206,10 @@ def _known(value: float | None) -> bool:
 
 def _value(metric: Metric, mean: float, sd: float) -> str:
     return NOT_AVAILABLE if math.isnan(mean) else told.value(metric, mean, sd)
+
+
+def _of_other(metric: Metric, row: Mapping[Any, Any]) -> str:
+    return _value(metric, row[f"test_{metric.name}_mean"], row[f"test_{metric.name}_sd"])
 
 
 def _difference(metric: Metric, row: Mapping[Any, Any]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablate.analyze.comparison import Missing
 from ablate.metric import Metric
 from ablate.track.units import percent
 
@@ -67,3 +69,42 @@ def _unit(metric: Metric) -> str:
 def _unit_of_differences(metric: Metric) -> str:
     """Per cent of a whole differ by points: 12 % of error are no 20 % more than 10 %."""
     return " points" if metric.unit == "%" else _unit(metric)
+
+
+def steps(task: Mapping[str, Any]) -> str:
+    """The task's word for steps."""
+    return f"{task['step']}s"
+
+
+def unit(task: Mapping[str, Any]) -> str:
+    """What training reads."""
+    return str(task["unit"]) or "examples"
+
+
+def seen(task: Mapping[str, Any]) -> str:
+    """What a table calls how much was trained on."""
+    return f"{task['unit']} seen" if task["unit"] else "seen"
+
+
+def names(values: Sequence[str], most: int = 6) -> str:
+    """A list in a sentence, with the rest of a long one counted."""
+    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def by_value(values: Mapping[str, str]) -> str:
+    """`x: a, b; y: c` of a ↦ x, b ↦ x, c ↦ y."""
+    cells: dict[str, list[str]] = {}
+    for cell, value in values.items():
+        cells.setdefault(value, []).append(cell)
+    return "; ".join(f"{value}: {names(where)}" for value, where in cells.items())
+
+
+def missing(trials: Sequence[Missing]) -> str:
+    """Which trials have no result, and why."""
+    return "; ".join(map(_missing, trials))
+
+
+def _missing(trial: Missing) -> str:
+    if trial.status == "FINISHED":
+        return f"seed {trial.seed} finished with a test loss that is no finite number"
+    return f"seed {trial.seed} {trial.status.lower()}" + (f" ({trial.reason})" if trial.reason else "")

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablate.analyze.by_budget import Change
 from ablate.analyze.components import widest_kind
+from ablate.analyze.differs import Task
 from ablate.analyze.noise import Noise
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.names import NOT_KNOWN, named_by_budget, part_of
 from ablate.track.units import rounded
 
 Row = Mapping[Any, Any]
@@ -40,26 +43,35 @@ def findings(analysis: Analysis) -> list[str]:
 
 def by_budget(analysis: Analysis) -> list[str]:
     """What each part does at every budget that has a result, and where its mean effect changes sign."""
-    said, metric = [], analysis.metric
-    for name, part in analysis.by_budget.groupby("name", sort=False):
+    said, metric, task = [], analysis.metric, analysis.task
+    for name, part in named_by_budget(analysis).groupby("name", sort=False):
         rows: Sequence[Row] = part.to_dict("records")
         alike = [list(group) for _, group in groupby(rows, key=_does)]
-        parts = [_at_budgets(metric, group, first=i == 0) for i, group in enumerate(alike)]
-        crossings = [rounded(change.tokens) for change in analysis.changes if change.name == name]
-        where = f"; its mean effect changes sign near {_and(crossings)} tokens of training" if crossings else ""
+        parts = [_at_budgets(metric, task, group, first=i == 0) for i, group in enumerate(alike)]
+        where = _crossings(task, [change for change in analysis.changes if part_of(change.before) == name])
         said.append(f"{_capital(str(name))} {_and(parts)}{where}.")
     if len(said) > _NAMED:
         said = [*said[:_NAMED], f"{len(said) - _NAMED} more parts are in the table by budget."]
     return said
 
 
-def _at_budgets(metric: Metric, rows: Sequence[Row], first: bool) -> str:
+def _crossings(task: Task, changes: Sequence[Change]) -> str:
+    if not changes:
+        return ""
+    if pd.isna([change.seen for change in changes]).any():
+        where = f"{task['budget'][0]}={_and([f'{change.budget:.2g}' for change in changes])}"
+    else:
+        where = f"{_and([rounded(change.seen) for change in changes])} {told.unit(task)} of training"
+    return f"; its mean effect changes sign near {where}"
+
+
+def _at_budgets(metric: Metric, task: Task, rows: Sequence[Row], first: bool) -> str:
     """Neighbouring budgets of one verdict, with the effect at the one next to the others."""
     row = rows[-1] if first else rows[0]
     budgets = [f"{each['budget']:g}" for each in rows]
     at = f"at {row['budget']:g}: " if len(rows) > 1 else ""
     effect = f"{at}{told.change(metric, row['effect'])}{_signed_interval(metric, row)}"
-    return f"{_does(row)} at budget={_and(budgets)} ({effect})"
+    return f"{_does(row)} at {task['budget'][0]}={_and(budgets)} ({effect})"
 
 
 def _does(row: Row) -> str:
@@ -186,7 +198,7 @@ def _beside(metric: Metric, best: Row, other: str) -> str:
 def certainty(metric: Metric, noise: Noise) -> list[str]:
     """How far seeds alone move a result, and what this many could have shown."""
     if np.isnan(noise.sd) or noise.sd == 0:
-        return [f"How far seeds alone move these results is not known: {noise.reason}."]
+        return [f"How far seeds alone move these results is not known: {NOT_KNOWN[noise.reason]}."]
     low, middle, high = (told.spread(metric, sd) for sd in (noise.sd_low, noise.sd, noise.sd_high))
     spread = f"standard deviation within a cell; 95 % interval {low} to {high}"
     said = [f"Seeds alone move test {metric.name} by {middle} ({spread})."]
@@ -203,7 +215,7 @@ def certainty(metric: Metric, noise: Noise) -> list[str]:
             f"{noise.smallest_p:.2g}."
         )
     elif noise.reason:
-        said.append(f"What could have been shown is not known: {noise.reason}.")
+        said.append(f"What could have been shown is not known: {NOT_KNOWN[noise.reason]}.")
     return [" ".join(said)]
 
 

@@ -11,8 +11,10 @@ import pandas as pd
 from ablate.analyze.study import Analysis, analyse
 from ablate.report.figures import draw_all
 from ablate.report.figures.style import Drawn
-from ablate.report.sections import TABLES, Section, make_sections
+from ablate.report.section import Section
+from ablate.report.sections import TABLES, make_sections
 from ablate.report.tables import display
+from ablate.report.warnings import warnings_of
 from ablate.report.words import findings
 from ablate.track.process import report_lock
 from ablate.track.read import Results
@@ -51,7 +53,7 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         baseline: the cell that the others are compared with; None: the study's first.
     """
     analysis = analyse(results, baseline)
-    said = findings(analysis)
+    said, warnings = findings(analysis), warnings_of(results, analysis)
     folder = reports / results.name
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
@@ -62,9 +64,10 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         first = _first_figure(analysis, drawn)
         below = {name: figure for name, figure in drawn.items() if figure is not first}
         sections = make_sections(results, analysis, below, folder)
-        page.write_text(_page(results, said, analysis, first, sections), encoding="utf-8")
+        page.write_text(_page(results, said, warnings, first, sections), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
-    return Report(folder, page, display(analysis.metric, analysis.comparison), said, analysis.warnings, failures)
+    table = display(analysis.metric, analysis.task, analysis.comparison, analysis.others)
+    return Report(folder, page, table, said, warnings, failures)
 
 
 def _clear_tables(folder: Path) -> None:
@@ -94,7 +97,7 @@ def _first_figure(analysis: Analysis, drawn: Mapping[str, Drawn | None]) -> Draw
 
 
 def _page(
-    results: Results, said: Sequence[str], analysis: Analysis, first: Drawn | None, sections: Sequence[Section]
+    results: Results, said: Sequence[str], warnings: Sequence[str], first: Drawn | None, sections: Sequence[Section]
 ) -> str:
     from jinja2 import Environment, PackageLoader
 
@@ -105,7 +108,7 @@ def _page(
         "results": results,
         "findings": said,
         "figure": first,
-        "warnings": analysis.warnings,
+        "warnings": warnings,
         "sections": sections,
     }
     return environment.get_template("page.html").render(values)

@@ -136,18 +136,19 @@ def describe_knobs(task: Task) -> str:
     return "\n".join([*lines, f"  {'components.NAME':<16} a part and its off level, for the designs (NAME=off)"])
 
 
-def task_record(task: Task) -> dict[str, Any]:
+def task_record(task: Task, program: str = "python -m ablate") -> dict[str, Any]:
     """What a launch records of its task, for who reads its results without it.
 
-    `step`: the word for one; `unit`: what training reads; `budget`: knobs that set how much a trial trains on, first
-    the one that scales a whole training; `presets`: knobs that name a preset, and the parts that it sets on purpose;
-    `follows`: knobs that take another's value unless they are set; `idle`: knobs that change no result.
+    `program`: what starts it; `step`: the word for one; `unit`: what training reads; `budget`: knobs that set how much a
+    trial trains on, first the one that scales a whole training; `presets`: knobs that name a preset, and the parts that
+    it sets on purpose; `follows`: knobs that take another's value unless they are set; `idle`: knobs that change no
+    result; `decides`: knobs that do; `kinds`: groups of knobs that differ from preset to preset.
     """
     kind = task.Config
     presets, parts = named(kind, "preset"), knobs_of(kind)
     return {
         "name": task.name,
-        "reference": task.reference,
+        "program": program,
         "step": task.step,
         "unit": task.unit,
         "budget": list(task.budget),
@@ -158,6 +159,8 @@ def task_record(task: Task) -> dict[str, Any]:
             for name, each in parts.items()
             if not each[0].role("decides", True) and name not in presets and "." not in name
         ],
+        "decides": [name for name, each in parts.items() if each[0].role("decides", True)],
+        "kinds": [name for name, field in fields_of(kind).items() if nested_records(field)[1:]],
     }
 
 

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from ablate.report import Report
 
 
-def run_study(study: Study, command: str) -> int:
+def run_study(study: Study, program: str, arguments: str) -> int:
     """Train what is not finished yet, write the report, and return the exit code.
 
     Args:
-        command: what the user typed, for the record.
+        program, arguments: what the user typed, for the record.
 
     Returns:
         0: every trial finished, or only the plan was asked for; 1: some failed or diverged, the others stand.
@@ -42,6 +42,7 @@ def run_study(study: Study, command: str) -> int:
         KnobError: before anything is trained, with everything that is wrong.
     """
     launch = study.launch
+    command = f"{program} {arguments}".rstrip()
     folder = Folder(launch.runs)
     plan = make_plan(study, folder)
     if launch.plan:
@@ -51,7 +52,7 @@ def run_study(study: Study, command: str) -> int:
         _check_reports(Path(launch.reports))
         # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
         threading.Thread(target=import_module, args=["ablate.report"], daemon=True).start()
-    launched = _record_launch(folder, study, command, plan)
+    launched = _record_launch(folder, study, program, command, plan)
     view = make_view(study.name, plan, study.task.metrics[0], study.task.step)
     mirror = None
     reports: list[Path] = []
@@ -100,7 +101,7 @@ def _check_reports(folder: Path) -> None:
         raise KnobError(f"reports={folder}: cannot be written ({error.strerror}); name another folder") from error
 
 
-def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[PlannedTrial]) -> Event:
+def _record_launch(folder: Folder, study: Study, program: str, command: str, plan: Sequence[PlannedTrial]) -> Event:
     trials: dict[str, tuple[Cell, list[dict[str, object]]]] = {}
     for planned in plan:
         trials.setdefault(planned.cell.label, (planned.cell, []))[1].append(
@@ -111,7 +112,7 @@ def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[Pl
         "study": study.name,
         "command": command,
         "design": study.record(),
-        "task": task_record(study.task),
+        "task": task_record(study.task, program),
         "metrics": [asdict(metric) for metric in study.task.metrics],
         "reports": study.launch.reports,
         "cells": [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from ablate.knobs import KnobError, Knobs, show
+from ablate.knobs import KnobError, show
 from ablate.metric import Metric
 from ablate.registry import suggest
 from ablate.track.journal import Event, Folder
@@ -28,12 +28,14 @@ class Results:
         design: how its cells were chosen: `kind` (grid, one_factor, leave_one_out, cumulative, add_one_in, cells),
             `components` that it varies, and the cells that were `left_out`, each with `label` and `reason`.
         metrics: what was measured; cells are compared by the first.
-        trials: one row a trial, in the order of the study, as `ablate.track.schema.TRIALS` has it: `cell`, `seed`,
-            `status`, `reason`, the outcome (`valid_nll`, `test_nll`, `valid_perplexity`, `test_perplexity`,
-            `windows`, `tokens`, `seconds`, …), what it ran on (`data`, `data_digest`, `code`, `torch`, `device`, …),
-            every factor as `factor.<name>`, every component as `component.<name>` and every knob as `knob.<name>`.
-        curves: one row a measurement, as `CURVES` has it: `cell`, `seed`, `split` (train, valid), `step`, `tokens`,
-            `seconds`, `nll`, `perplexity`.
+        task: what the launch says of the task: its `name`, the word for a `step`, the `unit` of what training reads
+            ("": not known), and the knobs that set a trial's `budget`.
+        trials: one row a trial, in the order of the study, as `ablate.track.schema.trials_schema` has it: `cell`,
+            `seed`, `status`, `reason`, `steps`, `seen`, `seconds`, …, for every metric its `valid_<name>` and
+            `test_<name>`, what it ran on (`data`, `data_digest`, `code`, `torch`, `device`, …), every factor as
+            `factor.<name>`, every component as `component.<name>` and every knob as `knob.<name>`.
+        curves: one row a measurement, as `curves_schema` has it: `cell`, `seed`, `split` (train, valid), `step`,
+            `seen`, `seconds` and the metrics.
         samples: cell → text written by its first finished seed.
     """
 
@@ -42,6 +44,7 @@ class Results:
     launched: str
     design: dict[str, Any]
     metrics: Sequence[Metric]
+    task: Mapping[str, Any]
     trials: pd.DataFrame
     curves: pd.DataFrame
     samples: dict[str, str]
@@ -87,23 +90,24 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         KnobError: when there is no such study, its source cannot be read, or what is recorded cannot be right.
     """
     # Late, for it brings pandera.
-    from ablate.track.tables import CURVES, TRIALS, Measurements, row, trials_table, validated
+    from ablate.track.tables import Measurements, curves_schema, row, trials_schema, trials_table, validated
 
     chosen = _chosen(source, name)
     launch = launch or source.launch(chosen)
     if launch is None:
         raise KnobError(f"the study {chosen!r} in {source} was never launched; start it again")
-    if "metrics" not in launch:
+    if not {"metrics", "task"} <= launch.keys():
         raise KnobError(
             f"the study {chosen!r} in {source} was launched by an older version, which did not record what it "
             "measures; start it again: what is finished stands"
         )
+    metrics, task = [Metric(**metric) for metric in launch["metrics"]], launch["task"]
     asked = [(cell, trial) for cell in launch["cells"] for trial in cell["trials"]]
     rows: list[dict[str, Any]] = []
-    curves = Measurements()
+    curves = Measurements(metrics)
     samples: dict[str, str] = {}
     for (cell, trial), events in zip(asked, source.attempts(chosen, launch), strict=True):
-        rows.append(row(cell, trial, events))
+        rows.append(row(cell, trial, events, metrics, task["step"]))
         curves.add(cell["label"], trial["seed"], events)
         if events and (text := events[-1].get("sample")):
             samples.setdefault(cell["label"], text)
@@ -113,9 +117,10 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         command=launch["command"],
         launched=launch["time"],
         design=launch["design"],
-        metrics=[Metric(**metric) for metric in launch["metrics"]],
-        trials=validated(trials_table(rows), TRIALS, where),
-        curves=validated(curves.table(), CURVES, where),
+        metrics=metrics,
+        task=task,
+        trials=validated(trials_table(rows, metrics), trials_schema(metrics), where),
+        curves=validated(curves.table(), curves_schema(metrics), where),
         samples=samples,
     )
 
@@ -151,12 +156,18 @@ def read_studies(source: Source, names: Sequence[str]) -> Results:
                 f"{parts[0].name} is compared by {parts[0].metrics[0].name}, {part.name} by {part.metrics[0].name}; "
                 "report each by itself"
             )
+        if part.task["name"] != parts[0].task["name"]:
+            raise KnobError(
+                f"{parts[0].name} is of the task {parts[0].task['name']}, {part.name} of {part.task['name']}; "
+                "report each by itself"
+            )
     return _joined(parts, source)
 
 
 def _joined(parts: Sequence[Results], source: Source) -> Results:
-    from ablate.track.tables import CURVES, TRIALS, trials_table, validated
+    from ablate.track.tables import curves_schema, trials_schema, trials_table, validated
 
+    metrics = parts[0].metrics
     trials, curves = [], []
     samples: dict[str, str] = {}
     seen: set[str] = set()
@@ -182,9 +193,10 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         command=" && ".join(part.command for part in parts),
         launched=max(part.launched for part in parts),
         design=_design([part.design for part in parts]),
-        metrics=parts[0].metrics,
-        trials=validated(trials_table(rows), TRIALS, where),
-        curves=validated(pd.concat(curves, ignore_index=True), CURVES, where),
+        metrics=metrics,
+        task=parts[-1].task,
+        trials=validated(trials_table(rows, metrics), trials_schema(metrics), where),
+        curves=validated(pd.concat(curves, ignore_index=True), curves_schema(metrics), where),
         samples=samples,
     )
 
@@ -197,7 +209,7 @@ def _labels(parts: Sequence[Results]) -> list[dict[str, str]]:
     for part in parts:
         labels, own = {}, {}
         for cell, trials in part.trials.groupby("cell", sort=False):
-            identities = [*trials["fingerprint"], *_configuration(trials)]
+            identities = [*trials["fingerprint"], *_configuration(trials, part.task["decides"])]
             same = next((known[identity] for identity in identities if identity in known), None)
             apart = f"{cell} ({part.name})" if cell in known.values() else str(cell)
             labels[str(cell)] = apart if same is None else same
@@ -207,14 +219,16 @@ def _labels(parts: Sequence[Results]) -> list[dict[str, str]]:
     return found
 
 
-def _configuration(trials: pd.DataFrame) -> list[str]:
+def _configuration(trials: pd.DataFrame, decides: Sequence[str]) -> list[str]:
     """What a fingerprint is made of besides the seed, in a line; none while no trial of the cell was started."""
-    started = trials[trials["parameters"].notna()]
+    started = trials[trials["data"].notna()]
     if started.empty:
         return []
     record = started.iloc[0]
-    names = [*(f"knob.{f.name}" for f in fields(Knobs) if f.metadata.get("decides")), "data_digest", "code"]
-    return [" ".join(f"{name}={show(record.get(name))}" for name in names)]
+    names = [*(f"knob.{name}" for name in decides if f"knob.{name}" in trials), "data_digest", "code"]
+    shown = {name: show(record.get(name)) for name in names}
+    # Studies differ in which knobs they have a column for.
+    return [" ".join(f"{name}={shown[name]}" for name in sorted(shown) if shown[name] != "null")]
 
 
 def _design(designs: Sequence[dict[str, Any]]) -> dict[str, Any]:

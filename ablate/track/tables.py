@@ -12,44 +12,66 @@ import pandera.pandas as pa
 from numpy.typing import NDArray
 
 from ablate.knobs import KnobError, show
+from ablate.metric import Metric
 from ablate.track.journal import Event, status
-from ablate.track.schema import CURVES, FACTS, TRIALS
-from ablate.track.units import perplexity
+from ablate.track.schema import FACTS, curves_schema, results_of, trials_schema
 
-__all__ = ["CURVES", "TRIALS", "Measurements", "row", "trials_table", "validated"]
+__all__ = ["Measurements", "curves_schema", "row", "trials_schema", "trials_table", "validated"]
 
-_OUTCOME = (
-    "windows", "tokens", "seconds", "train_seconds", "best_window", "first_nll", "clipped", "best_valid_nll",
-    "valid_nll", "test_nll",
-)  # fmt: skip
+_OUTCOME = ("steps", "seen", "seconds", "train_seconds", "best_step")
 
 
-def row(cell: Mapping[str, Any], trial: Mapping[str, Any], events: list[Event]) -> dict[str, Any]:
-    """The row of a trial: what its launch says of it, and its last attempt ([]: not started)."""
+def row(
+    cell: Mapping[str, Any], trial: Mapping[str, Any], events: list[Event], metrics: Sequence[Metric], step: str
+) -> dict[str, Any]:
+    """The row of a trial: what its launch says of it, and its last attempt ([]: not started).
+
+    Args:
+        step: the task's word for one update.
+    """
     started: Event = events[0] if events else {}
     final: Event = events[-1] if events else {}
     outcome = final if final.get("event") == "finished" else {}
-    data, knobs = started.get("data", {}), started.get("knobs", {})
     found = {
         "cell": cell["label"],
         "seed": trial["seed"],
         "status": status(events),
-        "reason": _reason(final),
+        "reason": _reason(final, step),
         "log": final.get("log", ""),
         "fingerprint": trial["fingerprint"],
         "parameters": started.get("parameters"),
-        "vocabulary_size": data.get("vocabulary"),
-        "floor_nll": data.get("floor_nll"),
         **{name: outcome.get(name) for name in _OUTCOME},
     }
-    for split in ("valid", "test"):
-        nll = found[f"{split}_nll"]
-        found[f"{split}_perplexity"] = None if nll is None else perplexity(nll)
+    found.update(_measured(outcome.get("values", {}), metrics))
+    found.update(_data(started.get("data", {}), metrics[0]))
     found.update(_facts(started))
     found.update({f"factor.{name}": value for name, value in cell["levels"].items()})
     found.update({f"component.{name}": is_on for name, is_on in cell.get("components", {}).items()})
-    found.update({f"knob.{name}": value for name, value in knobs.items()})
+    found.update({f"knob.{name}": value for name, value in started.get("knobs", {}).items()})
     return found
+
+
+def _measured(values: Mapping[str, Any], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """The results of the metrics, and as `value.<name>` what else a task returned."""
+    own = {"clipped", *(name for metric in metrics for name in results_of(metric))}
+    found = {name if name in own else f"value.{name}": value for name, value in values.items()}
+    for metric in metrics:
+        for split in ("valid", "test"):
+            logged = values.get(f"{split}_{metric.recorded}")
+            found[f"{split}_{metric.name}"] = None if logged is None else metric.value(logged)
+    return found
+
+
+def _data(data: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
+    return {
+        "data": data.get("name"),
+        "data_digest": data.get("digest"),
+        "evaluated": data.get("evaluated"),
+        "alike": data.get("alike"),
+        f"chance_{metric.recorded}": data.get("chance"),
+        f"floor_{metric.recorded}": data.get("floor"),
+        **{f"detail.{name}": str(value) for name, value in data.get("details", {}).items()},
+    }
 
 
 def _facts(started: Event) -> dict[str, str]:
@@ -57,82 +79,100 @@ def _facts(started: Event) -> dict[str, str]:
     return {name if name in FACTS else f"fact.{name}": str(value) for name, value in facts.items()}
 
 
-def _reason(final: Event) -> str:
+def _reason(final: Event, step: str) -> str:
     if final.get("status") == "DIVERGED":
-        return f"the loss was no finite number at window {final['diverged_at']}"
+        return f"the loss was no finite number at {step} {final['diverged_at']}"
     return str(final.get("reason", ""))
 
 
 class Measurements:
     """Measurements as columns of numbers: a study may hold a million, too many to keep as events."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
         self._labels: list[str] = []
         self._seeds: list[int] = []
         self._lengths: list[int] = []
         self._splits: list[str] = []
+        # `seen` is below 0 where it is not known.
         self._parts: dict[str, list[NDArray[Any]]] = {
-            name: [] for name in ("step", "tokens", "seconds", "nll", "perplexity")
+            name: [] for name in ("step", "seen", "seconds", *(metric.recorded for metric in metrics))
         }
 
     def add(self, label: str, seed: int, events: list[Event]) -> None:
         """The measurements of one trial."""
-        points = [event for event in events if event["event"] in ("train", "valid")]
-        splits = [event["event"] for event in points]
-        nlls = [event[f"{split}_nll"] for split, event in zip(splits, points, strict=True)]
+        names = {split: [f"{split}_{metric.recorded}" for metric in self._metrics] for split in ("train", "valid")}
+        points = [
+            (event, split, [event["values"].get(name) for name in own])
+            for event in events
+            if event["event"] == "log"
+            for split, own in names.items()
+            if any(name in event["values"] for name in own)
+        ]
         self._labels.append(label)
         self._seeds.append(seed)
         self._lengths.append(len(points))
-        self._splits += splits
-        for name in ("step", "tokens"):
-            self._parts[name].append(np.array([event[name] for event in points], np.int64))
-        self._parts["seconds"].append(np.array([event["seconds"] for event in points], np.float64))
-        self._parts["nll"].append(np.array(nlls, np.float64))
-        self._parts["perplexity"].append(np.array([perplexity(nll) for nll in nlls], np.float64))
+        self._splits += [split for _, split, _ in points]
+        self._parts["step"].append(np.array([event["step"] for event, _, _ in points], np.int64))
+        self._parts["seen"].append(np.array([event.get("seen", -1) for event, _, _ in points], np.int64))
+        self._parts["seconds"].append(np.array([event["seconds"] for event, _, _ in points], np.float64))
+        for place, metric in enumerate(self._metrics):
+            numbers = np.array([values[place] for _, _, values in points], np.float64)  # None: NaN
+            self._parts[metric.recorded].append(numbers)
 
     def table(self) -> pd.DataFrame:
         """One row a measurement."""
         labels = pd.Series(self._labels, dtype="str")
-        return pd.DataFrame(
-            {
-                "cell": labels.repeat(self._lengths).reset_index(drop=True),
-                "seed": np.repeat(np.array(self._seeds, np.int64), self._lengths),
-                "split": pd.Series(self._splits, dtype="str"),
-                **{
-                    name: np.concatenate([np.array([], CURVES.columns[name].dtype.type), *parts])
-                    for name, parts in self._parts.items()
-                },
-            }
-        )
+        step, seen, seconds = (self._joined(name) for name in ("step", "seen", "seconds"))
+        columns = {
+            "cell": labels.repeat(self._lengths).reset_index(drop=True),
+            "seed": np.repeat(np.array(self._seeds, np.int64), self._lengths),
+            "split": pd.Series(self._splits, dtype="str"),
+            "step": step.astype(np.int64),
+            "seen": pd.arrays.IntegerArray(seen.astype(np.int64), seen < 0),
+            "seconds": seconds.astype(np.float64),
+        }
+        for metric in self._metrics:
+            recorded = self._joined(metric.recorded).astype(np.float64)
+            columns[metric.recorded] = recorded
+            if metric.logged is not None:
+                columns[metric.name] = np.array([metric.value(number) for number in recorded.tolist()], np.float64)
+        return pd.DataFrame(columns)
+
+    def _joined(self, name: str) -> NDArray[Any]:
+        return np.concatenate(self._parts[name]) if self._parts[name] else np.array([])
 
 
-def trials_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as `TRIALS` wants them: its columns in its order, with its types, whatever the rows hold or lack."""
+def trials_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Rows as `trials_schema` wants them: its columns in its order, with its types, whatever the rows hold or lack."""
+    schema = trials_schema(metrics)
     found = dict.fromkeys(name for record in rows for name in record)
     names = [
         name
-        for declared, column in TRIALS.columns.items()
+        for declared, column in schema.columns.items()
         for name in ([n for n in found if re.match(declared, n)] if column.regex else [declared])
     ]
     return pd.DataFrame(
-        {name: _column(name, [_value(record, name) for record in rows]) for name in names}, columns=names
+        {name: _column(schema, name, [_value(record, name) for record in rows]) for name in names}, columns=names
     )
 
 
 def _value(record: Mapping[str, Any], name: str) -> Any:
     value = record.get(name)
     knob = name.replace("factor.", "knob.", 1)
-    if value is None and knob != name and knob in record and record["parameters"] is not None:
+    if value is None and knob != name and knob in record and record.get("data") is not None:
         return show(record[knob])  # a factor of other cells alone: this one's level is what it resolved to
     return value
 
 
-def _column(name: str, values: list[Any]) -> pd.Series[Any]:
+def _column(schema: pa.DataFrameSchema, name: str, values: list[Any]) -> pd.Series[Any]:
     if name.startswith("component."):
         return pd.Series(values, dtype="boolean" if None in values else "bool")
     if name.startswith("knob."):
         return pd.Series(values, dtype=object)
-    declared = TRIALS.columns.get(name)
+    if name.startswith("value."):
+        return pd.Series(values, dtype="float64")
+    declared = schema.columns.get(name)
     return pd.Series(values, dtype="str" if declared is None else declared.dtype.type)
 
 

@@ -12,20 +12,21 @@ from ablate.report.figures.curves import draw_curves
 from ablate.report.figures.effects import draw_effects, draw_steps
 from ablate.report.figures.grid import draw_heatmap, draw_interactions
 from ablate.report.figures.style import Drawn, make_look
+from ablate.report.names import effects_to_draw, named_by_budget
 from ablate.track.read import Results
 
 
 def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Drawn | None]:
     """Every figure that this study has something for, by name; what an earlier report had besides is removed."""
     look = make_look(list(analysis.comparison["cell"]))
-    metric, trials, comparison = analysis.metric, results.trials, analysis.comparison
-    finished = with_result(trials)
+    metric, task, trials, comparison = analysis.metric, analysis.task, results.trials, analysis.comparison
+    finished = with_result(metric, trials)
     drawn = {
         "comparison": draw_comparison(metric, trials, comparison, look, folder),
         "cost": draw_cost(metric, trials, comparison, look, folder),
-        "curves": draw_curves(metric, results.curves, look, folder),
-        "effects": draw_effects(metric, *analysis.effects_to_draw(), folder),
-        "budget": draw_by_budget(metric, analysis.by_budget, analysis.changes, folder),
+        "curves": draw_curves(metric, task, results.curves, look, folder),
+        "effects": draw_effects(metric, *effects_to_draw(analysis), folder),
+        "budget": draw_by_budget(metric, task, named_by_budget(analysis), analysis.changes, folder),
         "steps": draw_steps(metric, analysis.components, finished, folder),
         # A design of components holds few of the combinations of its factors.
         "grid": None if analysis.designed else draw_heatmap(metric, trials, folder),

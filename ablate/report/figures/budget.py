@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyze.by_budget import Change
+from ablate.analyze.differs import Task
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.figures.style import (
@@ -25,16 +26,20 @@ from ablate.report.figures.style import (
     save,
     styled,
 )
+from ablate.report.names import part_of
 from ablate.track.units import rounded
 
 _MOST = 4.0  # a ratio minus 1 beside which no other can be seen
 
 
-def draw_by_budget(metric: Metric, effects: pd.DataFrame, changes: Sequence[Change], folder: Path) -> Drawn | None:
-    """Effects against the tokens trained on.
+def draw_by_budget(
+    metric: Metric, task: Task, effects: pd.DataFrame, changes: Sequence[Change], folder: Path
+) -> Drawn | None:
+    """Effects against what was trained on, or against the budget's knob where that is not known.
 
     Args:
-        effects: as `effects_by_budget` gives them.
+        task: as a launch records it.
+        effects: as `effects_by_budget` gives them, with a `name` each.
         changes: of `effects`.
     """
     import matplotlib.pyplot as plt
@@ -47,17 +52,18 @@ def draw_by_budget(metric: Metric, effects: pd.DataFrame, changes: Sequence[Chan
         return None
     shown = names[:SERIES_SHOWN]
     look = make_look(shown)
+    x, unit = ("seen", told.unit(task)) if known["seen"].notna().all() else ("budget", task["budget"][0])
     with styled():
         figure, axis = plt.subplots(figsize=(8.5, 4.8), layout="constrained")
         last = []
         for name in shown:
             line = known[known["name"] == name]
-            tokens, change = line["tokens"].to_numpy(float), line["effect"].map(metric.change).to_numpy(float)
+            places, change = line[x].to_numpy(float), line["effect"].map(metric.change).to_numpy(float)
             ends = line[list(told.ends(metric, "low", "high"))].map(metric.change)
             spread = np.abs(ends.to_numpy(float).T - change)
             colour = look.colours[name]
             axis.errorbar(
-                tokens,
+                places,
                 change,
                 yerr=np.nan_to_num(spread),
                 color=colour,
@@ -66,24 +72,25 @@ def draw_by_budget(metric: Metric, effects: pd.DataFrame, changes: Sequence[Chan
                 lw=1.6,
                 capsize=3,
             )
-            last.append((tokens[-1], change[-1], elide(name), colour))
+            last.append((places[-1], change[-1], elide(name), colour))
         axis.axhline(0, color=TEXT, lw=1)
         for change in changes:
-            if change.name in shown:
-                axis.plot([change.tokens], [0], marker="o", ms=9, mfc="none", mec=SOFT, mew=1.5)
+            if part_of(change.before) in shown:
+                place = change.seen if x == "seen" else change.budget
+                near = f"{rounded(place)} {unit}" if x == "seen" else f"{unit}={place:.2g}"
+                axis.plot([place], [0], marker="o", ms=9, mfc="none", mec=SOFT, mew=1.5)
                 axis.annotate(
-                    f"changes sign near {rounded(change.tokens)} tokens", (change.tokens, 0), (6, 8),
-                    textcoords="offset points", color=SOFT, fontsize=9,
-                )  # fmt: skip
+                    f"changes sign near {near}", (place, 0), (6, 8), textcoords="offset points", color=SOFT, fontsize=9
+                )
         axis.set_xscale("log")
-        axis.set_xticks(sorted(known["tokens"].astype(float).unique()))
+        axis.set_xticks(sorted(known[x].astype(float).unique()))
         axis.xaxis.set_major_formatter(numbers())
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_major_formatter(FuncFormatter(change_tick(metric)))
         side = "below" if metric.better == "lower" else "above"
         axis.set(
-            xlabel="tokens trained on",
+            xlabel=f"{unit} trained on" if x == "seen" else unit,
             ylabel=f"change of test {metric.name} by having the part\n({side} 0: helps)",
         )
         figure.draw_without_rendering()

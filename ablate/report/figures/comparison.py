@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN = 40
 _SEED, _MEAN = 4, 9  # points
+_COSTS = {"parameters": "trained parameters", "train_seconds": "seconds of training a seed"}
+_BY_TIME = "By time, as measured with whatever else the machine was doing"
 _NAMED = 12  # more names than that lie on top of each other
 
 
@@ -41,7 +43,7 @@ def draw_comparison(
     """The test metric of every finished trial, one row a cell: a dot a seed, a bar at the mean."""
     import matplotlib.pyplot as plt
 
-    finished = with_result(trials)
+    finished = with_result(metric, trials)
     if finished.empty:
         return None
     rows = _best(metric, comparison, _ROWS_SHOWN)
@@ -81,29 +83,31 @@ def draw_cost(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame, lo
     import matplotlib.pyplot as plt
 
     comparable = comparison["verdict"] != "not comparable"
-    done = comparison[(comparison["n"] > 0) & comparable & comparison["parameters"].notna()]
-    if len(done) < 2:
+    done = comparison[(comparison["n"] > 0) & comparable]
+    costs = {cost: title for cost, title in _COSTS.items() if done[cost].notna().all()}
+    if len(done) < 2 or not costs:
         return None
-    finished = with_result(trials)
+    finished = with_result(metric, trials)
     with styled():
-        figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
-        best = []
-        for axis, cost, title in zip(
-            axes, ("parameters", "train_seconds"), ("trained parameters", "seconds of training a seed"), strict=True
-        ):
+        width = 1 + 5 * len(costs)
+        figure, (axes,) = plt.subplots(
+            1, len(costs), figsize=(width, 4.6), sharey=True, squeeze=False, layout="constrained"
+        )
+        best = {}
+        for axis, (cost, title) in zip(axes, costs.items(), strict=True):
             unbeaten = _draw_front(metric, axis, done, finished, cost, look)
             axis.set_xlabel(f"{title} (fewer is better)")
             axis.xaxis.set_major_formatter(numbers())
-            best.append(", ".join(unbeaten["cell"].head(4)) + (" and more" if len(unbeaten) > 4 else ""))
+            best[cost] = ", ".join(unbeaten["cell"].head(4)) + (" and more" if len(unbeaten) > 4 else "")
         axes[0].set_ylabel(label(metric))
         metric_axis(metric, axes[0], "y", finished[f"test_{metric.name}"].astype(float))
         if len(done) <= _NAMED:
             names = [_mark(axes[0], cell, look) for cell in done["cell"]]
             figure.legend(handles=names, loc="outside right center")
+        by = {"parameters": "By parameters", "train_seconds": _BY_TIME}
         caption = (
             f"What a {metric.better} {metric.name} costs: small dots are seeds, large marks means; ringed are the "
-            f"cells that no other beats in both. By parameters: {best[0]}. By time, as measured with "
-            f"whatever else the machine was doing: {best[1]}."
+            f"cells that no other beats in both. {' '.join(f'{by[cost]}: {cells}.' for cost, cells in best.items())}"
         )
         return save(figure, folder, "cost", "What it costs", caption)
 

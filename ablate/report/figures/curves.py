@@ -1,4 +1,4 @@
-"""Learning curves: the metric by time, updates and tokens, the mean over seeds with their range as a band."""
+"""Learning curves: the metric by time, updates and what was seen, the mean over seeds with their range as a band."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ablate.analyze.differs import Task
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.figures.style import (
@@ -27,12 +28,12 @@ from ablate.report.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TOP = 20  # times the lowest: the first windows of a training are not what curves are compared by
+_TOP = 20  # times the lowest: the first steps of a training are not what curves are compared by
 _POINTS = 100  # a line; more cannot be told apart, and make the page heavy
 _NAMED = 6  # lines that are named at their ends; more go into a legend
 
 
-def draw_curves(metric: Metric, curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
+def draw_curves(metric: Metric, task: Task, curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
     """The metric on train and valid data; None where nothing was measured."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
@@ -42,7 +43,7 @@ def draw_curves(metric: Metric, curves: pd.DataFrame, look: Look, folder: Path) 
         return None
     cells = _best(metric, means)
     means = means[means["cell"].isin(cells)]
-    axes, how = _axes(means)
+    axes, how = _axes(task, means)
     with styled():
         figure, grid = plt.subplots(
             2, len(axes), figsize=(4.6 * len(axes), 7.2), sharex="col", sharey="row", layout="constrained"
@@ -79,17 +80,20 @@ def draw_curves(metric: Metric, curves: pd.DataFrame, look: Look, folder: Path) 
         return save(figure, folder, "curves", "Learning curves", caption.strip())
 
 
-def _axes(means: pd.DataFrame) -> tuple[dict[str, str], str]:
+def _axes(task: Task, means: pd.DataFrame) -> tuple[dict[str, str], str]:
     """What curves are drawn against, with its label, and all of that in words.
 
-    Where every window has as many tokens, updates and tokens are one picture.
+    Where every step sees as much, updates and what was seen are one picture.
     """
-    each = (means["tokens"] / means["step"])[means["step"] > 0]
+    unit, updates = told.unit(task), "updates" if task["step"] == "update" else f"updates ({told.steps(task)})"
+    if means["seen"].isna().any():
+        return {"seconds": "seconds", "step": updates}, "time and by updates"
+    each = (means["seen"] / means["step"])[means["step"] > 0]
     if each.nunique() == 1:
-        label = f"tokens trained on ({each.iloc[0]:,.0f} an update)"
-        return {"seconds": "seconds", "tokens": label}, "time and by tokens"
-    axes = {"seconds": "seconds", "step": "updates (windows)", "tokens": "tokens trained on"}
-    return axes, "time, by updates and by tokens"
+        label = f"{unit} trained on ({each.iloc[0]:,.0f} an update)"
+        return {"seconds": "seconds", "seen": label}, f"time and by {unit}"
+    axes = {"seconds": "seconds", "step": updates, "seen": f"{unit} trained on"}
+    return axes, f"time, by updates and by {unit}"
 
 
 def _draw_lines(axis: Axes, part: pd.DataFrame, x: str, split: str, cells: list[str], look: Look) -> None:
@@ -114,12 +118,12 @@ def _ends(part: pd.DataFrame, x: str, cells: list[str], look: Look) -> list[tupl
 
 
 def _over_seeds(metric: Metric, curves: pd.DataFrame) -> pd.DataFrame:
-    """One row a (cell, split, step): mean tokens and seconds, mean, low and high of the metric, n."""
+    """One row a (cell, split, step): mean of what was seen and of seconds, mean, low and high of the metric, n."""
     # A training that diverges would leave no room for the others.
     finite = curves[curves[metric.name].astype(float).abs() < told.ABSURD]
     by = finite.groupby(["cell", "split", "step"], sort=False)
     points: pd.DataFrame = by.agg(
-        tokens=("tokens", "mean"),
+        seen=("seen", "mean"),
         seconds=("seconds", "mean"),
         mean=(metric.name, "mean"),
         low=(metric.name, "min"),

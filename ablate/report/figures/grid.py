@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyze.table import finished as with_result
+from ablate.analyze.table import scores
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.figures.style import SOFT, Colour, Drawn, label, metric_axis, save, styled
@@ -126,7 +127,7 @@ def _draw_line(
 ) -> None:
     places = part[x].map({level: i for i, level in enumerate(order)}).astype(float)
     axis.plot(places, part["value"], ".", ms=5, alpha=0.45, color=colour)
-    means = part["test_nll"].astype(float).groupby(places).mean().map(metric.of_score)
+    means = part["score"].groupby(places).mean().map(metric.of_score)
     axis.plot(means.index, means, marker=marker, ms=6, lw=1.6, color=colour, label=label)
 
 
@@ -168,8 +169,9 @@ def _table(
 
 
 def _with_values(metric: Metric, trials: pd.DataFrame) -> pd.DataFrame:
-    finished = with_result(trials)
-    return finished.assign(value=finished[f"test_{metric.name}"].astype(float))
+    finished = with_result(metric, trials)
+    score = scores(metric, finished[f"test_{metric.recorded}"])
+    return finished.assign(value=finished[f"test_{metric.name}"].astype(float), score=score)
 
 
 def _norm(metric: Metric, limits: pd.Series[float]) -> object:

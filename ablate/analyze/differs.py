@@ -1,0 +1,103 @@
+"""What differs between the cells of a study besides what it varied on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ablate.analyze.table import cells_of, show, started
+
+Task = Mapping[str, Any]
+
+# Knobs of a launch that were recorded with the trials: they have no bearing on a result.
+_OF_THE_LAUNCH = {"name", "runs", "reports", "force", "seed", "seeds", "threads", "device"}
+FACTS = ("data_digest", "code", "torch", "device", "threads", "precision")
+_DIGESTS = ("code", "data_digest", "evaluated")
+_WORTH_TELLING = 1.2  # train times that differ by less are noise of the machine
+
+
+def confounds(task: Task, trials: pd.DataFrame) -> pd.DataFrame:
+    """What differs between the cells: one row a knob, fact or `detail.<name>` with more than one value.
+
+    The column `factor` says whether the study varied it on purpose; where it is False, the row is a confound. Every
+    other column is a cell: all values that its trials have, NaN where they are not known yet.
+
+    Args:
+        task: as a launch records it. Its `presets` name parts that they set, its `follows` knobs that follow others,
+            and its `idle` knobs that change no result; each may be left out.
+    """
+    # A cell that has not started has no settings on record yet.
+    known = started(trials)
+    cells = cells_of(known)
+    on_purpose = set_by_presets(task, trials)
+    rows: dict[str, dict[str, object]] = {}
+    for column in _candidates(task, trials):
+        values = values_of(known, column)
+        if len({*values.values()}) > 1:
+            name = column.removeprefix("knob.")
+            rows[name] = {"factor": f"factor.{name}" in trials or column in on_purpose, **values}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["factor", *cells])
+
+
+def confounds_between(task: Task, trials: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, str]]:
+    """What differs between two cells besides what the study varied on purpose.
+
+    Returns:
+        (what, value in a, value in b): every other knob, parameters, details, what was seen, the data, code, torch,
+        device, threads and precision; `train_seconds` where they differ by more than 20 %. Empty where one of the two
+        has not started.
+    """
+    known = started(trials)
+    if not {a, b} <= set(cells_of(known)):
+        return []
+    both = confounds(task, known[known["cell"].isin([a, b])])
+    mine = both.loc[~both["factor"].astype(bool) & ~both.index.isin(followers(task, trials))]
+    told = [(str(name), str(row[a]), str(row[b])) for name, row in mine.iterrows()]
+    seconds = [float(known.loc[known["cell"] == cell, "train_seconds"].astype(float).mean()) for cell in (a, b)]
+    if max(seconds) > _WORTH_TELLING * min(seconds):
+        told.append(("train_seconds", str(seconds[0]), str(seconds[1])))
+    return told
+
+
+def set_by_presets(task: Task, trials: pd.DataFrame) -> set[str]:
+    """Columns of knobs that a factor's presets set on purpose."""
+    parts = {
+        f"knob.{name}"
+        for preset, names in task.get("presets", {}).items()
+        if f"factor.{preset}" in trials
+        for name in names
+    }
+    factors = [str(c).removeprefix("factor.") for c in trials.columns if str(c).startswith("factor.")]
+    groups = tuple(f"knob.{name}." for name in factors)
+    return parts | {str(c) for c in trials.columns if str(c).startswith(groups)} if groups else parts
+
+
+def followers(task: Task, trials: pd.DataFrame) -> set[str]:
+    """Knobs that took the value of a factor of their own accord."""
+    return {
+        follower
+        for follower, leader in task.get("follows", {}).items()
+        if {f"factor.{leader}", f"knob.{leader}", f"knob.{follower}"} <= set(trials.columns)
+        and (trials[f"knob.{leader}"].map(show) == trials[f"knob.{follower}"].map(show)).all()
+    }
+
+
+def values_of(trials: pd.DataFrame, column: str) -> dict[str, str]:
+    """Cell ↦ all values that its trials have, digests cut to what tells them apart; without cells that have none."""
+    found: dict[str, dict[str, None]] = {}
+    # What a trial has seen is known once it has finished.
+    known = trials[trials[column].notna()] if column in ("seen", "parameters") else trials
+    for cell, value in zip(known["cell"], known[column].map(show), strict=True):
+        found.setdefault(str(cell), {})[value[:12] if column in _DIGESTS else value] = None
+    return {cell: ", ".join(values) for cell, values in found.items()}
+
+
+def _candidates(task: Task, trials: pd.DataFrame) -> list[str]:
+    columns = [str(column) for column in trials.columns]
+    idle = {*_OF_THE_LAUNCH, *task.get("presets", {}), *task.get("idle", ())}
+    knobs = [c for c in columns if c.startswith("knob.") and c[5:] not in idle]
+    details = [c for c in columns if c.startswith("detail.")]
+    facts = ("parameters", *details, "seen", *FACTS)
+    return [*knobs, *(c for c in facts if c in columns and f"knob.{c}" not in knobs)]
