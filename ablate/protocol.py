@@ -127,6 +127,11 @@ class Task(Protocol):
         ...
 
     @property
+    def folder(self) -> Path:
+        """Where its code lies."""
+        ...
+
+    @property
     def step(self) -> str:
         """What one step of training is called: "window", "epoch"."""
         ...

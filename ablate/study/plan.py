@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ablate
 from ablate.knobs import KnobError, deciding, show
 from ablate.protocol import Facts, Trial
 from ablate.study.cells import Cell, Study
@@ -149,18 +148,17 @@ def code_digest(sources: Mapping[str, str]) -> str:
 
 
 @cache
-def git_facts() -> dict[str, str]:
-    """Commit and dirty flag of the checkout that the package runs from; empty where it is no checkout."""
-    root = Path(ablate.__file__).parent.parent
-    if not (root / ".git").exists():
-        return {}
+def git_facts(folder: Path) -> dict[str, str]:
+    """Commit and dirty flag of the checkout that a task's code lies in; empty where it is in none."""
     try:
-        commit, changes = (
+        tracked, commit, changes = (
             subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, timeout=10
+                ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10
             ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+            for command in (["ls-files"], ["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.SubprocessError):
+        return {}
+    if not tracked:  # an environment inside of somebody's checkout
         return {}
     return {"git_commit": commit, "git_dirty": str(bool(changes)).lower()}

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from ablate.study.cells import Study
 from ablate.study.plan import PlannedTrial
 from ablate.train.machine import choose_device
@@ -58,9 +60,9 @@ def cores() -> int:
 
 
 def free_memory() -> float:
-    """Bytes that can be had without swapping, in this container; infinite where the system does not tell."""
-    available = _numbers(Path("/proc/meminfo")).get("MemAvailable:", math.inf)
-    return min(1024.0 * available, *map(container_memory, control_groups(Path("/proc/self/cgroup"))))
+    """Bytes that can be had without swapping, on this machine and in this container."""
+    available = float(psutil.virtual_memory().available)
+    return min(available, *map(container_memory, control_groups(Path("/proc/self/cgroup"))))
 
 
 def control_groups(membership: Path) -> list[Path]:

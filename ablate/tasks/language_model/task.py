@@ -30,6 +30,7 @@ class LanguageModel:
 
     name = "language_model"
     reference = name
+    folder = _PACKAGE
     step = "window"
     unit = "tokens"
     metrics = METRICS
