@@ -80,11 +80,11 @@ def level_problem(kind: type, override: str) -> str | None:
         return f"{override}: needs a value, for example {name}=0"
     if name not in known:
         return f"{override}: unknown knob {name!r}{suggest(name, known)}"
-    refusals = [knob.refusal(_level(text)) for knob in known[name]]
+    refusals = [knob.refusal(level(text)) for knob in known[name]]
     return f"{override}: {name} {refusals[0]}" if all(refusals) else None
 
 
-def _level(text: str) -> object:
+def level(text: str) -> object:
     """A level as it is typed: null, true, false, a number, or a name."""
     if text in ("null", "true", "false"):
         return {"null": None, "true": True, "false": False}[text]
