@@ -15,7 +15,7 @@ from ablate.functions.fit import choose_device
 from ablate.functions.fresh import Server, write_job
 from ablate.functions.measured import recorded
 from ablate.functions.records import plain
-from ablate.functions.watch import STOPPED, Seen
+from ablate.functions.watch import Seen
 from ablate.knobs import KnobError, flat, knobs_of
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class _Check:
         )  # fmt: skip
         code = self.servers[server].run(path, kill_after)
         seen = watch.read(path)
-        if not seen.error and code not in (0, STOPPED) and kill_after is None:
+        if not path.with_suffix(".pickle").exists():
             seen.error = f"the process ended with code {code}"
         return seen
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-import ablate
-
 
 class Server:
     """Runs jobs (`ablate.functions.watch`), each in a process of its own, one at a time.
@@ -26,7 +24,7 @@ class Server:
     """
 
     def __init__(self, hash_seed: int) -> None:
-        path = [str(Path(ablate.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(path)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ablate.functions.fresh"],

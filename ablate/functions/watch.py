@@ -114,11 +114,11 @@ def write(path: Path, seen: Seen) -> None:
 
 
 def read(path: Path) -> Seen:
-    """What a job's process saw; nothing, where it was killed."""
+    """What a job's process saw; an error, where it ended before it could say so."""
     try:
         return Seen(**pickle.loads(path.with_suffix(".pickle").read_bytes()))
     except FileNotFoundError:
-        return Seen(error="the process was killed")
+        return Seen(error="the process ended at once")
 
 
 def _train(job: Mapping[str, Any], seen: Seen, path: Path) -> None:
