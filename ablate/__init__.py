@@ -56,7 +56,7 @@ def results(*studies: str, runs: str | Path | None = None, store: str | None = N
         store: address of an MLflow store instead: "sqlite:///runs/mlflow.db" or "http://127.0.0.1:5000".
 
     Raises:
-        ablate.config.KnobError: (a ValueError) when there is no such study or its source cannot be read.
+        ablate.knobs.KnobError: (a ValueError) when there is no such study or its source cannot be read.
     """
     return _read(studies, runs, store).trials
 

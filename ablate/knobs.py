@@ -74,7 +74,8 @@ def knob(doc: str, good: object = None, **roles_and_limits: Any) -> Any:
         good: a value that works, for messages.
         roles_and_limits: `decides=False`: it does not decide a trial's result, and is no part of its fingerprint;
             `packs=True`: trials of a pack may differ in it; `path=True`: it may hold any text, a secret of the
-            environment too; `preset=True`: its value is the name of the preset that set other knobs;
+            environment too; `preset=True`: its value is the name of the preset that set other knobs, those
+            that have `set_by` its name on purpose;
             `follows="hidden"`: where it is not typed it has that knob's value. All else are limits of
             `pydantic.Field`: ge, gt, le, lt, pattern, discriminator.
     """
@@ -87,7 +88,7 @@ def knob(doc: str, good: object = None, **roles_and_limits: Any) -> Any:
     )
 
 
-_ROLES = ("decides", "packs", "path", "preset", "follows")
+_ROLES = ("decides", "packs", "path", "preset", "set_by", "follows")
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,12 @@ class Knob:
 
     Attributes:
         name: as it is typed, "data.vocab_size" for a field of a nested record.
+        outer: the field that holds the nested record; what it decides not, its knobs do not decide.
     """
 
     name: str
     field: FieldInfo
+    outer: FieldInfo | None = None
 
     @property
     def doc(self) -> str:
@@ -108,8 +111,11 @@ class Knob:
 
     def role(self, name: str, otherwise: Any = None) -> Any:
         """What `knob` was told of a role."""
-        extra = self.field.json_schema_extra
-        return extra.get(name, otherwise) if isinstance(extra, dict) else otherwise
+        for field in (self.field, self.outer):
+            extra = None if field is None else field.json_schema_extra
+            if isinstance(extra, dict) and name in extra:
+                return extra[name]
+        return otherwise
 
     @cached_property
     def range(self) -> str:
@@ -230,13 +236,34 @@ def knobs_of(kind: type) -> Mapping[str, tuple[Knob, ...]]:
     return found
 
 
-def _walk(kind: type, prefix: str) -> Iterator[Knob]:
+@cache
+def nameable(kind: type) -> Mapping[str, Sequence[Knob]]:
+    """What a condition or a component can name: every knob, and a nested record by its kind, data=ptb."""
+    tagged = {name: tags for name, field in fields_of(kind).items() if (tags := _tags(field))}
+    kinds = {name: FieldInfo(annotation=Literal[tuple(tags)]) for name, tags in tagged.items()}  # type: ignore[arg-type]
+    return {**knobs_of(kind), **{name: (Knob(name, field),) for name, field in kinds.items()}}
+
+
+def values_of(record: Any) -> dict[str, Any]:
+    """The value of everything that is `nameable`."""
+    values = flat(record)
+    tagged = [name for name, field in fields_of(type(record)).items() if _tags(field)]
+    return values | {name: values[f"{name}.name"] for name in tagged}
+
+
+def _tags(field: FieldInfo) -> list[str]:
+    """The names of the kinds that a nested record has."""
+    own = [fields_of(record).get("name") for record in nested_records(field)]
+    return [str(tag) for name in own if name is not None for tag in get_args(name.annotation)]
+
+
+def _walk(kind: type, prefix: str, outer: FieldInfo | None = None) -> Iterator[Knob]:
     for name, field in fields_of(kind).items():
         if nested := nested_records(field):
             for record in nested:
-                yield from _walk(record, f"{prefix}{name}.")
+                yield from _walk(record, f"{prefix}{name}.", field)
         else:
-            yield Knob(prefix + name, field)
+            yield Knob(prefix + name, field, outer)
 
 
 def nested_records(field: FieldInfo) -> list[type]:
@@ -330,9 +357,8 @@ def _belongs(kind: type, each: Knob, values: Mapping[str, Any]) -> bool:
 
 
 def _no_such_record(kind: type, name: str, value: object, error: Any) -> str:
-    if name in fields_of(kind) and (nested := nested_records(fields_of(kind)[name])):
+    if name in fields_of(kind) and (tags := _tags(fields_of(kind)[name])):
         tag = value.get("name") if isinstance(value, Mapping) else value
-        tags = [str(t) for record in nested for t in get_args(fields_of(record)["name"].annotation)]
         return f"{name}={tag}: must be one of {', '.join(tags)}{suggest(str(tag), tags)}"
     return f"{name}={show(value)}: {error['msg']}"
 
@@ -434,3 +460,10 @@ def _strict(kind: type) -> type:
     if issubclass(kind, BaseModel):
         return types.new_class(kind.__name__, (kind,), {}, lambda body: body.update(model_config=STRICT))
     return typing.cast(type, pydantic.dataclasses.dataclass(kind, config=STRICT))
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record as the plain mapping that `read` makes it of."""
+    values = _adapter(typing.cast(Any, type(record))).dump_python(record, mode="json")
+    assert isinstance(values, dict)
+    return values

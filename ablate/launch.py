@@ -62,6 +62,7 @@ class Launch(Record):
     )
     force: bool = knob("train again what is finished")
     plan: bool = knob("true: say what would be trained, how long it would take, and train nothing")
+    check: bool = knob("true: try whether a task of your own is one that can be stopped, repeated and compared")
     report: bool = knob("false: no report is written after training; python -m ablate.report writes it later")
     name: Name | None = knob("name of the study; null: from its factors")
     runs: Path = knob("folder of journals, checkpoints and mlflow.db")

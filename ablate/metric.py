@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+_ABSURD = 1e6  # values beyond it differ from each other in nothing that matters
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Metric:
             raise ValueError(f"metric {self.name}: logged={self.logged!r} is its logarithm, and needs scale='log'")
 
     @property
+    def recorded(self) -> str:
+        """The name under which its numbers are recorded."""
+        return self.logged or self.name
+
+    @property
     def sign(self) -> int:
         """What turns the metric so that lower is better."""
         return 1 if self.better == "lower" else -1
@@ -73,3 +81,33 @@ class Metric:
         if self.scale == "linear":
             return turned
         return math.inf if turned >= 709 else math.expm1(turned)
+
+    def text(self, value: float) -> str:
+        """A value with its unit, as people read it."""
+        unit = f" {self.unit}" if self.unit else ""
+        if abs(value) > _ABSURD:
+            return f"over {_ABSURD:,.0f}{unit}"
+        digits = (1 if abs(value) < 10_000 else 0) if self.scale == "log" else 2
+        return f"{value:,.{digits}f}{unit}".replace("-", "−")
+
+
+# Columns of the table of curves that are not a metric's.
+_TAKEN = ("cell", "seed", "split", "step", "seen", "seconds")
+
+
+def check_metrics(metrics: Sequence[Metric]) -> None:
+    """Refuse metrics that cannot be recorded beside each other.
+
+    Raises:
+        ValueError: when there is none, or a name is taken.
+    """
+    if not metrics:
+        raise ValueError("metrics: a task has at least one")
+    owners: dict[str, Metric] = {}
+    for metric in metrics:
+        for name in dict.fromkeys((metric.recorded, metric.name)):
+            if name in _TAKEN:
+                raise ValueError(f"metric {metric.name}: the name {name!r} is taken; others are {', '.join(_TAKEN)}")
+            if name in owners:
+                raise ValueError(f"metrics {owners[name].name} and {metric.name}: both use the name {name!r}")
+            owners[name] = metric

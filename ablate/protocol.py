@@ -96,6 +96,15 @@ class Outcome:
     sample: str = ""
 
 
+@dataclass(frozen=True)
+class Estimates:
+    """Seconds of a trial of each pack: before its first step, and from there to its end; and how they were found."""
+
+    start: Sequence[float]
+    rest: Sequence[float]
+    how: str
+
+
 class Sink(Protocol):
     """Takes a trial's measurements as they are made."""
 
@@ -107,14 +116,50 @@ class Sink(Protocol):
 class Task(Protocol):
     """Something that is trained and measured. What it imports is heavy, and comes late."""
 
-    name: str  # as `task=` has it
-    step: str  # what one step of training is called: "window", "epoch"
-    unit: str  # what training reads: "tokens", "images"; "" where it does not say
-    metrics: Sequence[Metric]  # cells are compared by the first
-    Config: type  # a record of knobs
-    components: Mapping[str, Any]  # name → its declaration, as `components.<name>` in a configuration
-    budget: Sequence[str]  # knobs that say how much a trial trains
-    presets: Path | None  # folder of its presets, `config.yaml` among them; None: it has none
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def reference(self) -> str:
+        """What another process finds it by, as `task=` has it."""
+        ...
+
+    @property
+    def step(self) -> str:
+        """What one step of training is called: "window", "epoch"."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What training reads: "tokens", "images"; "" where it does not say."""
+        ...
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """What is measured; cells are compared by the first."""
+        ...
+
+    @property
+    def Config(self) -> Any:
+        """A record of knobs."""
+        ...
+
+    @property
+    def components(self) -> Mapping[str, Any]:
+        """Name → its declaration, as `components.<name>` in a configuration."""
+        ...
+
+    @property
+    def budget(self) -> Sequence[str]:
+        """Knobs that say how much a trial trains, first the one that scales a whole training."""
+        ...
+
+    @property
+    def presets(self) -> Path | None:
+        """Folder of its presets, `config.yaml` among them where it has one; None: it has none."""
+        ...
 
     def settle(self, config: Any, device: str) -> Any:
         """The configuration with what this machine settles; raises KnobError for what it cannot run."""
@@ -140,12 +185,12 @@ class Task(Protocol):
         """Memory that a trial needs on its device."""
         ...
 
-    def facts_of_machine(self, config: Any) -> Mapping[str, str]:
-        """What of the machine only the task knows: its precision."""
+    def trial_facts(self, trial: Trial) -> Mapping[str, str]:
+        """What a reader has to know of a trial besides its knobs, its data and its machine."""
         ...
 
-    def seconds(self, pack: Sequence[Trial], facts: Facts) -> float | None:
-        """How long one trial of a pack takes on this machine from its first step; None: only training tells."""
+    def estimate(self, packs: Sequence[Sequence[Trial]]) -> Estimates | None:
+        """How long trials take on this machine, by a short measurement; None: only training tells."""
         ...
 
     def fit(

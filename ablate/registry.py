@@ -50,9 +50,3 @@ class Registry:
         raise ValueError(
             f"{self.knob}={name}: unknown{suggest(name, self.names())}; choose from {', '.join(self.names())}"
         )
-
-
-_LM = "ablate.tasks.language_model"
-RECURRENT_LAYERS = Registry("rnn", {"lstm": f"{_LM}.model.layers:LSTMLayer", "tanh": f"{_LM}.model.layers:TanhLayer"})
-OPTIMIZERS = Registry("optimizer", {"sgd": f"{_LM}.optim:sgd", "adam": f"{_LM}.optim:adam"})
-CORPORA = Registry("data", {name: f"{_LM}.data.{name}:load" for name in ("kjv", "ptb", "text", "synthetic")})

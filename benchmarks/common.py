@@ -16,7 +16,7 @@ from typing import IO
 
 import torch
 
-from ablate.config import Knobs
+from ablate.tasks.language_model.config import Config
 from ablate.train.machine import has_bf16
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -62,19 +62,15 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
-def compose(*overrides: str) -> Knobs:
+def compose(*overrides: str) -> Config:
     """The knobs that overrides of conf/config.yaml resolve to. Raises KnobError when this machine cannot run them."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
+    from ablate.compose import values_of
+    from ablate.study.records import Reader
+    from ablate.tasks.language_model import LANGUAGE_MODEL
 
-    from ablate.__main__ import conf_folder
-    from ablate.config import parse
-    from ablate.train.machine import settle
-
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = hydra_compose("config", overrides=list(overrides))
-    return settle(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+    config: Config = Reader(LANGUAGE_MODEL).config(values_of(LANGUAGE_MODEL, overrides))
+    LANGUAGE_MODEL.check(config)
+    return LANGUAGE_MODEL.settle(config, "auto")
 
 
 def precisions_of(device: str) -> list[str]:

@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,12 +22,13 @@ from statistics import fmean, geometric_mean, stdev
 import torch
 from scipy.stats import t
 
-from ablate.config import PTB
+from ablate.protocol import Trial
+from ablate.tasks.language_model.config import PTB
 from ablate.tasks.language_model.data import Corpus, Windows, load_corpus
-from ablate.tasks.language_model.engine import Pack, Trial, train_window
+from ablate.tasks.language_model.engine import Pack, train_window
 from ablate.tasks.language_model.evaluate import evaluate
 from ablate.tasks.language_model.model import RecurrentLM
-from ablate.train.machine import prepare
+from ablate.train.machine import choose_device
 from benchmarks.common import Table, precisions_of, run
 from benchmarks.packs import knobs_of
 from benchmarks.throughput import DEVICE, EMBEDDING_STD, SIZES, Size, commit, peer_arguments, write_text
@@ -38,7 +38,7 @@ Start = Callable[[RecurrentLM], None]
 
 def one_epoch(peer: Path) -> Table:
     """Perplexities of both programs, and their ratios seed by seed."""
-    corpus = load_corpus(PTB("ptb"))
+    corpus = load_corpus(PTB(name="ptb"))
     rows: list[list[object]] = []
     for size in SIZES:
         seeds = range(1, size.seeds + 1)
@@ -94,8 +94,8 @@ def _peer_perplexity(peer: Path, size: Size, seed: int) -> float:
 
 
 def _our_perplexity(size: Size, precision: str, seed: int, corpus: Corpus, start: Start) -> float:
-    knobs = replace(knobs_of(size, precision), embedding_std=EMBEDDING_STD)
-    device = prepare(knobs)
+    knobs = knobs_of(size, precision).model_copy(update={"embedding_std": EMBEDDING_STD})
+    device = choose_device("auto")
     pack = Pack([Trial(knobs, seed)], len(corpus.words), device)
     start(pack.trainings[0].model)
     text = Windows(corpus.train, knobs.batch, knobs.window)

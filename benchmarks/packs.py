@@ -12,9 +12,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from ablate.config import Knobs, parse
+from ablate.protocol import Trial
+from ablate.tasks.language_model.config import PTB, Config
 from ablate.tasks.language_model.data import Windows
-from ablate.tasks.language_model.engine import Pack, Trial, train_window
+from ablate.tasks.language_model.engine import Pack, train_window
 from ablate.train.machine import keep_memory
 from benchmarks.common import Table, alternate, precisions_of, roofline, seconds, spread
 from benchmarks.throughput import SIZES, Size
@@ -23,22 +24,16 @@ _WORDS, _WINDOW = 10_000, 20 * 35
 _WINDOWS = 5  # a turn
 
 
-def knobs_of(size: Size, precision: str) -> Knobs:
+def knobs_of(size: Size, precision: str) -> Config:
     """The book's recipe for a size, without Hydra."""
-    return parse(
-        {
-            "model": "lstm", "rnn": "lstm", "depth": size.depth, "dropout": size.dropout, "tie": size.tie,
-            "residual": False, "hidden": size.hidden, "embedding": size.hidden, "embedding_std": 0.01,
-            "init": "fan_in", "init_range": None, "output_bias": "zero", "forget_bias": 0.0, "projection": None,
-            "schedule": "constant", "warmup": 0.0, "decay_from": 0.0, "lr_floor": 0.0, "budget": 1.0, "order": "text",
-            "test_batch": None,
-            "recipe": "book", "optimizer": "sgd", "lr": 20.0, "decay": None, "clip": 0.25, "batch": 20, "window": 35,
-            "epochs": None, "windows": 100, "carry": True, "valid_every": 100, "valid_spacing": "even",
-            "eval_batch": 10, "eval_window": 35, "test_weights": "last", "train_tokens": None, "vocabulary": "full",
-            "precision": precision, "sample_words": 0, "data": {"name": "ptb"}, "seed": 0, "seeds": 1,
-            "device": "auto", "threads": None, "workers": 1, "pack": 1, "force": False, "plan": False,
-            "name": None, "runs": "runs", "reports": "reports", "tracking": {"enabled": False, "uri": None},
-        }
+    return Config(
+        model="lstm", rnn="lstm", depth=size.depth, dropout=size.dropout, tie=size.tie, residual=False,
+        hidden=size.hidden, embedding=size.hidden, embedding_std=0.01, init="fan_in", init_range=None,
+        output_bias="zero", forget_bias=0.0, projection=None, schedule="constant", warmup=0.0, decay_from=0.0,
+        lr_floor=0.0, budget=1.0, order="text", test_batch=None, recipe="book", optimizer="sgd", lr=20.0, decay=None,
+        clip=0.25, batch=20, window=35, epochs=None, windows=100, carry=True, valid_every=100, valid_spacing="even",
+        eval_batch=10, eval_window=35, test_weights="last", train_tokens=None, vocabulary="full",
+        precision="bf16" if precision == "bf16" else "fp32", sample_words=0, data=PTB(name="ptb"),
     )  # fmt: skip
 
 

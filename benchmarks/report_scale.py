@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from ablate.study.records import task_record
+from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS
 from ablate.track.journal import JOURNAL, Folder, replace_text
 from benchmarks.common import Table, peak_memory, program
 
@@ -46,6 +50,7 @@ def synthesise(folder: Folder, cells: int = 200, seeds: int = 5, points: int = 5
     launch = {
         "event": "launched", "time": "2026-01-01T00:00:00.000+00:00", "study": study, "command": "python -m ablate",
         "reports": "reports", "design": {"kind": "grid", "components": [], "left_out": []}, "cells": asked,
+        "metrics": [asdict(metric) for metric in METRICS], "task": task_record(LANGUAGE_MODEL),
     }  # fmt: skip
     folder.study(study).parent.mkdir(parents=True, exist_ok=True)
     folder.study(study).write_text(json.dumps(launch) + "\n", encoding="utf-8")
@@ -76,8 +81,9 @@ def _journal(number: int, levels: dict[str, int], seed: int, fingerprint: str, p
         "data.name": "kjv", "data.vocab_size": 10_000,
     }  # fmt: skip
     data = {
-        "name": "kjv", "digest": "d" * 64, "tokens": {"train": 853_362, "valid": 45_054, "test": 46_120},
-        "vocabulary": 10_001, "floor_nll": None,
+        "name": "kjv", "digest": "d" * 64, "sizes": {"train": 853_362, "valid": 45_054, "test": 46_120},
+        "evaluated": "e" * 64, "alike": "a" * 64, "chance": math.log(10_001), "floor": None,
+        "details": {"vocabulary": 10_001},
     }  # fmt: skip
     events = [
         {
@@ -87,15 +93,16 @@ def _journal(number: int, levels: dict[str, int], seed: int, fingerprint: str, p
         }
     ]  # fmt: skip
     for i, (step, nll) in enumerate(zip(steps.tolist(), train.tolist(), strict=True)):
-        at = {"step": step, "tokens": 700 * step, "seconds": 0.0123 * step}
-        events.append({"event": "train", **when, **at, "epoch": 0.1, "train_nll": nll, "lr": 0.003, "grad_norm": 0.2})
+        at = {"event": "log", **when, "step": step, "seen": 700 * step, "seconds": 0.0123 * step}
+        events.append({**at, "values": {"epoch": 0.1, "train_nll": nll, "lr": 0.003, "grad_norm": 0.2}})
         if i % 10 == 9:
-            events.append({"event": "valid", **when, **at, "epoch": 0.1, "valid_nll": nll + 0.1})
+            events.append({**at, "values": {"epoch": 0.1, "valid_nll": nll + 0.1}})
     events.append(
         {
-            "event": "finished", **when, "status": "FINISHED", "diverged_at": None, "windows": int(steps[-1]),
-            "tokens": int(700 * steps[-1]), "seconds": 130.0, "train_seconds": 120.0, "best_valid_nll": end + 0.1,
-            "best_window": int(steps[-1]), "valid_nll": end + 0.1, "test_nll": end + 0.12, "sample": "in the beginning",
+            "event": "finished", **when, "status": "FINISHED", "diverged_at": None, "steps": int(steps[-1]),
+            "seen": int(700 * steps[-1]), "seconds": 130.0, "train_seconds": 120.0, "best_step": int(steps[-1]),
+            "values": {"best_valid_nll": end + 0.1, "valid_nll": end + 0.1, "test_nll": end + 0.12},
+            "sample": "in the beginning",
         }
     )  # fmt: skip
     return "".join(json.dumps(event) + "\n" for event in events)

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ablate.config import Knobs
+from ablate.protocol import Trial
+from ablate.tasks.language_model.config import Config
 from ablate.tasks.language_model.data import Windows
-from ablate.tasks.language_model.engine import Pack, Trial, train_window
+from ablate.tasks.language_model.engine import Pack, train_window
 from benchmarks.common import Table, compose, precisions_of
 
 
-def speed(knobs: Knobs, vocabulary: int, tokens: int, windows: int = 12) -> float:
+def speed(knobs: Config, vocabulary: int, tokens: int, windows: int = 12) -> float:
     """Median tokens a second over windows of random words."""
     device = torch.device("cpu")
     ids = np.random.default_rng(0).integers(vocabulary, size=tokens).astype(np.int32)

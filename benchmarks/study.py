@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import product
 from pathlib import Path
 
-from ablate.config import Knobs
+from ablate.tasks.language_model.config import Config
 from ablate.tasks.language_model.data import load_corpus
 from ablate.tasks.language_model.schedule import validation_windows
 from benchmarks.common import Table, alternate, compose, precisions_of, run, spread
@@ -80,22 +80,22 @@ def _share(training: list[float], whole: list[float]) -> float:
     return statistics.median(1 - t / w for t, w in zip(training, whole, strict=True))
 
 
-def _tokens(knobs: Knobs) -> int:
+def _tokens(knobs: Config) -> int:
     return knobs.batch * knobs.window
 
 
-def _epochs(knobs: Knobs) -> int:
+def _epochs(knobs: Config) -> int:
     """Passes of the peer, which counts in epochs, that come nearest to our windows."""
     assert knobs.windows is not None, "the quick recipe has it"
     assert knobs.train_tokens is not None, "the quick recipe has it"
     return round(knobs.windows * _tokens(knobs) / knobs.train_tokens)
 
 
-def _validations(knobs: Knobs) -> int:
+def _validations(knobs: Config) -> int:
     return len(validation_windows(knobs, 1))
 
 
-def _shell_loop(peer: Path, text: Path, knobs: Knobs) -> float:
+def _shell_loop(peer: Path, text: Path, knobs: Config) -> float:
     """What a user types who has the peer alone."""
     lines = []
     for depth, tie in product((1, 2, 4), (True, False)):
@@ -111,7 +111,7 @@ def _shell_loop(peer: Path, text: Path, knobs: Knobs) -> float:
         return run([str(script)], Path(folder))[0]
 
 
-def _write_text(folder: Path, knobs: Knobs) -> None:
+def _write_text(folder: Path, knobs: Config) -> None:
     """The King James Bible as ours reads it, cut to the same slice, in the files that the peer reads."""
     corpus = load_corpus(knobs.data)
     splits = {"train": corpus.train[: knobs.train_tokens], "valid": corpus.valid, "test": corpus.test}

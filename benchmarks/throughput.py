@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ablate.config import PTB
+from ablate.tasks.language_model.config import PTB
 from ablate.tasks.language_model.data import load_corpus
 from benchmarks.common import Table, alternate, peak_memory, precisions_of, program, roofline, spread
 
@@ -57,7 +57,7 @@ EMBEDDING_STD = 0.2 / math.sqrt(12)  # of the peer's word vectors, which start u
 
 def write_text(folder: Path) -> None:
     """Penn Treebank in the three files that the peer reads."""
-    corpus = load_corpus(PTB("ptb"))
+    corpus = load_corpus(PTB(name="ptb"))
     for split in ("train", "valid", "test"):
         words = " ".join(corpus.words[i] for i in getattr(corpus, split))
         (folder / f"{split}.txt").write_text(words.replace(" <eos>", "\n").replace("\n ", "\n"), encoding="utf-8")
@@ -105,13 +105,18 @@ def our_speed(size: Size, precision: str, memory: list[float]) -> float:
         with program(our_arguments(size, *budget), folder) as (process, printed):
             while process.poll() is None:
                 events = _events(folder)
-                if any(event["event"] == "train" and event["step"] == windows for event in events):
+                if any(event["step"] == windows for event in _trained(events)):
                     break
                 time.sleep(0.2)
             else:
                 raise RuntimeError(printed.read())
             memory.append(peak_memory(process.pid))
-    return statistics.median([float(event["tokens_per_s"]) for event in events if event["event"] == "train"][1:])
+    return statistics.median([float(event["values"]["tokens_per_s"]) for event in _trained(events)][1:])
+
+
+def _trained(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points of the train curve."""
+    return [event for event in events if event["event"] == "log" and "train_nll" in event["values"]]
 
 
 def _events(folder: Path) -> list[dict[str, Any]]:

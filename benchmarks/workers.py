@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from ablate.study.workers import cores
-from ablate.train.machine import keep_memory, prepare, set_default_threads
+from ablate.train.machine import keep_memory, set_threads
 from benchmarks.common import ROOT, Table, alternate, compose, program, spread
 from benchmarks.scaling import speed
 from benchmarks.throughput import SIZES, Size
@@ -49,11 +49,8 @@ def _together(number: int, processes: int, threads: int) -> float:
 
 
 def _alone(size: Size, threads: int) -> float:
-    knobs = compose(
-        f"hidden={size.hidden}", f"depth={size.depth}", f"tie={size.tie}", f"dropout={size.dropout}", "device=cpu"
-    )
-    set_default_threads(threads)
-    prepare(knobs)
+    knobs = compose(f"hidden={size.hidden}", f"depth={size.depth}", f"tie={size.tie}", f"dropout={size.dropout}")
+    set_threads(threads)
     keep_memory()
     return speed(knobs, 10_000, 1_000_000, _WINDOWS[size.hidden])
 

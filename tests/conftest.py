@@ -4,16 +4,19 @@ import os
 import shutil
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from ablate.__main__ import conf_folder
-from ablate.config import parse
+from ablate import compose
+from ablate.study import worker
+from ablate.study.cells import Job, make_study
+from ablate.study.records import Reader
+from ablate.study.worker import assign
+from ablate.tasks.language_model import LANGUAGE_MODEL
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -34,13 +37,34 @@ def values_of(*overrides: str) -> dict:
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> dict:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = compose("config", overrides=list(overrides))
-    return OmegaConf.to_container(config, resolve=True)
+    return compose.values_of(LANGUAGE_MODEL, overrides)
+
+
+def parse(values: dict):
+    """The language model's configuration, of the values of a whole command line."""
+    _, config = Reader(LANGUAGE_MODEL).both(values)
+    LANGUAGE_MODEL.check(config)
+    return config
 
 
 def knobs_of(*overrides: str):
     return parse(values_of(*overrides))
+
+
+def study_of(*overrides: str, name: str = "s"):
+    """The study of one command line without a comma."""
+    return study_of_jobs([Job((), values_of(*overrides))], name)
+
+
+def study_of_jobs(jobs, name="s"):
+    study = make_study(jobs)
+    return replace(study, launch=study.launch.model_copy(update={"name": name}))
+
+
+def train_in_process(plan):
+    """What a worker process does with a pack, in this one; how each of its trials ended."""
+    study = study_of(*TINY)
+    return worker.train([assign(planned, study, "c") for planned in plan])
 
 
 def program_or_skip(*names: str, package: str) -> str:
@@ -60,7 +84,7 @@ def program_or_skip(*names: str, package: str) -> str:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A store as MLflow makes it, which takes seconds: one to copy where its making is not what is tested."""
-    from ablate.track.mirror import create_database
+    from ablate.track.mlflow.client import create_database
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     create_database(path)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
-from ablate.__main__ import main
+from ablate.cli import main
 
 ROOT = Path(__file__).parent.parent
 

@@ -220,7 +220,7 @@ import sys
 from joblib import Parallel, delayed
 
 def cell(depth):
-    from ablate.__main__ import main
+    from ablate.cli import main
     sys.argv = ["ablate", f"depth={{depth}}", "tracking=off", *{list(TINY)!r}]
     main()
 

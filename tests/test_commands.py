@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from conftest import TINY, knobs_of
 
+from ablate.knobs import deciding, flat
 from ablate.report.commands import command_of
 
 TRICKY = "data.path='my text, it\\'s [here]=100% $HOME.txt'"
@@ -16,7 +17,7 @@ TRICKY = "data.path='my text, it\\'s [here]=100% $HOME.txt'"
 def trials_of(*cells, seeds=(0, 1, 2)):
     """The table that the reader would give for these knobs."""
     rows = [
-        {"cell": f"cell {i}", "seed": seed, "parameters": 5, **{f"knob.{name}": v for name, v in knobs.flat().items()}}
+        {"cell": f"cell {i}", "seed": seed, "parameters": 5, **{f"knob.{name}": v for name, v in flat(knobs).items()}}
         for i, knobs in enumerate(cells)
         for seed in seeds
     ]
@@ -41,9 +42,9 @@ def test_a_command_gives_every_knob_that_decides_a_result(overrides):
     python, dash, module, *words = shlex.split(command)
     assert (python, dash, module) == ("python", "-m", "ablate")
     again = knobs_of(*words)
-    assert again.deciding() == knobs.deciding()
+    assert deciding(again) == deciding(knobs)
     assert again.data == knobs.data
-    assert (again.seed, again.seeds) == (0, 3)
+    assert words[-2:] == ["seed=0", "seeds=3"]
 
 
 def test_seeds_that_do_not_follow_each_other_are_listed():

@@ -6,11 +6,16 @@ import math
 from itertools import product
 
 import pytest
-from conftest import knobs_of, values_of
+from conftest import knobs_of, parse, values_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.config import KnobError, Knobs, describe_knobs, knob_names, parse
+from ablate.knobs import KnobError, deciding, fields_of, flat
+from ablate.knobs import knobs_of as names_of
+from ablate.launch import Launch
+from ablate.study.records import describe_knobs
+from ablate.tasks.language_model import LANGUAGE_MODEL
+from ablate.tasks.language_model.config import Config
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_the_books_recipes_are_the_books():
 def test_the_quick_recipe_gives_every_model_the_same_sizes_and_schedule():
     parts = {"model", "rnn", "depth", "dropout", "tie"}
     rest = [
-        {k: v for k, v in knobs_of(f"model={m}").flat().items() if k not in parts}
+        {k: v for k, v in flat(knobs_of(f"model={m}")).items() if k not in parts}
         for m in ("rnn", "lstm", "better_lstm")
     ]
     assert rest[0] == rest[1] == rest[2]
@@ -63,7 +68,7 @@ def test_the_quick_recipe_gives_every_model_the_same_sizes_and_schedule():
 
 
 def test_the_standard_recipe_is_the_quick_one_with_more_windows():
-    quick, standard = (knobs_of(f"recipe={name}", "model=better_lstm").deciding() for name in ("quick", "standard"))
+    quick, standard = (deciding(knobs_of(f"recipe={name}", "model=better_lstm")) for name in ("quick", "standard"))
     assert {name for name in quick if quick[name] != standard[name]} == {"windows"}
     assert standard["windows"] > quick["windows"]
 
@@ -157,8 +162,8 @@ def test_all_that_is_wrong_is_told_at_once():
 
 
 def test_help_tells_every_knob_with_its_range():
-    text = describe_knobs()
-    assert all(f"  {name} " in text for name in knob_names(Knobs) if name not in ("data", "tracking"))
+    text = describe_knobs(LANGUAGE_MODEL)
+    assert all(f"  {name} " in text for name in [*names_of(Config), *names_of(Launch)] if "." not in name)
     assert "dropout          share of elements dropped between layers; off: 0 (a finite number at least 0 and" in text
     assert "seed             first seed (a whole number at least 0 and at most 2147483647)" in text
     assert "data=text: data.lower" in text
@@ -187,7 +192,7 @@ anything = st.one_of(
 )
 
 
-@given(st.sampled_from(knob_names(Knobs)), anything)
+@given(st.sampled_from([*fields_of(Config), *fields_of(Launch)]), anything)
 def test_any_value_of_any_knob_is_accepted_whole_or_refused_by_name(name, value):
     values = {**VALUES, name: value}
     knobs, problems = None, ()
@@ -197,7 +202,7 @@ def test_any_value_of_any_knob_is_accepted_whole_or_refused_by_name(name, value)
         problems = error.problems
     assert all(name in problem for problem in problems)
     if knobs is not None:
-        assert name in ("data", "tracking") or getattr(knobs, name) == value
+        assert name in (*fields_of(Launch), "data") or getattr(knobs, name) == value
         assert not isinstance(value, float) or math.isfinite(value)
 
 

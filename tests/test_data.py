@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY, knobs_of
 
-from ablate.config import KJV, PTB, KnobError, Synthetic, TextFiles
+from ablate.knobs import KnobError
+from ablate.tasks.language_model.config import KJV, PTB, Synthetic, TextFiles
 from ablate.tasks.language_model.data import Corpus, Windows, check_fits, load_corpus
 from ablate.tasks.language_model.data import ptb as ptb_module
 from ablate.tasks.language_model.data.encode import cached
 from ablate.tasks.language_model.data.kjv import tokenize
 from ablate.tasks.language_model.data.synthetic import entropy_rate, weights
 from ablate.tasks.language_model.data.text import read_words
+from ablate.tasks.language_model.training import describe
 
 
 def text(path, **more) -> TextFiles:
@@ -29,8 +33,15 @@ def words_of(content: bytes, tmp_path: Path, **more) -> list[str]:
     return [word for words in read_words(file, "data.path=t.txt", **more) for word in words]
 
 
+def source(words, branching, order, tokens, eval_tokens, seed):
+    return Synthetic(
+        name="synthetic", vocab_size=words, branching=branching, order=order, tokens=tokens, eval_tokens=eval_tokens,
+        seed=seed,
+    )  # fmt: skip
+
+
 def test_kjv_is_the_whole_bible_split_over_all_its_books():
-    corpus = load_corpus(KJV("kjv", 10_000))
+    corpus = load_corpus(KJV(name="kjv", vocab_size=10_000))
     assert corpus.counts() == {"train": 853_362, "valid": 45_054, "test": 46_120}
     assert len(corpus.words) == 10_001
     assert corpus.digest == "e34dcffa61c82b1c03eb078a07ff409b12f31d69e97388826daca1816dc1ad7b"
@@ -53,7 +64,7 @@ def test_kjv_tokens_are_lower_case_words_and_single_punctuation_marks():
 
 @pytest.mark.skipif("ABLATE_DATA_DIR" not in os.environ, reason="needs PTB: set ABLATE_DATA_DIR to a folder with ptb/")
 def test_ptb_has_its_known_counts_and_the_books_slice_of_418_words():
-    corpus = load_corpus(PTB("ptb"))
+    corpus = load_corpus(PTB(name="ptb"))
     assert corpus.counts() == {"train": 929_589, "valid": 73_760, "test": 82_430}
     assert len(corpus.words) == 10_000
     assert len(corpus.slice(1000, "slice").words) == 418
@@ -68,7 +79,7 @@ def test_ptb_without_network_or_cache_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.delenv("ABLATE_DATA_DIR", raising=False)
     monkeypatch.setattr(ptb_module, "MIRRORS", ("http://127.0.0.1:9/",))
     with pytest.raises(KnobError, match=r"data=ptb: ptb.train.txt could not be fetched.*ABLATE_DATA_DIR.*data=kjv"):
-        load_corpus(PTB("ptb"))
+        load_corpus(PTB(name="ptb"))
 
 
 def test_ptb_from_the_wrong_files_is_refused(monkeypatch, tmp_path):
@@ -76,7 +87,7 @@ def test_ptb_from_the_wrong_files_is_refused(monkeypatch, tmp_path):
     (tmp_path / "ptb" / "ptb.train.txt").write_text("not the treebank\n")
     monkeypatch.setenv("ABLATE_DATA_DIR", str(tmp_path))
     with pytest.raises(KnobError, match=r"not the known file \(its SHA-256 differs\)"):
-        load_corpus(PTB("ptb"))
+        load_corpus(PTB(name="ptb"))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +184,7 @@ def test_the_cache_gives_back_what_was_built_and_survives_damage(tmp_path, monke
 
 
 def test_the_markov_source_knows_its_own_perplexity():
-    corpus = load_corpus(Synthetic("synthetic", 50, 5, 1, 60_000, 20_000, seed=3))
+    corpus = load_corpus(source(50, 5, 1, 60_000, 20_000, seed=3))
     # An outsider's estimate: count which word follows which in train, and score test with it.
     counts = np.full((50, 50), 1e-9)
     np.add.at(counts, (corpus.train[:-1], corpus.train[1:]), 1)
@@ -186,7 +197,7 @@ def test_the_markov_source_knows_its_own_perplexity():
 
 
 def test_a_source_of_higher_order_is_not_predicted_by_one_word():
-    corpus = load_corpus(Synthetic("synthetic", 50, 3, 2, 60_000, 5_000, seed=3))
+    corpus = load_corpus(source(50, 3, 2, 60_000, 5_000, seed=3))
     assert len(set(zip(corpus.train[:-1].tolist(), corpus.train[1:].tolist(), strict=True))) > 50 * 3 * 5
     followers: dict[tuple[int, int], set[int]] = {}
     ids = corpus.train.tolist()
@@ -197,7 +208,7 @@ def test_a_source_of_higher_order_is_not_predicted_by_one_word():
 
 def test_more_successors_than_words_are_refused():
     with pytest.raises(KnobError, match=r"data\.branching=9 data.vocab_size=5"):
-        load_corpus(Synthetic("synthetic", 5, 9, 1, 1000, 1000, 0))
+        load_corpus(source(5, 9, 1, 1000, 1000, 0))
 
 
 def test_windows_are_the_books_batches_and_wrap_around():
@@ -249,3 +260,23 @@ def test_a_sliced_vocabulary_maps_other_words_to_unk():
     assert sliced.words == ("b", "d", "<unk>")
     assert sliced.train.tolist() == [1, 0, 1]
     assert sliced.valid.tolist() == [2, 0]
+
+
+def test_rows_are_comparable_however_much_was_trained_on_and_start_alike_only_on_the_same_first_window():
+    corpus = load_corpus(knobs_of(*TINY).data)
+    whole, part, other, batch, wide = (
+        describe(knobs_of(*TINY, *more)).record()
+        for more in (
+            [],
+            ["train_tokens=1000", "batch=2"],
+            ["train_tokens=25", "vocabulary=slice", "batch=1"],
+            ["batch=2"],
+            ["hidden=9"],
+        )
+    )
+    assert whole["digest"] != part["digest"]
+    assert whole["evaluated"] == part["evaluated"] != other["evaluated"]
+    assert len({whole["alike"], part["alike"], batch["alike"]}) == 3
+    assert whole["alike"] == wide["alike"]
+    assert (whole["chance"], whole["floor"]) == (math.log(30), corpus.floor_nll)
+    assert whole["sizes"] == corpus.counts()

@@ -15,15 +15,20 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from program import ROOT, inside, journals
 
-from ablate.__main__ import compose_jobs, conf_folder, plain
-from ablate.config import KnobError
-from ablate.study.cells import Job, make_cells, make_study
+from ablate.compose import compose_jobs, plain_values
+from ablate.knobs import KnobError, deciding, nameable
+from ablate.knobs import values_of as condition_values
+from ablate.study.cells import Job, make_study
 from ablate.study.conditions import read_condition
-from ablate.study.conditions import values_of as condition_values
 from ablate.study.designs import Typed, declared, jobs
 from ablate.study.estimate import wall_seconds
-from ablate.study.plan import fingerprint, make_plan
-from ablate.track.journal import Folder
+from ablate.study.plan import fingerprint
+from ablate.study.records import space
+from ablate.tasks.language_model import LANGUAGE_MODEL
+from ablate.tasks.language_model.config import Config
+from ablate.tasks.language_model.training import effort_of
+
+KNOWN = nameable(Config)
 
 
 def typed(*overrides):
@@ -41,7 +46,7 @@ def typed(*overrides):
 
 def study_of(*overrides):
     """The study that a command line asks for, without the program around it."""
-    found = jobs(typed(*TINY, *overrides), lambda given: values_of(*given))
+    found = jobs(typed(*TINY, *overrides), space(LANGUAGE_MODEL, lambda given: values_of(*given)))
     return make_study([Job(tuple(job), values_of(*job)) for job in found])
 
 
@@ -50,7 +55,7 @@ def labels(*overrides):
 
 
 def parts(cell):
-    k = cell.knobs
+    k = cell.config
     return k.rnn, k.depth, k.dropout, k.tie, k.residual
 
 
@@ -131,7 +136,7 @@ def test_add_one_in_is_the_plainest_model_and_each_component_alone():
 
 def test_one_factor_varies_each_factor_by_itself_from_the_baseline_which_comes_first():
     study = study_of("design=one_factor", "depth=1,2,4", "tie=true,false", "dropout=0.2")
-    assert [(c.label, c.knobs.depth, c.knobs.tie, c.knobs.dropout) for c in study.cells] == [
+    assert [(c.label, c.config.depth, c.config.tie, c.config.dropout) for c in study.cells] == [
         ("baseline", 1, False, 0.2), ("depth=2", 2, False, 0.2), ("depth=4", 4, False, 0.2), ("tie=true", 1, True, 0.2),
     ]  # fmt: skip
     assert study.cells[0].levels == {"depth": "1", "tie": "false"}
@@ -190,10 +195,10 @@ def test_a_component_is_added_in_one_line_and_is_in_every_design():
     clipping = '+components.clipping="clip=null"'
     assert labels("design=leave_one_out", "model=better_lstm", clipping)[-1] == "without clipping"
     cumulated = study_of("design=cumulative", "model=better_lstm", clipping)
-    assert [cell.knobs.clip for cell in cumulated.cells] == [None] * 5 + [0.25]
+    assert [cell.config.clip for cell in cumulated.cells] == [None] * 5 + [0.25]
     several = study_of("design=add_one_in", "model=lstm", '+components.steps={off:"lr=1 decay=null",requires:"lr<2"}')
     assert several.cells[-1].label == "only steps"
-    assert several.cells[0].knobs.lr == 1.0
+    assert several.cells[0].config.lr == 1.0
 
 
 def test_a_component_with_rules_leaves_cells_out_and_says_why():
@@ -242,7 +247,7 @@ def test_excluded_cells_are_left_out_with_the_condition_as_the_reason():
 )  # fmt: skip
 def test_a_condition_is_evaluated_on_the_resolved_knobs(condition, holds):
     knobs = knobs_of(*TINY, "model=better_lstm")
-    assert read_condition(condition, "design.exclude").holds(condition_values(knobs)) is holds
+    assert read_condition(condition, "design.exclude", KNOWN).holds(condition_values(knobs)) is holds
 
 
 @pytest.mark.parametrize(
@@ -265,7 +270,7 @@ def test_a_condition_is_evaluated_on_the_resolved_knobs(condition, holds):
 )
 def test_a_condition_that_cannot_be_is_refused_with_what_works(condition, message):
     with pytest.raises(KnobError) as caught:
-        read_condition(condition, "design.exclude")
+        read_condition(condition, "design.exclude", KNOWN)
     assert message.split("; did you mean")[0] in str(caught.value)
     assert len(caught.value.problems) == 1
 
@@ -320,17 +325,17 @@ def test_a_newcomers_mistake_is_told_with_what_works(overrides, message):
 )
 def test_a_component_that_cannot_be_is_refused_with_what_works(declaration, message):
     with pytest.raises(KnobError) as caught:
-        declared({"x": declaration})
+        declared({"x": declaration}, KNOWN)
     assert len(caught.value.problems) == 1
     assert message in str(caught.value)
     with pytest.raises(KnobError, match="a component's name is of letters, digits and _"):
-        declared({"my part": "depth=1"})
+        declared({"my part": "depth=1"}, KNOWN)
 
 
 def test_a_level_has_one_form_and_one_fingerprint_however_it_is_typed():
     preset, spelled = knobs_of("model=lstm"), knobs_of("model=rnn", "rnn=lstm", "dropout=0", "lr=3e-3")
-    assert json.dumps(preset.deciding()) == json.dumps(spelled.deciding())
-    assert fingerprint(preset, 0, "d", "c") == fingerprint(spelled, 0, "d", "c")
+    assert json.dumps(deciding(preset)) == json.dumps(deciding(spelled))
+    assert fingerprint(deciding(preset), 0, "d", "c") == fingerprint(deciding(spelled), 0, "d", "c")
     assert isinstance(knobs_of("recipe=book", "schedule=plateau", "lr=1", "clip=1", "decay=2").lr, float)
     assert isinstance(knobs_of("depth=3").depth, int)
     assert labels("dropout=0,0.0,0.5") == ["dropout=0", "dropout=0.5"]
@@ -343,7 +348,7 @@ PRESETS = {
 
 
 def test_every_preset_of_a_study_is_tested():
-    assert {path.stem for path in (conf_folder() / "study").glob("*.yaml")} == {*PRESETS}
+    assert {path.stem for path in (LANGUAGE_MODEL.presets / "study").glob("*.yaml")} == {*PRESETS}
 
 
 def planned(*arguments, folder):
@@ -485,19 +490,18 @@ def test_a_composed_copy_is_what_hydra_composes():
          "name='a b'", f'+design.job={{label: "{depth}", at: [], components: ["x"], left_out: []}}']
         for model in ("rnn", "lstm") for depth in (1, 2) for hidden in (8, 16)
     ]  # fmt: skip
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    with initialize_config_dir(str(LANGUAGE_MODEL.presets), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", ["+study=gnmt_depth"], run_mode=RunMode.MULTIRUN)
         ours = [job.values for job in compose_jobs(loader, master, asked)]
-        theirs = [plain(loader.load_sweep_config(master, overrides)) for overrides in asked]
+        theirs = [plain_values(loader.load_sweep_config(master, overrides)) for overrides in asked]
     assert ours == theirs
     assert ours[0]["embedding"] == 8
 
 
 def test_the_arithmetic_of_a_trial_counts_the_matrices_that_each_token_meets():
     def effort(*overrides):
-        cells = make_cells([Job((), values_of(*TINY, *overrides))])
-        return make_plan(cells, Folder("none"), "s")[0].effort
+        return effort_of(knobs_of(*TINY, *overrides))
 
     tokens, words, h = 4 * 5, 30, 8
     assert effort("rnn=tanh").window == 6 * tokens * (2 * h * h + h * words)

@@ -10,7 +10,8 @@ import torch
 from conftest import knobs_of
 from reference import ReferenceLM
 
-from ablate.tasks.language_model.engine import Pack, Trial
+from ablate.protocol import Trial
+from ablate.tasks.language_model.engine import Pack
 from ablate.tasks.language_model.model import RecurrentLM
 from ablate.tasks.language_model.model.language_model import log_unigram, stream
 from ablate.tasks.language_model.model.layers import Dropout

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, knobs_of, values_of
+from conftest import TINY, knobs_of, study_of, train_in_process
 from program import ablate, journals, start, wait_until
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
+from ablate.protocol import Trial
 from ablate.study import worker
-from ablate.study.cells import Job, make_cells
 from ablate.study.packs import make_packs
 from ablate.study.plan import make_plan
 from ablate.study.workers import best_workers, choose_workers, container_memory, control_groups, threads_of
 from ablate.tasks.language_model import engine as engine_module
+from ablate.tasks.language_model import training
 from ablate.tasks.language_model.data import load_corpus
-from ablate.tasks.language_model.engine import Trial, fit
+from ablate.tasks.language_model.engine import fit
+from ablate.tasks.language_model.task import LanguageModel
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 from ablate.train import Checkpoints
 
@@ -52,7 +54,7 @@ def trials_of(model, *overrides, members=MEMBERS):
 
 def train(trials, folder, state_of=None, sink_of=None):
     """Train as one pack; each trial's events and outcome, without what a clock decides."""
-    corpus = load_corpus(trials[0].knobs.data)
+    corpus = load_corpus(trials[0].config.data)
     events = [[] for _ in trials]
 
     def sink(into):
@@ -69,7 +71,9 @@ def train(trials, folder, state_of=None, sink_of=None):
     outcomes = fit(trials, corpus, [sink(into) for into in events], checkpoints, states)
     clock = {"seconds": 0.0, "train_seconds": 0.0}
     for event in (event for each in events for event in each):
-        event.pop("seconds"), event.pop("tokens_per_s", None)
+        event.pop("seconds")
+        event.update(event.pop("values"))
+        event.pop("tokens_per_s", None)
     return events, [replace(outcome, **clock) for outcome in outcomes]
 
 
@@ -87,21 +91,23 @@ def test_each_trial_of_a_pack_is_the_one_trained_alone(model, tmp_path, monkeypa
     curves, outcomes = train(trials, tmp_path / "pack")
     for number, trial in enumerate(trials):
         (curve,), (outcome,) = train([trial], tmp_path / f"alone {number}")
-        assert len([e for e in curve if e["event"] == "train"]) == 50
+        assert len([e for e in curve if "train_nll" in e]) == 50
         assert_alike(curves[number], curve)
-        rounded = {"first_nll": 0.0, "best_valid_nll": 0.0, "valid_nll": 0.0, "test_nll": 0.0, "sample": ""}
+        rounded = {"values": {}, "sample": ""}
         assert replace(outcomes[number], **rounded) == replace(outcome, **rounded)
-        assert outcomes[number].first_nll == pytest.approx(outcome.first_nll, rel=TOLERANCE)
-        assert outcomes[number].test_nll == pytest.approx(outcome.test_nll, rel=TOLERANCE)
-    assert len({round(outcome.test_nll, 4) for outcome in outcomes}) == len(trials), "they are different trials"
+        assert outcomes[number].values == pytest.approx(outcome.values, rel=TOLERANCE)
+        assert outcomes[number].values["clipped"] == outcome.values["clipped"]
+    assert len({round(outcome.values["test_nll"], 4) for outcome in outcomes}) == len(trials), (
+        "they are different trials"
+    )
 
 
 def test_a_trial_that_diverges_is_over_and_the_others_go_on_as_alone(tmp_path):
     members = [MEMBERS[0], (1, ["lr=1e38", "clip=null"]), MEMBERS[2]]
     trials = trials_of(MODELS["the better LSTM"], members=members)
     curves, (first, bad, third) = train(trials, tmp_path / "pack")
-    assert (bad.status, bad.test_nll, bad.sample) == ("DIVERGED", None, "")
-    assert bad.diverged_at <= bad.windows == 10
+    assert (bad.status, bad.values["test_nll"], bad.sample) == ("DIVERGED", None, "")
+    assert bad.diverged_at <= bad.steps == 10
     assert curves[1][-1]["step"] == 10
     _, (bad_alone,) = train(trials[1:2], tmp_path / "bad alone")
     # Of numbers that overflow, the window in which they do is a matter of rounding.
@@ -109,13 +115,13 @@ def test_a_trial_that_diverges_is_over_and_the_others_go_on_as_alone(tmp_path):
     assert Checkpoints(tmp_path / "pack" / "1", "x").last()["window"] == 10
     for together, trial in ((first, trials[0]), (third, trials[2])):
         _, (alone,) = train([trial], tmp_path / "alone")
-        assert (together.status, together.test_nll) == ("FINISHED", pytest.approx(alone.test_nll, rel=TOLERANCE))
+        assert (together.status, together.values) == ("FINISHED", pytest.approx(alone.values, rel=TOLERANCE))
 
 
 def test_a_pack_in_which_all_diverge_ends(tmp_path):
     trials = trials_of(MODELS["an untied LSTM"], "lr=1e38", "clip=null", members=[(0, []), (1, [])])
     _, outcomes = train(trials, tmp_path)
-    assert [(outcome.status, outcome.windows) for outcome in outcomes] == [("DIVERGED", 10)] * 2
+    assert [(outcome.status, outcome.steps) for outcome in outcomes] == [("DIVERGED", 10)] * 2
 
 
 def test_a_pack_goes_on_from_its_checkpoints_to_the_same_bits(tmp_path):
@@ -134,9 +140,9 @@ def test_what_a_pack_has_saved_goes_on_alone(tmp_path):
         kept = Checkpoints(tmp_path / str(number), "x")
         state, refused = kept.newest(10**9, 40)
         assert (state["window"], refused) == (40, [])
-        corpus = load_corpus(trial.knobs.data)
+        corpus = load_corpus(trial.config.data)
         (outcome,) = fit([trial], corpus, [lambda event, /, **values: 0], [kept], [state])
-        assert outcome.test_nll == pytest.approx(outcomes[number].test_nll, rel=TOLERANCE)
+        assert outcome.values["test_nll"] == pytest.approx(outcomes[number].values["test_nll"], rel=TOLERANCE)
 
 
 def test_a_checkpoint_of_a_pack_is_no_larger_than_one_of_a_trial_alone(tmp_path):
@@ -155,15 +161,20 @@ def test_seconds_are_a_share_of_the_pack(tmp_path, monkeypatch):
     window = engine_module.train_window
     monkeypatch.setattr(engine_module, "train_window", lambda *a: (now.__setitem__(0, now[0] + 1.0), window(*a))[1])
     trials = trials_of(MODELS["an untied LSTM"], members=MEMBERS[:2])
-    corpus = load_corpus(trials[0].knobs.data)
+    corpus = load_corpus(trials[0].config.data)
     checkpoints = [Checkpoints(tmp_path, "x")] * 2
     outcomes = fit(trials, corpus, [lambda event, /, **values: 0] * 2, checkpoints)
     assert [(outcome.seconds, outcome.train_seconds) for outcome in outcomes] == [(25.0, 25.0)] * 2
 
 
 def plan_of(folder, *overrides, **levels):
-    jobs = [Job((), values_of(*TINY, *overrides, *(f"{k}={v}" for k, v in levels.items())))]
-    return make_plan(make_cells(jobs), Folder(folder), "s")
+    study = study_of(*TINY, *overrides, *(f"{k}={v}" for k, v in levels.items()))
+    return make_plan(study, Folder(folder))
+
+
+def packs_of(folder, *overrides):
+    study = study_of(*TINY, *overrides)
+    return make_packs(make_plan(study, Folder(folder)), study)
 
 
 def plans_of(folder, *settings):
@@ -176,15 +187,15 @@ def seeds_of(packs):
 
 def test_seeds_and_cells_that_differ_in_numbers_alone_are_packed(tmp_path):
     plan = plans_of(tmp_path, ["seeds=2", "pack=8"], ["dropout=0.5", "lr=0.1", "pack=8"], ["clip=null", "pack=8"])
-    assert [len(pack) for pack in make_packs(plan)] == [4]
-    shapes = ["depth=2"], ["tie=true"], ["batch=8"], ["windows=41"], ["data.seed=5"], ["rnn=tanh"], ["threads=2"]
+    assert [len(pack) for pack in make_packs(plan, study_of(*TINY, "pack=8"))] == [4]
+    shapes = ["depth=2"], ["tie=true"], ["batch=8"], ["windows=41"], ["data.seed=5"], ["rnn=tanh"]
     plan = plans_of(tmp_path, *([*shape, "pack=8"] for shape in ([], *shapes)))
-    assert [len(pack) for pack in make_packs(plan)] == [1] * 8
+    assert [len(pack) for pack in make_packs(plan, study_of(*TINY, "pack=8"))] == [1] * 7
 
 
 def test_a_pack_holds_as_many_as_asked_for_and_on_a_cpu_one_by_itself(tmp_path):
-    assert seeds_of(make_packs(plan_of(tmp_path, "seeds=5", "pack=2"))) == [[0, 1], [2, 3], [4]]
-    assert seeds_of(make_packs(plan_of(tmp_path, "seeds=3", "device=cpu"))) == [[0], [1], [2]]
+    assert seeds_of(packs_of(tmp_path, "seeds=5", "pack=2")) == [[0, 1], [2, 3], [4]]
+    assert seeds_of(packs_of(tmp_path, "seeds=3", "device=cpu")) == [[0], [1], [2]]
 
 
 def test_auto_is_as_many_as_fit_into_a_cuda_device(tmp_path, monkeypatch):
@@ -192,14 +203,14 @@ def test_auto_is_as_many_as_fit_into_a_cuda_device(tmp_path, monkeypatch):
     monkeypatch.setattr("ablate.study.packs.choose_device", lambda name: torch.device("cuda"))
     for gib, largest in ((80, 32), (8, 8), (0.1, 1)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, gib=gib: (0, int(gib * 2**30)))
-        size = len(make_packs(plan)[0])
+        size = len(make_packs(plan, study_of(*TINY))[0])
         assert (size == 32) if largest == 32 else (1 <= size <= 2 * largest), gib
 
 
 def test_a_layer_that_cannot_be_packed_is_trained_alone(tmp_path, monkeypatch):
     plan = plan_of(tmp_path, "seeds=3", "pack=3")
-    monkeypatch.setattr("ablate.study.packs.can_pack", lambda rnn: False)
-    assert seeds_of(make_packs(plan)) == [[0], [1], [2]]
+    monkeypatch.setattr(training, "can_pack", lambda rnn: False)
+    assert seeds_of(make_packs(plan, study_of(*TINY, "pack=8"))) == [[0], [1], [2]]
 
 
 def events_of(planned):
@@ -208,16 +219,16 @@ def events_of(planned):
 
 def test_a_pack_that_fails_leaves_its_trials_to_be_trained_alone(tmp_path, monkeypatch):
     plan = plan_of(tmp_path, "seeds=3", "pack=3")
-    real = worker.fit
+    real = LanguageModel.fit
 
-    def fails_on_seed_1(trials, *rest):
+    def fails_on_seed_1(task, trials, *rest):
         if any(trial.seed == 1 for trial in trials):
             raise MemoryError("seed 1 is too much")
-        return real(trials, *rest)
+        return real(task, trials, *rest)
 
-    monkeypatch.setattr(worker, "fit", fails_on_seed_1)
-    assert worker.train(plan, "c") == [worker.ALONE] * 3
-    assert [worker.train([planned], "c") for planned in plan] == [[worker.TRAINED]] * 3
+    monkeypatch.setattr(LanguageModel, "fit", fails_on_seed_1)
+    assert train_in_process(plan) == [worker.ALONE] * 3
+    assert [train_in_process([planned]) for planned in plan] == [[worker.TRAINED]] * 3
     assert [status(events_of(planned)) for planned in plan] == ["FINISHED", "FAILED", "FINISHED"]
 
 
@@ -233,14 +244,14 @@ def killed_after(plan, windows, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(engine_module, "train_window", kill)
-        worker.train(plan, "c")
+        train_in_process(plan)
     for planned in plan:
         journal = planned.folder / JOURNAL
         journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"failed"' not in line))
 
 
 def resumed_at(plan):
-    return [[e["window"] for e in events_of(planned) if e["event"] == "resumed"] for planned in plan]
+    return [[e["step"] for e in events_of(planned) if e["event"] == "resumed"] for planned in plan]
 
 
 def test_a_pack_killed_between_two_checkpoints_goes_on_from_the_last_that_all_have(tmp_path, monkeypatch):
@@ -248,30 +259,32 @@ def test_a_pack_killed_between_two_checkpoints_goes_on_from_the_last_that_all_ha
     killed_after(plan, 50, monkeypatch)
     (latest,) = plan[1].folder.glob("state-0000000040-*.pt")
     latest.unlink()
-    assert worker.train(plan, "c") == [worker.TRAINED] * 2
+    assert train_in_process(plan) == [worker.TRAINED] * 2
     assert resumed_at(plan) == [[20], [20]]
     undisturbed = plan_of(tmp_path / "undisturbed", "seeds=2", "pack=2", "windows=80")
-    worker.train(undisturbed, "c")
-    assert [events_of(p)[-1]["test_nll"] for p in plan] == [events_of(p)[-1]["test_nll"] for p in undisturbed]
+    train_in_process(undisturbed)
+    assert [events_of(p)[-1]["values"]["test_nll"] for p in plan] == [
+        events_of(p)[-1]["values"]["test_nll"] for p in undisturbed
+    ]
 
 
 def test_trials_that_have_not_come_equally_far_go_on_alone_and_lose_nothing(tmp_path, monkeypatch):
     plan = plan_of(tmp_path, "seeds=2", "pack=2", "windows=80")
     killed_after(plan[:1], 50, monkeypatch)
     killed_after(plan[1:], 10, monkeypatch)
-    assert worker.train(plan, "c") == [worker.ALONE] * 2
-    assert [worker.train([planned], "c") for planned in plan] == [[worker.TRAINED]] * 2
+    assert train_in_process(plan) == [worker.ALONE] * 2
+    assert [train_in_process([planned]) for planned in plan] == [[worker.TRAINED]] * 2
     assert resumed_at(plan) == [[40], [0]]
 
 
 def test_what_stands_or_is_busy_is_left_out_of_a_pack(tmp_path):
     plan = plan_of(tmp_path, "seeds=3", "pack=3")
-    assert worker.train(plan[:1], "c") == [worker.TRAINED]
+    assert train_in_process(plan[:1]) == [worker.TRAINED]
     before = [path.read_bytes() for path in sorted(plan[0].folder.iterdir())]
     lock = worker.FileLock(plan[2].folder / "lock", timeout=0)
     plan[2].folder.mkdir(parents=True)
     with lock:
-        assert worker.train(plan, "c") == [worker.STANDS, worker.TRAINED, worker.BUSY]
+        assert train_in_process(plan) == [worker.STANDS, worker.TRAINED, worker.BUSY]
     assert [path.read_bytes() for path in sorted(plan[0].folder.iterdir())] == before
     assert not (plan[2].folder / JOURNAL).exists()
 
@@ -288,7 +301,9 @@ def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
     by_name = {path.name: events for path, events in alone.items()}
     for path, events in together.items():
         assert events[0]["facts"]["pack"] == "4"
-        assert events[-1]["test_nll"] == pytest.approx(by_name[path.name][-1]["test_nll"], rel=TOLERANCE)
+        assert events[-1]["values"]["test_nll"] == pytest.approx(
+            by_name[path.name][-1]["values"]["test_nll"], rel=TOLERANCE
+        )
     assert len({events[0]["process"] for events in together.values()}) == 1
 
 
@@ -303,12 +318,12 @@ def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_p
     out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, ""), out
     for events in journals(tmp_path).values():
-        assert [e["event"] for e in events if e["event"] not in ("train", "valid")] == [
+        assert [e["event"] for e in events if e["event"] != "log"] == [
             "started",
             "resumed",
             "finished",
         ]
-        assert math.isfinite(events[-1]["test_nll"])
+        assert math.isfinite(events[-1]["values"]["test_nll"])
 
 
 @pytest.mark.parametrize(
@@ -325,12 +340,14 @@ def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_p
     ],
 )
 def test_as_many_workers_as_cores_memory_and_packs_are_good_for(tmp_path, overrides, cores, gib, workers):
-    plan = plan_of(tmp_path, "threads=null", "device=cpu", "workers=auto", *overrides)
-    assert best_workers(make_packs(plan), cores, gib * 2**30) == workers
+    study = study_of(*TINY, "threads=null", "device=cpu", "workers=auto", *overrides)
+    packs = make_packs(make_plan(study, Folder(tmp_path)), study)
+    assert best_workers(packs, study, cores, gib * 2**30) == workers
 
 
 def test_a_number_of_workers_is_taken_as_it_is_and_other_values_are_refused(tmp_path):
-    assert choose_workers(make_packs(plan_of(tmp_path, "seeds=2", "workers=7"))) == 7
+    study = study_of(*TINY, "seeds=2", "workers=7")
+    assert choose_workers(make_packs(make_plan(study, Folder(tmp_path)), study), study) == 7
     for knob in ("workers", "pack"):
         for bad in ("0", "many", "1.5", "null"):
             with pytest.raises(KnobError, match=rf"{knob}={bad}: must be auto, or a whole number at least 1"):
@@ -357,9 +374,10 @@ def test_a_limit_of_every_group_that_a_process_is_in_counts(tmp_path):
 
 
 def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeypatch):
-    plan = plan_of(tmp_path, "seeds=6", "threads=null", "workers=auto")
+    study = study_of(*TINY, "seeds=6", "threads=null", "workers=auto")
+    plan = make_plan(study, Folder(tmp_path))
     monkeypatch.setattr("ablate.study.workers.choose_device", lambda name: torch.device("cuda"))
-    assert best_workers([[planned] for planned in plan], 8, 1e12) == 1
+    assert best_workers([[planned] for planned in plan], study, 8, 1e12) == 1
 
 
 @pytest.mark.parametrize(

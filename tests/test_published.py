@@ -10,11 +10,12 @@ from conftest import knobs_of
 from made import PERPLEXITY
 
 from ablate.analyze.published import figures, on_the_same_text, published
+from ablate.knobs import deciding, flat
 
 
 def tables(*overrides, test=135.3):
     """A study of one cell with these knobs, and its comparison."""
-    knobs = {f"knob.{name}": value for name, value in knobs_of(*overrides).flat().items()}
+    knobs = {f"knob.{name}": value for name, value in flat(knobs_of(*overrides)).items()}
     trials = pd.DataFrame([{"cell": "mine", "seed": 0, "data": knobs["knob.data.name"], **knobs}])
     return trials, pd.DataFrame([{"cell": "mine", "n": 3, "test_mean": test}])
 
@@ -50,7 +51,7 @@ def test_zarembas_sizes_and_the_cells_of_press_and_wolf_have_their_figures(knobs
 
 
 def test_every_knob_that_decides_a_result_has_to_be_the_recipes():
-    decides = {*knobs_of("data=ptb").deciding(), "data.name"} - {"precision"}  # what a machine has
+    decides = {*deciding(knobs_of("data=ptb")), "data.name"} - {"precision"}  # what a machine has
     followed = [figure for figure in figures() if figure["match"] is not None]
     assert followed
     for figure in followed:

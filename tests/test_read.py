@@ -15,21 +15,21 @@ import pandas as pd
 import pytest
 from conftest import TINY
 from made import PERPLEXITY, PLAIN_LAUNCH
-from mlflow import MlflowClient
 from pandas.testing import assert_frame_equal
 from program import ROOT, ablate, kill_tree, start, wait_until
 
 import ablate as package
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.report import __main__ as report_main
 from ablate.report import write_report
-from ablate.track import store as store_module
 from ablate.track.journal import JOURNAL, Folder, Journal, replace_text
-from ablate.track.mirror import Mirror
+from ablate.track.mlflow import client as client_module
+from ablate.track.mlflow.client import LAUNCH
+from ablate.track.mlflow.mirror import Mirror
+from ablate.track.mlflow.store import Store
 from ablate.track.process import this_process
 from ablate.track.read import Results, open_source, read_studies, read_study
-from ablate.track.store import LAUNCH, LAUNCHED, Store
 from ablate.track.tables import CURVES, TRIALS, trials_table, validated
 
 ENDS = {
@@ -227,7 +227,7 @@ def test_a_study_with_a_cell_that_failed_is_the_same_from_both_sources(tmp_path)
 
 
 def test_every_way_to_end_is_the_same_from_both_sources_whatever_a_page_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_PAGE", 2)
+    monkeypatch.setattr(client_module, "_PAGE", 2)
     folder = Folder(tmp_path)
     ends = ["finished", "diverged", "failed", "interrupted", "running", "new"]
     launch = record(folder, "s", {"full": ends, "b": ["finished"] * 3})
@@ -295,25 +295,6 @@ def test_a_run_without_its_journal_is_a_row_that_says_what_mlflow_says(end, stat
     same = ["fingerprint", "knob.depth", "knob.tie", "knob.dropout", "knob.clip", "knob.rnn", "data_digest", "threads"]
     assert list(row[same]) == list(whole.loc[1, same])
     assert list(read.trials.dtypes) == list(whole.dtypes)
-
-
-def test_a_store_of_an_older_version_says_what_to_do_and_that_mends_it(tmp_path):
-    folder = Folder(tmp_path)
-    launch = record(folder, "s", {"a": ["finished", "failed"]})
-    store = mirrored(folder, launch)
-    for path in (*artifacts(folder, LAUNCH), *artifacts(folder, JOURNAL)):
-        path.unlink()
-    client = MlflowClient(f"sqlite:///{folder.database()}")
-    for run in client.search_runs([client.get_experiment_by_name("ablate").experiment_id]):
-        for tag in {LAUNCHED, "ablate.journal"} & set(run.data.tags):
-            client.delete_tag(run.info.run_id, tag)
-    with pytest.raises(
-        KnobError, match=r"the study 's' in sqlite:.* has no launch\.json, .*python -m ablate\.track sync"
-    ):
-        read_study(Store(f"sqlite:///{folder.database()}"))
-    assert_same(read_study(folder), read_study(mirrored(folder, launch)))
-    assert len(client.search_runs([client.get_experiment_by_name("ablate").experiment_id])) == 3
-    assert store.studies() == ["s"]
 
 
 def test_a_store_may_lie_anywhere_and_have_been_moved(tmp_path, monkeypatch):

@@ -9,9 +9,10 @@ import pytest
 from conftest import TINY, knobs_of
 from test_packs import train
 
+from ablate.protocol import Trial
 from ablate.tasks.language_model import engine as engine_module
 from ablate.tasks.language_model.data import Corpus, Windows
-from ablate.tasks.language_model.engine import Trial, text_start
+from ablate.tasks.language_model.engine import text_start
 from ablate.tasks.language_model.schedule import budget_windows, lr_factor, validation_windows
 from ablate.train.checkpoint import Checkpoints
 

@@ -31,7 +31,7 @@ from ablate.analyze.paired import (
     t_interval,
     unpaired,
 )
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from benchmarks.calibration import NOISES, marginal, measure, simulate
 
 A = np.array([4.713, 4.742, 4.698, 4.731, 4.709, 4.755, 4.720])

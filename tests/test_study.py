@@ -9,18 +9,18 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import TINY, knobs_of, values_of
+from conftest import TINY, knobs_of, study_of, study_of_jobs, train_in_process, values_of
 from rich.console import Console
 
 import ablate
-from ablate.config import KnobError
-from ablate.registry import RECURRENT_LAYERS, Registry
-from ablate.study import plan, worker
+from ablate.knobs import KnobError, deciding, flat
+from ablate.registry import Registry
 from ablate.study.cells import Job, make_cells, make_study
-from ablate.study.plan import code_digest, fingerprint, make_plan, source_digests
+from ablate.study.plan import code_digest, fingerprint, make_plan
 from ablate.study.view import Progress, View
+from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training
+from ablate.tasks.language_model.config import RECURRENT_LAYERS
 from ablate.track.journal import JOURNAL, Folder, Journal
-from ablate.train import machine
 
 
 def jobs(**levels):
@@ -48,7 +48,7 @@ def test_seeds_and_a_sweep_over_seed_give_the_same_cells():
 def test_a_preset_and_its_spelled_out_equal_are_one_cell_with_one_fingerprint():
     spelled = ("rnn=lstm", "depth=2", "dropout=0.5", "tie=true")
     a, b = knobs_of(*TINY, "model=better_lstm"), knobs_of(*TINY, "model=rnn", *spelled)
-    assert fingerprint(a, 0, "data", "code") == fingerprint(b, 0, "data", "code")
+    assert fingerprint(deciding(a), 0, "data", "code") == fingerprint(deciding(b), 0, "data", "code")
     cells = make_cells([Job(("model=better_lstm",), values_of(*TINY, "model=better_lstm")),
                         Job(spelled, values_of(*TINY, *spelled))])  # fmt: skip
     assert len(cells) == 1
@@ -60,12 +60,10 @@ def test_a_value_given_twice_is_one_cell():
 
 @pytest.mark.parametrize("override", ["depth=3", "lr=0.5", "data.seed=1", "precision=fp32", "carry=false"])
 def test_whatever_decides_a_result_changes_the_fingerprint(override, monkeypatch):
-    monkeypatch.setattr(machine, "has_bf16", lambda device: True)  # what `auto` then is, on any processor
+    monkeypatch.setattr(training, "has_bf16", lambda device: True)  # what `auto` then is, on any processor
 
     def prints(*overrides):
-        return [
-            p.fingerprint for p in make_plan(make_cells([Job((), values_of(*TINY, *overrides))]), Folder("none"), "s")
-        ]
+        return [p.fingerprint for p in make_plan(study_of(*TINY, *overrides), Folder("none"))]
 
     assert prints() != prints(override)
 
@@ -74,22 +72,21 @@ def test_whatever_decides_a_result_changes_the_fingerprint(override, monkeypatch
     "override", ["name=x", "device=cpu", "threads=2", "force=true", "runs=elsewhere", "sample_words=9"]
 )
 def test_what_decides_nothing_leaves_the_fingerprint(override):
-    a, b = knobs_of(*TINY), knobs_of(*TINY, override)
+    a, b = deciding(knobs_of(*TINY)), deciding(knobs_of(*TINY, override))
     assert fingerprint(a, 0, "d", "c") == fingerprint(b, 0, "d", "c")
     assert len({fingerprint(a, s, d, c) for s in (0, 1) for d in "de" for c in "cd"}) == 8
 
 
 def test_a_finished_trial_stands_unless_force_asks_for_it_again(tmp_path):
-    cells = make_cells(jobs(depth=[1]))
-    (planned,) = make_plan(cells, Folder(tmp_path), "s")
+    study = study_of_jobs(jobs(depth=[1]))
+    (planned,) = make_plan(study, Folder(tmp_path))
     assert (planned.status, planned.is_done) == ("UNFINISHED", False)
     journal = Journal(planned.folder / JOURNAL)
     journal.append("started")
-    assert not make_plan(cells, Folder(tmp_path), "s")[0].is_done
+    assert not make_plan(study, Folder(tmp_path))[0].is_done
     journal.append("finished", status="FINISHED")
-    assert make_plan(cells, Folder(tmp_path), "s")[0].is_done
-    forced = make_cells([Job(("depth=1", "force=true"), values_of(*TINY, "depth=1", "force=true"))])
-    again = make_plan(forced, Folder(tmp_path), "s")[0]
+    assert make_plan(study, Folder(tmp_path))[0].is_done
+    again = make_plan(study_of(*TINY, "depth=1", "force=true"), Folder(tmp_path))[0]
     assert (again.fingerprint, again.is_done) == (planned.fingerprint, False)
 
 
@@ -98,7 +95,7 @@ def test_every_problem_of_every_cell_is_told_once_before_anything_is_trained():
         make_cells(jobs(depth=[1, 0], lr=["0.1", "nan"]))
     assert [p.split(":")[0] for p in caught.value.problems] == ["lr=nan", "depth=0"]
     with pytest.raises(KnobError) as caught:
-        make_plan(make_cells(jobs(batch=[4, 5000], depth=[1, 2])), Folder("none"), "s")
+        make_plan(study_of_jobs(jobs(batch=[4, 5000], depth=[1, 2])), Folder("none"))
     assert len(caught.value.problems) == 1
     assert "the largest batch that works is" in str(caught.value)
 
@@ -112,41 +109,44 @@ def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path,
     knobs = knobs_of()
     copy = tmp_path / "ablate"
     shutil.copytree(Path(ablate.__file__).parent, copy)
-    monkeypatch.setattr(ablate, "__file__", str(copy / "__init__.py"))
+    monkeypatch.setattr(task, "_ROOT", copy)
+    monkeypatch.setattr(task, "_PACKAGE", copy / "tasks" / "language_model")
+    for part in ("RECURRENT_LAYERS", "OPTIMIZERS"):
+        monkeypatch.setattr(getattr(task, part), "load", lambda name: task.LanguageModel)
+    monkeypatch.setattr(task.inspect, "getfile", lambda part: str(copy / "tasks" / "language_model" / "task.py"))
 
     def digest():
-        plan._source_digests.cache_clear()
-        return code_digest(source_digests(knobs))
+        task._sources.cache_clear()
+        return code_digest(LANGUAGE_MODEL.sources(knobs))
 
     before = digest()
     (copy / "report" / "tables.py").write_text("# edited")
     assert digest() == before
-    (copy / "train" / "optim.py").write_text("# edited")
+    (copy / "train" / "machine.py").write_text("# edited")
     assert digest() != before
-    plan._source_digests.cache_clear()
+    task._sources.cache_clear()
 
 
 def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "has_bf16", lambda device: True)
+    monkeypatch.setattr(training, "has_bf16", lambda device: True)
 
     def planned(*overrides, study="s"):
         # Torch has an LSTM in bf16 only where the processor has bf16; it has the other layer everywhere.
-        values = values_of(*TINY, "rnn=tanh", *overrides)
-        return make_plan(make_cells([Job((), values)]), Folder(tmp_path), study)[0]
+        return make_plan(study_of(*TINY, "rnn=tanh", *overrides, name=study), Folder(tmp_path))[0]
 
     first = planned("windows=3")
     assert first.why == ""
     launched = [{"label": "lstm", "levels": {}, "trials": [{"seed": 0, "fingerprint": first.fingerprint}]}]
     Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
     assert planned("windows=3", "lr=0.5").why == "", "it had no result"
-    worker.train([first], "c")
+    train_in_process([first])
     assert planned("windows=3").why == "", "it stands"
     assert planned("windows=3", "lr=0.5", "tie=true").why == "tie changed (false → true); lr changed (0.003 → 0.5)"
     assert planned("windows=3", "precision=fp32").why == "precision changed (bf16 → fp32)"
     assert re.fullmatch(r"data changed \(\w{12} → \w{12}\)", planned("windows=3", "data.seed=5").why)
     assert planned("windows=3", "lr=0.5", study="another").why == ""
     journal = first.folder / JOURNAL
-    sha = source_digests(first.trial.knobs)["tasks/language_model/optim.py"]
+    sha = LANGUAGE_MODEL.sources(first.trial.config)["tasks/language_model/optim.py"]
     journal.write_text(journal.read_text().replace(sha, "0" * 64))
     shutil.move(first.folder, first.folder.with_name("0123456789abcdef"))
     launched[0]["trials"][0]["fingerprint"] = "0123456789abcdef"
@@ -155,24 +155,40 @@ def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monke
 
 
 def test_the_time_left_is_judged_by_the_work_not_by_the_number_of_trials():
-    planned = make_plan(make_cells(jobs(hidden=[4, 64])), Folder("none"), "s")
-    assert planned[1].work > 10 * planned[0].work
+    planned = make_plan(study_of_jobs(jobs(hidden=[4, 64])), Folder("none"))
+    assert planned[1].facts.work > 10 * planned[0].facts.work
     progress = Progress(planned)
     assert progress.seconds_left(0.0) is None
     progress.starts(planned[0], 0, now=100.0)
-    progress.measured(planned[0], {"step": planned[0].windows, "train_nll": 1.0})
+    progress.measured(planned[0], planned[0].steps, "")
     progress.set(planned[0], "done")
-    assert progress.seconds_left(110.0) == pytest.approx(10 * planned[1].work / planned[0].work)
+    assert progress.seconds_left(110.0) == pytest.approx(10 * planned[1].facts.work / planned[0].facts.work)
     assert progress.counts() == "1 done, 1 waiting"
 
 
+def test_the_time_left_is_that_of_all_trials_added_up_however_they_start_and_end():
+    planned = make_plan(study_of_jobs(jobs(hidden=[4, 8, 16, 32])), Folder("none"))
+    progress = Progress(planned)
+    progress.starts(planned[0], 0, now=0.0)
+    progress.measured(planned[0], 20, "")
+    progress.starts(planned[1], 10, now=0.0)
+    progress.measured(planned[1], 20, "")
+    progress.starts(planned[1], 10, now=0.0)  # killed, and started again
+    progress.measured(planned[1], 30, "")
+    progress.set(planned[0], "failed")
+    progress.measured(planned[2], 10, "")
+    done = 0.5 * planned[0].facts.work + 0.5 * planned[1].facts.work
+    left = 0.25 * planned[1].facts.work + 0.75 * planned[2].facts.work + planned[3].facts.work
+    assert progress.seconds_left(10.0) == pytest.approx(10 * left / done)
+
+
 def test_a_trial_whose_start_was_not_seen_is_shown_all_the_same():
-    (planned,) = make_plan(make_cells(jobs(hidden=[4])), Folder("none"), "s")
+    (planned,) = make_plan(study_of_jobs(jobs(hidden=[4])), Folder("none"))
     printed = io.StringIO()
-    with View("s", [planned], Console(file=printed)) as view:
+    with View("s", [planned], METRICS[0], "window", Console(file=printed)) as view:
         # Another study began it just before this one looked, and goes on while this one tries to.
-        view.event(planned, {"event": "valid", "step": 10, "valid_nll": 1.0})
-        view.event(planned, {"event": "valid", "step": 20, "valid_nll": 1.0})
+        view.event(planned, {"event": "log", "step": 10, "values": {"valid_nll": 1.0}})
+        view.event(planned, {"event": "log", "step": 20, "values": {"valid_nll": 1.0}})
     assert "window 20, valid perplexity 2.7" in printed.getvalue()
 
 
@@ -194,12 +210,12 @@ def test_a_users_own_recurrent_layer_is_a_level_like_any_other(monkeypatch):
 
 
 def test_a_password_in_a_tracking_uri_is_recorded_nowhere(monkeypatch):
-    from ablate.study.run import _command
+    from ablate.cli import command
 
     secret = "postgresql://me:hunter2@db/mlflow"
     monkeypatch.setattr("sys.argv", ["x", "depth=2", f"tracking.uri={secret}"])
-    assert _command() == "python -m ablate depth=2 'tracking.uri=***'"
-    knobs = knobs_of(*TINY, f"tracking.uri='{secret}'")
-    assert knobs.tracking.uri == secret
-    assert "hunter2" not in str(knobs.flat())
-    assert "hunter2" not in str(knobs.deciding())
+    assert command(LANGUAGE_MODEL) == "python -m ablate depth=2 'tracking.uri=***'"
+    study = study_of(*TINY, f"tracking.uri='{secret}'")
+    assert study.launch.tracking.uri == secret
+    assert "hunter2" not in str(flat(study.cells[0].config))
+    assert "hunter2" not in str(study.cells[0].record())

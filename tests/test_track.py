@@ -12,60 +12,14 @@ import pandas as pd
 import pytest
 from made import PLAIN_LAUNCH
 from mlflow import MlflowClient
+from recorded import Trial, launch
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, replace_text, status
-from ablate.track.mirror import Mirror, connect, create_database
-from ablate.track.process import this_process
+from ablate.track.mlflow.client import connect, create_database
+from ablate.track.mlflow.mirror import Mirror
 from ablate.track.read import read_study
 from ablate.track.units import duration, perplexity
-
-PRINT = "f" * 64
-
-
-def started(journal, seed=0, **facts):
-    journal.append(
-        "started",
-        fingerprint=PRINT,
-        process=this_process(),
-        seed=seed,
-        command="python -m ablate",
-        knobs={"depth": 2, "tie": True, "seeds": 3},
-        facts={"data": "synthetic", "data_digest": "d", "code": "c", "git_commit": "abc", **facts},
-        parameters=10,
-        data={"name": "synthetic", "digest": "d" * 64, "tokens": {"train": 5}, "vocabulary": 7, "floor_nll": None},
-    )
-
-
-def point(journal, step, nll=2.0, event="train"):
-    journal.append(event, step=step, tokens=step * 10, seconds=1.0, **{f"{event}_nll": nll}, lr=0.1)
-
-
-def finish(journal, status="FINISHED", nll=1.0):
-    journal.append(
-        "finished",
-        status=status,
-        windows=40,
-        tokens=400,
-        seconds=2.0,
-        train_seconds=1.5,
-        best_valid_nll=nll,
-        best_window=40,
-        valid_nll=nll,
-        test_nll=nll,
-        sample="a b",
-    )
-
-
-def launch(study="s", cells=("a",)):
-    """A launch of one trial a cell, all with the same fingerprint."""
-    trials = [{"seed": 0, "fingerprint": PRINT}]
-    cells = [{"label": label, "levels": {}, "trials": trials} for label in cells]
-    return {"event": "launched", "study": study, "command": "c", "reports": "reports", "cells": cells, **PLAIN_LAUNCH}
-
-
-def journal_of(folder):
-    return Journal(folder.trial(PRINT) / JOURNAL)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,9 +46,9 @@ def test_studies_of_two_folders_in_one_process_are_each_in_the_store_of_their_ow
         root.mkdir(parents=True)
         monkeypatch.chdir(root.parent)
         folder = Folder(Path("runs"))
-        journal = journal_of(folder)
-        started(journal)
-        finish(journal)
+        trial = Trial(folder)
+        trial.start()
+        trial.finish()
         assert mirror(folder, name)[0]
     for name in ("first", "second"):
         client = MlflowClient(f"sqlite:///{tmp_path / name / 'runs' / 'mlflow.db'}")
@@ -105,46 +59,46 @@ def test_studies_of_two_folders_in_one_process_are_each_in_the_store_of_their_ow
 
 def test_a_torn_last_line_is_passed_over_and_swallows_nothing(tmp_path):
     journal = Journal(tmp_path / JOURNAL)
-    journal.append("train", step=1)
+    journal.append("log", step=1)
     with journal.path.open("ab") as file:
-        file.write(b'{"event": "train", "st')
+        file.write(b'{"event": "log", "st')
     events, offset = read_events(journal.path)
     assert [e["step"] for e in events] == [1]
-    journal.append("train", step=2)
+    journal.append("log", step=2)
     assert [e["step"] for e in read_events(journal.path)[0]] == [1, 2]
     assert [e["step"] for e in read_events(journal.path, offset)[0]] == [2]
 
 
 def test_lines_that_are_no_events_are_passed_over(tmp_path):
-    (tmp_path / JOURNAL).write_bytes(b'\n[1]\nnull\n{"event": "train", "step": 3}\n\xff\n')
+    (tmp_path / JOURNAL).write_bytes(b'\n[1]\nnull\n{"event": "log", "step": 3}\n\xff\n')
     assert [e["step"] for e in read_events(tmp_path / JOURNAL)[0]] == [3]
 
 
 def test_status_is_that_of_the_last_attempt(tmp_path):
-    journal = Journal(tmp_path / JOURNAL)
+    trial = Trial(Folder(tmp_path))
     seen = []
     for step in (
-        lambda: started(journal),
-        lambda: journal.append("failed", reason="r"),
-        lambda: started(journal),
-        lambda: journal.append("interrupted"),
-        lambda: started(journal),
-        lambda: finish(journal, "DIVERGED"),
+        trial.start,
+        lambda: trial.append("failed", reason="r"),
+        trial.start,
+        lambda: trial.append("interrupted"),
+        trial.start,
+        lambda: trial.finish(status="DIVERGED"),
     ):
         step()
-        seen.append(status(last_attempt(read_events(journal.path)[0])))
+        seen.append(status(last_attempt(read_events(trial.path)[0])))
     assert seen == ["UNFINISHED", "FAILED", "UNFINISHED", "INTERRUPTED", "UNFINISHED", "DIVERGED"]
     assert last_attempt([]) == []
 
 
 def test_the_mirror_copies_every_point_once_and_again_adds_nothing(tmp_path):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
+    trial = Trial(folder)
+    trial.start()
     for step in range(1, 1301):
-        point(journal, step, nll=1.0 + 1 / step)
-    point(journal, 1300, nll=800.0, event="valid")
-    finish(journal)
+        trial.log(step, 1.0 + 1 / step)
+    trial.log(1300, 800.0, "valid")
+    trial.finish()
     for _ in range(2):
         complete, client, runs, notes = mirror(folder)
         assert (complete, notes, len(runs)) == (True, [], 1)
@@ -159,13 +113,13 @@ def test_the_mirror_copies_every_point_once_and_again_adds_nothing(tmp_path):
 
 def test_a_run_whose_attempt_was_cut_off_is_marked_killed_when_the_next_one_starts(tmp_path):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
-    point(journal, 20)
+    trial = Trial(folder)
+    trial.start()
+    trial.log(20)
     _, _, runs, _ = mirror(folder)
     assert [r.info.status for r in runs] == ["RUNNING"]
-    started(journal)
-    finish(journal)
+    trial.start()
+    trial.finish()
     _, _, runs, _ = mirror(folder)
     assert sorted(r.info.status for r in runs) == ["FINISHED", "KILLED"]
 
@@ -176,9 +130,9 @@ def test_a_run_whose_attempt_was_cut_off_is_marked_killed_when_the_next_one_star
 )
 def test_a_trial_without_a_result_says_why_in_mlflow(tmp_path, event, values, expected):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
-    journal.append(event, **values)
+    trial = Trial(folder)
+    trial.start()
+    trial.append(event, **values)
     _, _, runs, _ = mirror(folder)
     assert runs[0].info.status == expected
     assert runs[0].data.tags["ablate.reason"] == values["reason"]
@@ -186,15 +140,15 @@ def test_a_trial_without_a_result_says_why_in_mlflow(tmp_path, event, values, ex
 
 def test_a_trial_that_goes_on_is_open_in_mlflow_and_no_longer_says_why_it_was_stopped(tmp_path):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
-    journal.append("interrupted", reason="stopped")
+    trial = Trial(folder)
+    trial.start()
+    trial.append("interrupted", reason="stopped")
     mirror(folder)
-    journal.append("resumed", window=0, process=this_process())
+    trial.resume()
     _, _, (run,), _ = mirror(folder)
     assert run.info.status == "RUNNING"
     assert {"ablate.status", "ablate.reason"} & run.data.tags.keys() == set()
-    finish(journal)
+    trial.finish()
     _, _, (run,), _ = mirror(folder)
     assert (run.info.status, run.data.tags["ablate.status"]) == ("FINISHED", "FINISHED")
     assert "ablate.reason" not in run.data.tags
@@ -202,17 +156,17 @@ def test_a_trial_that_goes_on_is_open_in_mlflow_and_no_longer_says_why_it_was_st
 
 def test_a_trial_that_is_stopped_and_ends_between_two_looks_says_nothing_of_the_stop(tmp_path):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
-    journal.append("interrupted", reason="stopped")
+    trial = Trial(folder)
+    trial.start()
+    trial.append("interrupted", reason="stopped")
     shutil.copy(EMPTY, folder.database())
     looks = []
 
     def goes_on_after_the_first_look(seconds):
         looks.append(seconds)
         if len(looks) == 2:
-            journal.append("resumed", window=0, process=this_process())
-            finish(journal)
+            trial.resume()
+            trial.finish()
         return len(looks) == 3
 
     assert Mirror(folder, None, launch(), print).follow(goes_on_after_the_first_look)
@@ -224,9 +178,9 @@ def test_a_trial_that_is_stopped_and_ends_between_two_looks_says_nothing_of_the_
 
 def test_two_studies_may_share_a_trial_and_each_has_it(tmp_path):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
-    finish(journal)
+    trial = Trial(folder)
+    trial.start()
+    trial.finish()
     mirror(folder, study="one")
     _, _, runs, _ = mirror(folder, study="two")
     assert len({r.data.tags["mlflow.parentRunId"] for r in runs}) == len(runs) == 2
@@ -234,9 +188,9 @@ def test_two_studies_may_share_a_trial_and_each_has_it(tmp_path):
 
 def test_a_store_that_breaks_is_told_once_and_the_mirror_says_it_is_behind(tmp_path):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
-    finish(journal)
+    trial = Trial(folder)
+    trial.start()
+    trial.finish()
     folder.database().write_bytes(b"this is no database" * 100)
     notes = []
     made = Mirror(folder, None, launch(), notes.append)
@@ -247,16 +201,16 @@ def test_a_store_that_breaks_is_told_once_and_the_mirror_says_it_is_behind(tmp_p
 
 def test_the_results_stand_at_the_last_window_once_however_late_the_end_is_read(tmp_path):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
-    point(journal, 40, event="valid")
+    trial = Trial(folder)
+    trial.start()
+    trial.log(40, split="valid")
     shutil.copy(EMPTY, folder.database())
     made = Mirror(folder, None, launch("s"), print)
 
     def at_the_second_look(seconds, looks=[]):  # noqa: B006
         looks.append(seconds)
         if len(looks) == 2:
-            finish(journal)
+            trial.finish()
         return len(looks) == 2
 
     assert made.follow(at_the_second_look)
@@ -275,12 +229,12 @@ def test_the_results_stand_at_the_last_window_once_however_late_the_end_is_read(
 
 def test_a_run_of_an_earlier_attempt_keeps_its_own_knobs_and_gets_no_sample_of_a_later_one(tmp_path):
     folder = Folder(tmp_path)
-    journal = journal_of(folder)
-    started(journal)
+    trial = Trial(folder)
+    trial.start()
     _, client, (first,), _ = mirror(folder)
     client.update_run(first.info.run_id, status="RUNNING")
-    started(journal)
-    finish(journal)
+    trial.start()
+    trial.finish()
     _, client, runs, _ = mirror(folder)
     files = {run.info.run_id: {a.path for a in client.list_artifacts(run.info.run_id)} for run in runs}
     assert files.pop(first.info.run_id) == {"config.yaml", "journal.jsonl"}

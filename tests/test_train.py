@@ -13,16 +13,19 @@ from importlib import metadata
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, knobs_of, values_of
+from conftest import TINY, knobs_of
 from reference import ReferenceLM
 
+from ablate.knobs import plain
+from ablate.protocol import Trial
 from ablate.tasks.language_model import engine as engine_module
 from ablate.tasks.language_model.data import Corpus, Windows, load_corpus
-from ablate.tasks.language_model.engine import Trial, fit, make_model
+from ablate.tasks.language_model.engine import fit, make_model
 from ablate.tasks.language_model.evaluate import evaluate, sample
 from ablate.tasks.language_model.model.packed import Alone
+from ablate.tasks.language_model.training import settle
 from ablate.train import Checkpoints
-from ablate.train.machine import machine_facts, settle
+from ablate.train.machine import check_device, machine_facts
 
 
 def run(tmp_path, *overrides, seed=0, corpus=None):
@@ -38,15 +41,16 @@ def run(tmp_path, *overrides, seed=0, corpus=None):
     return outcome, events
 
 
-def of(events, kind):
-    return [e for e in events if e["event"] == kind]
+def of(events, split):
+    """The points of a curve, with what was measured at each."""
+    return [{**e, **e["values"]} for e in events if f"{split}_nll" in e["values"]]
 
 
 def test_a_model_learns_a_source_and_stays_above_its_floor(tmp_path):
     corpus = load_corpus(knobs_of(*TINY).data)
     outcome, events = run(tmp_path, "windows=600", "lr=0.02", "valid_every=100", "data.tokens=20000")
     assert outcome.status == "FINISHED"
-    assert corpus.floor_nll - 0.05 < outcome.test_nll < corpus.floor_nll + 0.6 < math.log(30)
+    assert corpus.floor_nll - 0.05 < outcome.values["test_nll"] < corpus.floor_nll + 0.6 < math.log(30)
     valid = [e["valid_nll"] for e in of(events, "valid")]
     assert valid[-1] < valid[0]
 
@@ -55,7 +59,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
     first, again, other = (run(tmp_path, "dropout=0.3", "depth=2", seed=s)[0] for s in (3, 3, 4))
     same = {"seconds": 0.0, "train_seconds": 0.0}
     assert replace(first, **same) == replace(again, **same)
-    assert first.test_nll != other.test_nll
+    assert first.values["test_nll"] != other.values["test_nll"]
 
 
 def test_a_point_of_the_train_curve_is_the_mean_since_the_last_one(tmp_path, monkeypatch):
@@ -72,7 +76,7 @@ def test_tokens_and_windows_are_counted_and_an_odd_rest_is_reported(tmp_path):
     outcome, events = run(tmp_path, "windows=50", "valid_every=30")
     assert [e["step"] for e in of(events, "train")] == [20, 30, 40, 50]
     assert [e["step"] for e in of(events, "valid")] == [30, 50]
-    assert outcome.tokens == 50 * 4 * 5 == of(events, "train")[-1]["tokens"]
+    assert outcome.seen == 50 * 4 * 5 == of(events, "train")[-1]["seen"]
 
 
 def test_validations_come_evenly_or_at_doubled_distances(tmp_path):
@@ -87,7 +91,7 @@ def test_validations_come_evenly_or_at_doubled_distances(tmp_path):
 def test_an_epoch_is_the_whole_windows_of_the_stream(tmp_path):
     outcome, events = run(tmp_path, "windows=null", "epochs=2", "valid_every=null")
     per_epoch = 3999 // 20
-    assert outcome.windows == 2 * per_epoch
+    assert outcome.steps == 2 * per_epoch
     assert [e["step"] for e in of(events, "valid")] == [per_epoch, 2 * per_epoch]
 
 
@@ -99,7 +103,7 @@ def test_the_rate_is_divided_after_each_validation_without_a_new_best(tmp_path, 
         0.016, 0.016, 0.001,
     ]  # fmt: skip
     assert [e["lr"] for e in of(events, "valid")] == [0.016, 0.016, 0.016, 0.004, 0.001, 0.001]
-    assert (outcome.best_valid_nll, outcome.best_window) == (1.0, 50)
+    assert (outcome.values["best_valid_nll"], outcome.best_step) == (1.0, 50)
 
 
 @pytest.mark.parametrize(("test_weights", "valid"), [("best", 1.0), ("last", 5.0)])
@@ -118,7 +122,7 @@ def test_the_test_text_is_read_once_with_the_weights_asked_for(tmp_path, monkeyp
     corpus = replace(corpus, test=np.concatenate([corpus.test, corpus.test[:1]]))
     outcome, _ = run(tmp_path, f"test_weights={test_weights}", corpus=corpus)
     assert len(seen) == 1
-    assert (outcome.valid_nll, outcome.test_nll) == (valid, 7.0)
+    assert (outcome.values["valid_nll"], outcome.values["test_nll"]) == (valid, 7.0)
     checkpoints = Checkpoints(tmp_path, "x")
     saved = checkpoints.best(20) if test_weights == "best" else checkpoints.last()
     assert torch.equal(saved["model"]["output.bias"], seen[0])
@@ -173,8 +177,8 @@ def test_evaluation_is_the_books_to_the_last_digit():
 def test_divergence_is_a_result_with_its_first_window(tmp_path, monkeypatch):
     outcome, events = run(tmp_path, "optimizer=sgd", "lr=1e38", "clip=null", "windows=100")
     assert outcome.status == "DIVERGED"
-    assert outcome.windows == 20
-    assert outcome.test_nll is None
+    assert outcome.steps == 20
+    assert outcome.values["test_nll"] is None
     assert not math.isfinite(of(events, "train")[-1]["train_nll"])
     monkeypatch.setattr(engine_module, "LOG_EVERY", 1)
     exact, fine = run(tmp_path, "optimizer=sgd", "lr=1e38", "clip=null", "windows=100")
@@ -197,30 +201,30 @@ def test_a_sample_is_text_without_unk_and_the_same_for_the_same_seed():
 def test_what_the_machine_cannot_do_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device=cuda: torch sees no CUDA device"):
-        settle(knobs_of("device=cuda"))
+        check_device("cuda")
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: False)
     with pytest.raises(ValueError, match="precision=bf16: this processor has no bf16"):
-        settle(knobs_of("precision=bf16", "device=cpu"))
-    assert settle(knobs_of("device=auto", "precision=auto")).precision == "fp32"
+        settle(knobs_of("precision=bf16"), "cpu")
+    assert settle(knobs_of("precision=auto"), "auto").precision == "fp32"
 
 
 def test_auto_is_bf16_where_the_processor_has_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert settle(knobs_of("device=cpu", "precision=auto")).precision == "bf16"
-    assert settle(knobs_of("device=cpu", "precision=fp32")).precision == "fp32"
+    assert settle(knobs_of("precision=auto"), "cpu").precision == "bf16"
+    assert settle(knobs_of("precision=fp32"), "cpu").precision == "fp32"
 
 
 def test_bf16_products_stay_close_to_fp32(tmp_path):
     # Torch has an LSTM in bf16 only where the processor has bf16; it has the other layer everywhere.
     rnn = "lstm" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "tanh"
     exact, rounded = (run(tmp_path, f"precision={p}", f"rnn={rnn}")[0] for p in ("fp32", "bf16"))
-    assert exact.test_nll != rounded.test_nll
-    assert rounded.test_nll == pytest.approx(exact.test_nll, rel=0.02)
+    assert exact.values["test_nll"] != rounded.values["test_nll"]
+    assert rounded.values["test_nll"] == pytest.approx(exact.values["test_nll"], rel=0.02)
 
 
 def test_the_machine_is_described():
-    facts = machine_facts(knobs_of("device=cpu"))
+    facts = machine_facts("cpu")
     assert facts["torch"] == torch.__version__
     assert facts["device"]
     assert facts["threads"] == str(torch.get_num_threads())
@@ -230,8 +234,8 @@ def test_a_validation_that_is_no_number_is_divergence_too(tmp_path, monkeypatch)
     curve = iter([2.0, math.nan])
     monkeypatch.setattr(engine_module, "evaluate", lambda *_: [next(curve)])
     outcome, _ = run(tmp_path, "windows=60", "valid_every=20")
-    assert (outcome.status, outcome.windows) == ("DIVERGED", 40)
-    assert (outcome.best_valid_nll, outcome.best_window, outcome.test_nll) == (2.0, 20, None)
+    assert (outcome.status, outcome.steps) == ("DIVERGED", 40)
+    assert (outcome.values["best_valid_nll"], outcome.best_step, outcome.values["test_nll"]) == (2.0, 20, None)
 
 
 ALONE = """
@@ -239,22 +243,24 @@ import json, sys
 for name in sys.argv[3:]:
     sys.modules[name] = None  # whoever imports it is told that it is not there
 from pathlib import Path
-from ablate.config import parse
+from ablate.tasks.language_model.config import Config
+from ablate.knobs import read
 from ablate.tasks.language_model.data import load_corpus
-from ablate.tasks.language_model.engine import Trial, fit
+from ablate.protocol import Trial
+from ablate.tasks.language_model.engine import fit
 from ablate.train import Checkpoints
-knobs = parse(json.loads(sys.argv[1]))
+knobs = read(Config, json.loads(sys.argv[1]))
 corpus = load_corpus(knobs.data)
 pack, folder = [Trial(knobs, 0), Trial(knobs, 1)], Path(sys.argv[2])
 for outcome in fit(pack, corpus, [lambda event, /, **values: 0] * 2, [Checkpoints(folder, "x")] * 2):
-    print(outcome.status, outcome.test_nll)
+    print(outcome.status, outcome.values["test_nll"])
 """
 
 
 def test_a_machine_with_torch_and_numpy_alone_trains(tmp_path):
-    values = json.dumps(values_of(*TINY, "test_weights=last"))
+    values = json.dumps(plain(knobs_of(*TINY, "test_weights=last")))
     needed = {re.match(r"[\w-]+", line)[0].lower() for line in metadata.requires("ablate-lm") if "extra ==" not in line}
-    there = {"torch", "numpy", "filelock", "jinja2"}  # the last two are torch's own
+    there = {"torch", "numpy", "pydantic", "filelock", "jinja2"}  # the last two are torch's own
     absent = [
         name for name, of in metadata.packages_distributions().items() if {o.lower() for o in of} & needed - there
     ]

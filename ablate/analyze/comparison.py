@@ -11,7 +11,7 @@ import pandas as pd
 from ablate.analyze import paired as pairs
 from ablate.analyze.paired import Difference
 from ablate.analyze.table import cells_of, finished, judge, names, nll_table, show, without_finite_loss
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.registry import suggest
 from ablate.track.units import duration

@@ -12,7 +12,7 @@ from ablate.functions import declared
 from ablate.functions.digests import Data, digest_of, paths_of
 from ablate.knobs import KnobError
 from ablate.metric import Metric
-from ablate.protocol import Facts, Outcome, Payload, Sink, Trial
+from ablate.protocol import Estimates, Facts, Outcome, Payload, Sink, Trial
 
 if TYPE_CHECKING:
     from ablate.functions.run import Run
@@ -160,11 +160,11 @@ class FunctionTask:
         """0: not known."""
         return 0.0
 
-    def facts_of_machine(self, config: Any) -> Mapping[str, str]:
+    def trial_facts(self, trial: Trial) -> Mapping[str, str]:
         """Nothing but what every trial records."""
         return {}
 
-    def seconds(self, pack: Sequence[Trial], facts: Facts) -> float | None:
+    def estimate(self, packs: Sequence[Sequence[Trial]]) -> Estimates | None:
         """None: only training tells."""
 
     def fit(

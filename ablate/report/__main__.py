@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.report import write_report
 from ablate.track.read import open_source, read_studies
 

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ablate.config import Design, KnobError, Knobs, Refusals, check, read, read_design, show
-from ablate.study.conditions import Condition, Values, read_condition, values_of
+from ablate.knobs import KnobError, deciding, flat, nameable, named, show, values_of
+from ablate.launch import Design, Launch
+from ablate.protocol import Task
+from ablate.study.conditions import Condition, Values, read_condition
 from ablate.study.designs import REPLICATES, Asked, Component, check_use, declared, read_asked
+from ablate.study.records import OF_THE_DESIGN, Reader, preset_names, read_design
+from ablate.study.tasks import load_task
 
-# Knobs that belong to a launch as a whole.
-_ONE_VALUE = ("runs", "reports", "name", "tracking", "workers", "pack", "plan")
-# What says which cells there are.
-_OF_THE_DESIGN = ("design", "components")
+# Of a launch, what a cell may have its own of: its replicates.
+_OF_CELLS = ("seed", "seeds")
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,29 @@ class Cell:
         label: what tells it from the study's other cells, for example "depth=2 tie=true", or "without tying".
         levels: every factor of the study → level, resolved where the cell's own overrides do not name it.
         components: every declared component → whether it is on.
-        knobs: everything that is set.
+        config: everything of the task that is set.
         seeds: its replicates.
     """
 
     label: str
     levels: Mapping[str, str]
-    knobs: Knobs
+    config: Any
     seeds: tuple[int, ...]
     environment: Mapping[str, str]
     components: Mapping[str, bool] = field(default_factory=dict)
 
     def record(self) -> dict[str, object]:
         """Every knob of its trials, as it may be written down."""
-        return _recorded(self.knobs, self.environment)
+        return _recorded(self.config, self.environment)
 
 
-def _recorded(knobs: Knobs, environment: Mapping[str, str]) -> dict[str, object]:
+def _recorded(config: Any, environment: Mapping[str, str]) -> dict[str, object]:
     """The knobs, a value from the environment by the name of its variable: "${oc.env:HOME}/my.txt"."""
-    record = knobs.flat()
-    for name in knobs.free_text():
-        text = record[name]
+    record = flat(config)
+    for name in named(type(config), "path"):
+        text = record.get(name)
+        if text is None:
+            continue
         for variable, value in environment.items():
             if isinstance(text, str) and value:
                 text = text.replace(value, f"${{oc.env:{variable}}}")
@@ -79,10 +83,13 @@ class Study:
     """The cells that one command asks for.
 
     Attributes:
+        launch: its settings; `seed` and `seeds` are the first cell's.
         kinds: of its designs.
         components: names of those that the designs vary, in their order.
     """
 
+    task: Task
+    launch: Launch
     cells: Sequence[Cell]
     kinds: Sequence[str]
     components: Sequence[str]
@@ -90,13 +97,13 @@ class Study:
 
     @property
     def name(self) -> str:
-        """The name asked for, else the design's, else the factors joined, else the only cell's model."""
+        """The name asked for, else the design's, else the factors joined, else the only cell's."""
         first = self.cells[0]
-        if first.knobs.name is not None:
-            return first.knobs.name
+        if self.launch.name is not None:
+            return self.launch.name
         of_factors = {*self.kinds} <= {"grid", "one_factor"}
         factors = [factor.replace(".", "_") for factor in first.levels] if of_factors else []
-        return "-".join([*(kind for kind in self.kinds if kind != "grid"), *factors]) or first.knobs.model
+        return "-".join([*(kind for kind in self.kinds if kind != "grid"), *factors]) or _whole(first.config, self.task)
 
     def record(self) -> dict[str, object]:
         """The design, as a launch writes it down."""
@@ -118,7 +125,7 @@ def make_study(jobs: Sequence[Job]) -> Study:
     Raises:
         KnobError: with what is wrong in any of them, each problem once; when no cell is left.
     """
-    reader = _Reader()
+    reader = _Reader(load_task(str(jobs[0].values["task"])))
     designs = [reader.design(job) for job in jobs]
     asked = [read_asked(job.values) for job in jobs]
     if all(a is None for a in asked):
@@ -127,10 +134,18 @@ def make_study(jobs: Sequence[Job]) -> Study:
     candidates = [c for job, a in zip(jobs, asked, strict=True) if (c := reader.candidate(job, a, varied)) is not None]
     left_out = dict.fromkeys(skipped for candidate in candidates for skipped in candidate.skipped())
     exclude = dict.fromkeys(text for design in designs for text in design.exclude)
-    kept = _keep(candidates, reader, [read_condition(text, "design.exclude") for text in exclude], left_out, len(jobs))
+    kept = _keep(
+        candidates,
+        reader,
+        [read_condition(text, "design.exclude", reader.known) for text in exclude],
+        left_out,
+        len(jobs),
+    )
     reader.finish()
     return Study(
-        cells=_merged(kept),
+        task=reader.task,
+        launch=candidates[0].launch,
+        cells=_merged(kept, reader.task),
         kinds=list(dict.fromkeys(design.kind for design in designs)),
         components=list(dict.fromkeys(name for a in asked if a is not None for name in a.components)),
         left_out=list(left_out),
@@ -149,7 +164,9 @@ class _Candidate:
 
     job: Job
     asked: Asked | None
-    knobs: Knobs
+    launch: Launch
+    config: Any
+    task: Task
     typed: Mapping[str, str]
     levels: Mapping[str, str]
     values: Values
@@ -157,7 +174,11 @@ class _Candidate:
 
     @property
     def label(self) -> str:
-        return self._before + self.asked.label if self.asked and self.asked.label else _label(self.typed, self.knobs)
+        return (
+            self._before + self.asked.label
+            if self.asked and self.asked.label
+            else _label(self.typed, self.config, self.task)
+        )
 
     @property
     def _before(self) -> str:
@@ -177,20 +198,21 @@ class _Candidate:
 
     def cell(self) -> Cell:
         """With its replicates."""
-        seeds = tuple(range(self.knobs.seed, self.knobs.seed + self.knobs.seeds))
+        seeds = tuple(range(self.launch.seed, self.launch.seed + self.launch.seeds))
         on = {name: component.is_on(self.values) for name, component in self.components.items()}
-        return Cell(self.label, dict(self.levels), self.knobs, seeds, self.job.environment, on)
+        return Cell(self.label, dict(self.levels), self.config, seeds, self.job.environment, on)
 
 
-class _Reader:
-    """Reads jobs, which have most in common: what was read once is not read again. Collects what is wrong."""
+class _Reader(Reader):
+    """Reads jobs, and collects what is wrong with any of them."""
 
-    def __init__(self) -> None:
-        self._refusals: Refusals = {}
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.known = nameable(task.Config)
+        self.problems: dict[str, None] = {}
         self._designs: dict[str, Design] = {}
         self._components: dict[str, dict[str, Component]] = {}
-        self._one: dict[str, dict[str, None]] = {name: {} for name in _ONE_VALUE}
-        self.problems: dict[str, None] = {}
+        self._settings: dict[str, dict[str, None]] = {}
 
     def design(self, job: Job) -> Design:
         values = {**job.values["design"], "job": None}
@@ -201,28 +223,28 @@ class _Reader:
     def candidate(self, job: Job, asked: Asked | None, varied: Sequence[str]) -> _Candidate | None:
         """None where it cannot be read."""
         try:
-            knobs = read(job.values, self._refusals)
+            launch, config = self.both(job.values)
             components = self._declared(job)
         except KnobError as error:
             self.problems.update(dict.fromkeys(error.problems))
             return None
-        for name, values in self._one.items():
-            values[str(getattr(knobs, name))] = None
+        for name, value in flat(launch).items():
+            self._settings.setdefault(name, {})[show(value)] = None
         typed = dict(_pairs(job.overrides))
-        levels = _levels(typed, knobs, varied, job.environment)
+        levels = _levels(typed, config, varied, job.environment)
         own = {name: level for name, level in levels.items() if name in typed}
-        return _Candidate(job, asked, knobs, own, levels, values_of(knobs), components)
+        return _Candidate(job, asked, launch, config, self.task, own, levels, values_of(config), components)
 
     def _declared(self, job: Job) -> dict[str, Component]:
         values = job.values.get("components", {})
         if (text := repr(values)) not in self._components:
-            self._components[text] = declared(values)
+            self._components[text] = declared(values, self.known)
         return self._components[text]
 
     def finish(self) -> None:
         """Raise KnobError with all that is wrong."""
-        for name, values in self._one.items():
-            if len(values) > 1:
+        for name, values in self._settings.items():
+            if len(values) > 1 and name not in _OF_CELLS:
                 self.problems[f"{name}={','.join(values)}: a study has one {name}; start one study for each"] = None
         if self.problems:
             raise KnobError(*self.problems)
@@ -248,7 +270,7 @@ def _keep(
     alone = not kept and len(candidates) == jobs
     for candidate in (*kept, *(refused.values() if alone else ())):
         try:
-            check(candidate.knobs)
+            reader.task.check(candidate.config)
         except KnobError as error:
             reader.problems.update(dict.fromkeys(error.problems))
     if alone and not reader.problems:
@@ -264,20 +286,26 @@ def _no_cell_left(excluded: Sequence[LeftOut], refused: Sequence[LeftOut]) -> st
     return f"design.exclude=[{conditions}]: leaves no cell; take out a condition, or add levels where none holds"
 
 
-def _merged(kept: Sequence[_Candidate]) -> list[Cell]:
+def _merged(kept: Sequence[_Candidate], task: Task) -> list[Cell]:
     """Each configuration once, under the label that came first, with the seeds of all."""
     merged: dict[str, Cell] = {}
     labels: set[str] = set()
     for candidate in kept:
         cell = candidate.cell()
-        identity = json.dumps({**cell.knobs.deciding(), "data": asdict(cell.knobs.data)}, sort_keys=True)
+        identity = json.dumps(_identity(cell.config), sort_keys=True)
         if (same := merged.get(identity)) is not None:
             cell = replace(same, seeds=tuple(dict.fromkeys((*same.seeds, *cell.seeds))))
         elif cell.label in labels:  # two designs may have a base each
-            cell = replace(cell, label=f"{cell.label} ({_label(cell.levels, cell.knobs)})")
+            cell = replace(cell, label=f"{cell.label} ({_label(cell.levels, cell.config, task)})")
         merged[identity] = cell
         labels.add(cell.label)
     return list(merged.values())
+
+
+def _identity(config: Any) -> dict[str, Any]:
+    """What two cells of one study differ in: nested records too, which decide by their digest."""
+    nested = {name: value for name, value in flat(config).items() if "." in name}
+    return deciding(config) | nested
 
 
 def _varied(jobs: Sequence[Job]) -> list[str]:
@@ -288,11 +316,10 @@ def _varied(jobs: Sequence[Job]) -> list[str]:
 
 
 def _levels(
-    typed: Mapping[str, str], knobs: Knobs, varied: Sequence[str], environment: Mapping[str, str]
+    typed: Mapping[str, str], config: Any, varied: Sequence[str], environment: Mapping[str, str]
 ) -> dict[str, str]:
     """Factor → level of a job; a knob's level as it was understood, a preset's as it was typed."""
-    understood = _recorded(knobs, environment)
-    resolved = {"data": knobs.data.name}
+    understood, resolved = _recorded(config, environment), values_of(config)
     return {name: _shown(understood.get(name, typed.get(name, resolved.get(name)))) for name in varied}
 
 
@@ -307,13 +334,19 @@ def _pairs(overrides: Iterable[str]) -> Iterable[tuple[str, str]]:
     for override in overrides:
         name, _, value = override.partition("=")
         name = name.lstrip("+~")
-        if name.partition(".")[0] not in _OF_THE_DESIGN:
+        if name.partition(".")[0] not in OF_THE_DESIGN:
             yield name, value
 
 
-def _label(levels: Mapping[str, str], knobs: Knobs) -> str:
+def _label(levels: Mapping[str, str], config: Any, task: Task) -> str:
     if not levels:
-        return knobs.model
-    if list(levels) == ["model"]:
-        return levels["model"]
+        return _whole(config, task)
+    if len(levels) == 1 and (name := next(iter(levels))) in named(type(config), "preset"):
+        return levels[name]
     return " ".join(f"{name}={value}" for name, value in levels.items())
+
+
+def _whole(config: Any, task: Task) -> str:
+    """What the only cell of a study is called: by the preset of its parts, else by its task."""
+    presets = preset_names(config)
+    return presets[0].partition("=")[2] if presets else task.name

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.config import KnobError, Knobs, Number, rules
+from ablate.knobs import Knob, KnobError
 from ablate.registry import suggest
 
 _EXAMPLE = "tie=true & embedding!=hidden"
@@ -18,6 +18,7 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
 }  # fmt: skip
 
 Values = Mapping[str, object]
+Known = Mapping[str, Sequence[Knob]]
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,8 @@ class Condition:
     comparisons: tuple[Comparison, ...]
 
     def holds(self, values: Values) -> bool:
-        """Whether all do, for what `values_of` returned."""
+        """Whether all do, for the values that `ablate.knobs.flat` returns."""
         return all(comparison.holds(values) for comparison in self.comparisons)
-
-
-def values_of(knobs: Knobs) -> dict[str, object]:
-    """Name → value of everything that a condition can name."""
-    return knobs.flat() | {"data": knobs.data.name}
 
 
 def read_level(text: str) -> object:
@@ -72,10 +68,11 @@ def read_level(text: str) -> object:
     return text
 
 
-def read_condition(text: str, where: str) -> Condition:
+def read_condition(text: str, where: str, known: Known) -> Condition:
     """A conjunction of comparisons.
 
     Args:
+        known: the knobs that it can name.
         where: what a message starts with, for example "design.exclude".
 
     Raises:
@@ -84,33 +81,32 @@ def read_condition(text: str, where: str) -> Condition:
     parts = text.split("&")
     if any(not part.strip() for part in parts) or re.search(r"==|\||,|\band\b|\bor\b", text):
         raise _unreadable(text, where)
-    return Condition(" ".join(text.split()), tuple(_comparison(part.strip(), text, where) for part in parts))
+    return Condition(" ".join(text.split()), tuple(_comparison(part.strip(), text, where, known) for part in parts))
 
 
-def _comparison(part: str, text: str, where: str) -> Comparison:
+def _comparison(part: str, text: str, where: str, known: Known) -> Comparison:
     match = _COMPARISON.fullmatch(part)
     if match is None:
         raise _unreadable(text, where)
     name, sign, right = match.groups()
-    known = rules()
     if name not in known:
         raise KnobError(f"{where}={text}: unknown knob {name!r}{suggest(name, known)}")
     ordered = sign not in ("=", "!=")
-    if ordered and not _is_number(name):
+    if ordered and not _is_number(known[name]):
         raise KnobError(f"{where}={text}: {name} has no order; compare it with = or !=, for example {_EXAMPLE}")
     level = read_level(right)
     # A word that the knob can be is a level (model=rnn), any other the name of a knob (embedding!=hidden).
     if any(rule.refusal(level) is None for rule in known[name]) or (ordered and isinstance(level, (int, float))):
         return Comparison(name, sign, level, None)
-    if right in known and (not ordered or _is_number(right)):
+    if right in known and (not ordered or _is_number(known[right])):
         return Comparison(name, sign, None, right)
     refusal = known[name][0].refusal(level)
     near = suggest(right, known) if isinstance(level, str) else ""
     raise KnobError(f"{where}={text}: {right} is no level of {name} and no knob{near}; {name} {refusal}")
 
 
-def _is_number(name: str) -> bool:
-    return any(isinstance(rule, Number) for rule in rules()[name])
+def _is_number(knobs: Sequence[Knob]) -> bool:
+    return any(knob.is_number for knob in knobs)
 
 
 def _unreadable(text: str, where: str) -> KnobError:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from ablate.config import Design, KnobError, Knobs, read, read_design, rules, unknown_name
+from ablate.knobs import KnobError
+from ablate.launch import Design
 from ablate.registry import suggest
-from ablate.study.conditions import Condition, Values, read_condition, read_level, values_of
+from ablate.study.conditions import Condition, Known, Values, read_condition, read_level
+from ablate.study.records import Space, read_design
 
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
 REPLICATES = ("seed", "seeds")
@@ -25,7 +27,6 @@ _ONCE = ("design", "components", "study")  # what a study has one of
 OF_COMPONENTS = ("leave_one_out", "cumulative", "add_one_in")
 
 Levels = dict[str, str]  # override's key → value, as typed
-Compose = Callable[[Sequence[str]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,22 @@ class Typed:
         return [dict(zip(self.levels, levels, strict=True)) for levels in product(*self.levels.values())]
 
 
-def declared(values: object) -> dict[str, Component]:
-    """The components that a configuration declares, by name. Raises KnobError with all that is wrong with them."""
+def declared(values: object, known: Known) -> dict[str, Component]:
+    """The components that a configuration declares, by name.
+
+    Args:
+        values: name → declaration; known: the knobs that there are.
+
+    Raises:
+        KnobError: with all that is wrong with them.
+    """
     if not isinstance(values, Mapping):
         raise KnobError(f"components={values}: must be a mapping; for example {_EXAMPLE}")
     found: dict[str, Component] = {}
     problems: list[str] = []
     for name, declaration in values.items():
         try:
-            found[str(name)] = _component(str(name), declaration)
+            found[str(name)] = _component(str(name), declaration, known)
         except KnobError as error:
             problems += error.problems
     if problems:
@@ -123,7 +131,7 @@ def declared(values: object) -> dict[str, Component]:
     return found
 
 
-def _component(name: str, declaration: object) -> Component:
+def _component(name: str, declaration: object, known: Known) -> Component:
     where = f"components.{name}"
     if not re.fullmatch(r"[A-Za-z]\w*", name):
         raise KnobError(f"{where}: a component's name is of letters, digits and _; for example {_EXAMPLE}")
@@ -136,34 +144,33 @@ def _component(name: str, declaration: object) -> Component:
         raise KnobError(f"{where}: needs the override that switches it off; for example {_EXAMPLE}")
     return Component(
         name,
-        dict(_off_level(where, override) for override in off.split()),
-        **{part: _conditions(f"{where}.{part}", given.get(part)) for part in ("requires", "excludes", "idle")},
+        dict(_off_level(where, override, known) for override in off.split()),
+        **{part: _conditions(f"{where}.{part}", given.get(part), known) for part in ("requires", "excludes", "idle")},
     )
 
 
-def _conditions(where: str, given: object) -> tuple[Condition, ...]:
+def _conditions(where: str, given: object, known: Known) -> tuple[Condition, ...]:
     texts = [] if given is None else [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise KnobError(f"{where}={given} is no condition; for example requires: embedding=hidden")
-    return tuple(read_condition(text, where) for text in texts)
+    return tuple(read_condition(text, where, known) for text in texts)
 
 
-def _off_level(where: str, override: str) -> tuple[str, str]:
+def _off_level(where: str, override: str, known: Known) -> tuple[str, str]:
     knob, _, level = override.partition("=")
-    known = rules()
     if knob not in known:
         raise KnobError(f"{where}={override}: unknown knob {knob!r}{suggest(knob, known)}")
-    refusals = [rule.refusal(read_level(level)) for rule in known[knob]]
+    refusals = [each.refusal(read_level(level)) for each in known[knob]]
     if all(refusal is not None for refusal in refusals):
         raise KnobError(f"{where}={override}: {knob} {refusals[0]}")
     return knob, level
 
 
-def jobs(typed: Typed, compose: Compose) -> list[list[str]]:
+def jobs(typed: Typed, space: Space) -> list[list[str]]:
     """The overrides of every cell that a command line asks for, in order.
 
     Args:
-        compose: overrides → the values they resolve to.
+        space: where the cells are.
 
     Raises:
         KnobError: for a design that cannot be made of what was typed.
@@ -174,24 +181,24 @@ def jobs(typed: Typed, compose: Compose) -> list[list[str]]:
             raise KnobError(f"{key}={','.join(typed.levels[key])}: a study has one {name}; start a study for each")
     fixed = typed.fixed()
     presets = [{"design": name} for name in typed.designs] or [{}]
-    designs = [read_design(compose(_overrides(fixed | preset))["design"]) for preset in presets]
+    designs = [read_design(space.compose(_overrides(fixed | preset))["design"]) for preset in presets]
     check_use(designs)
     found = []
     for preset, design in zip(presets, designs, strict=True):
         here = Typed({**typed.levels, **{key: (name,) for key, name in preset.items()}}, typed.factors)
-        for levels, asked in _cells(here, design, compose):
+        for levels, asked in _cells(here, design, space):
             found.append(_overrides(levels) + ([] if asked is None else [f"+design.job={_typed_mapping(asked)}"]))
     return found
 
 
-def _cells(typed: Typed, design: Design, compose: Compose) -> list[tuple[Levels, Asked | None]]:
+def _cells(typed: Typed, design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
     if design.kind == "grid":
         return [(levels, None) for levels in typed.grid()]
     if design.kind == "one_factor":
         return one_factor(typed)
     if design.kind == "cells":
-        return _listed(typed, design)
-    return [cell for levels in typed.grid() for cell in _of_components(levels, typed.factors, design, compose)]
+        return _listed(typed, design, space)
+    return [cell for levels in typed.grid() for cell in _of_components(levels, typed.factors, design, space)]
 
 
 def one_factor(typed: Typed) -> list[tuple[Levels, Asked | None]]:
@@ -205,15 +212,15 @@ def one_factor(typed: Typed) -> list[tuple[Levels, Asked | None]]:
     return [(levels | level, asked) for level, asked in own for levels in same]
 
 
-def _listed(typed: Typed, design: Design) -> list[tuple[Levels, Asked | None]]:
-    cells = [_listed_cell(text) for text in design.cells]
+def _listed(typed: Typed, design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
+    cells = [_listed_cell(text, space) for text in design.cells]
     for key in typed.factors:
         if any(key in cell for cell in cells):
             raise KnobError(f"{key}={','.join(typed.levels[key])}: design.cells sets {key} too; leave out one of them")
     return [(levels | cell, Asked(at=typed.factors)) for levels in typed.grid() for cell in cells]
 
 
-def _listed_cell(text: str) -> Levels:
+def _listed_cell(text: str, space: Space) -> Levels:
     """ "depth=1 tie=true" as levels."""
     cell = {}
     for override in re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", text):
@@ -221,7 +228,7 @@ def _listed_cell(text: str) -> Levels:
         where = f'design.cells=["{text}"]'
         if not equals:
             raise KnobError(f"{where}: {override} is no override; for example 'design.cells=[\"depth=1 tie=true\"]'")
-        if (refusal := unknown_name(key)) is not None:
+        if (refusal := space.refuse(key)) is not None:
             raise KnobError(f"{where}: {refusal}")
         if "," in re.sub(r"""\[.*?\]|\{.*?\}|"[^"]*"|'[^']*'""", "", level):
             raise KnobError(
@@ -233,11 +240,11 @@ def _listed_cell(text: str) -> Levels:
 
 
 def _of_components(
-    levels: Levels, factors: Sequence[str], design: Design, compose: Compose
+    levels: Levels, factors: Sequence[str], design: Design, space: Space
 ) -> list[tuple[Levels, Asked | None]]:
     """A design of components at one combination of the other factors' levels."""
-    values = compose(_overrides(levels))
-    full, components = read(values), declared(values.get("components", {}))
+    values = space.compose(_overrides(levels))
+    full, components = space.read(values), declared(values.get("components", {}), space.known)
     on, missing = chosen(components, design, full)
     varied = [key.lstrip("+") for key in factors]
     for component in on:
@@ -251,7 +258,7 @@ def _of_components(
     cells = _OF_COMPONENTS[design.kind](on)
     for component, (label, its) in zip(on, cells[1:], strict=True):
         # What is added to a model in which it does nothing is that model over again.
-        where = None if design.kind == "leave_one_out" else component.idle_where(values_of(full) | _levels(its))
+        where = None if design.kind == "leave_one_out" else component.idle_where({**full, **_levels(its)})
         if where is not None and design.kind == "cumulative":
             order = [c.name for c in on if c is not component] + [component.name]
             raise KnobError(
@@ -267,7 +274,7 @@ def _of_components(
     return [(levels | off, mark) for (_, off), mark in zip(cells, marks, strict=True)]
 
 
-def chosen(components: Mapping[str, Component], design: Design, full: Knobs) -> tuple[list[Component], dict[str, str]]:
+def chosen(components: Mapping[str, Component], design: Design, full: Values) -> tuple[list[Component], dict[str, str]]:
     """The components that a design varies, which do something in the full model, and why the others do not, by name.
 
     Raises:
@@ -279,15 +286,11 @@ def chosen(components: Mapping[str, Component], design: Design, full: Knobs) -> 
             f"design.components=[{','.join(names)}]: no component {unknown[0]!r}{suggest(unknown[0], components)}; "
             f"declared are {', '.join(components)}"
         )
-    values = values_of(full)
-    missing = {name: reason for name in names if (reason := components[name].missing(values)) is not None}
+    missing = {name: reason for name in names if (reason := components[name].missing(full)) is not None}
     on = [components[name] for name in names if name not in missing]
     if not on:
         reasons = ", ".join(f"{reason} ({_as_typed(components[name].off)})" for name, reason in missing.items())
-        raise KnobError(
-            f"design={design.kind}: the full model, model={full.model}, has no component to vary: {reasons}; "
-            "switch one on, for example with model=better_lstm"
-        )
+        raise KnobError(f"design={design.kind}: the full model has no component to vary: {reasons}; switch one on")
     owner: dict[str, str] = {}
     for component in on:
         for knob in component.off:

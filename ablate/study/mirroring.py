@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ablate.study.server import CONTEXT, end_with_parent
 from ablate.track.journal import Event, Folder
-from ablate.track.mirror import Mirror
+from ablate.track.mlflow.mirror import Mirror
 
 _SILENT_SECONDS = 60.0  # at the end, without a trial copied: MLflow is then left behind
 

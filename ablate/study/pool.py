@@ -13,10 +13,11 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
+from ablate.study.cells import Study
 from ablate.study.plan import PlannedTrial
 from ablate.study.server import CONTEXT
 from ablate.study.view import View
-from ablate.study.worker import ALONE, BUSY, STANDS, start_worker, train
+from ablate.study.worker import ALONE, BUSY, STANDS, assign, start_worker, train
 from ablate.study.workers import threads_of
 from ablate.track.journal import JOURNAL, LOG, Journal, Tail
 
@@ -31,12 +32,14 @@ class Pool:
     """Trains packs, `workers` at a time.
 
     Args:
+        study: whose they are.
         workers: processes; the machine's cores are divided among them.
         command: what the user typed, for the record.
         view: told of everything as it happens.
     """
 
-    def __init__(self, workers: int, command: str, view: View) -> None:
+    def __init__(self, study: Study, workers: int, command: str, view: View) -> None:
+        self._study = study
         threads = threads_of(workers)
         self._workers = workers
         self._command = command
@@ -68,10 +71,11 @@ class Pool:
         while waiting or self._running:
             while waiting and len(self._running) < self._workers and time.monotonic() >= not_before:
                 planned = waiting.popleft()
+                assigned = [assign(each, self._study, self._command) for each in planned]
                 pack = [(each, Tail(each.folder / JOURNAL)) for each in planned]
                 for _, tail in pack:
                     tail.read()  # what earlier launches wrote
-                self._running[self._pool.schedule(train, args=[planned, self._command])] = pack
+                self._running[self._pool.schedule(train, args=[assigned])] = pack
             if not self._running:
                 time.sleep(_POLL_SECONDS)
                 continue

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -13,26 +11,29 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.study.cells import Cell, Study
 from ablate.study.estimate import show_plan
 from ablate.study.mirroring import MirrorProcess
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
+from ablate.study.records import task_record
 from ablate.study.view import describe_left_out, make_view
 from ablate.study.workers import choose_workers
-from ablate.tasks.language_model import METRICS
 from ablate.track.journal import Event, Folder, Journal, now, replace_text
-from ablate.track.mirror import tracking_uri
+from ablate.track.mlflow.client import tracking_uri
 from ablate.train import Checkpoints
 
 if TYPE_CHECKING:
     from ablate.report import Report
 
 
-def run_study(study: Study) -> int:
+def run_study(study: Study, command: str) -> int:
     """Train what is not finished yet, write the report, and return the exit code.
+
+    Args:
+        command: what the user typed, for the record.
 
     Returns:
         0: every trial finished, or only the plan was asked for; 1: some failed or diverged, the others stand.
@@ -40,24 +41,24 @@ def run_study(study: Study) -> int:
     Raises:
         KnobError: before anything is trained, with everything that is wrong.
     """
-    knobs = study.cells[0].knobs
-    folder = Folder(knobs.runs)
-    name = study.name
-    plan = make_plan(study.cells, folder, name)
-    if knobs.plan:
+    launch = study.launch
+    folder = Folder(launch.runs)
+    plan = make_plan(study, folder)
+    if launch.plan:
         show_plan(study, plan)
         return 0
-    _check_reports(Path(knobs.reports))
-    command = _command()
+    if launch.report:
+        _check_reports(Path(launch.reports))
+        # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
+        threading.Thread(target=import_module, args=["ablate.report"], daemon=True).start()
     launched = _record_launch(folder, study, command, plan)
-    view = make_view(name, plan)
+    view = make_view(study.name, plan, study.task.metrics[0], study.task.step)
     mirror = None
     reports: list[Path] = []
-    # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
-    threading.Thread(target=import_module, args=["ablate.report"], daemon=True).start()
+    report = None
     try:
-        if knobs.tracking.enabled:
-            mirror = MirrorProcess(folder, knobs.tracking.uri, launched, view.note)
+        if launch.tracking.enabled:
+            mirror = MirrorProcess(folder, launch.tracking.uri, launched, view.note)
         with view:
             for note in describe_left_out(study.left_out):
                 view.note(note)
@@ -65,15 +66,19 @@ def run_study(study: Study) -> int:
                 if planned.is_done:
                     view.skipped(planned)
                     Checkpoints(planned.folder, planned.fingerprint).finish()  # where a kill came just before it
-            packs = make_packs(planned for planned in plan if not planned.is_done)
-            with Pool(choose_workers(packs), command, view) as pool:
+            packs = make_packs((planned for planned in plan if not planned.is_done), study)
+            with Pool(study, choose_workers(packs, study), command, view) as pool:
                 pool.run(packs)
-        report = _report(folder, launched, Path(knobs.reports))
-        reports.append(report.folder)
+        if launch.report:
+            report = _report(folder, launched, Path(launch.reports))
+            reports.append(report.folder)
     finally:  # also when a user stops the study
         if mirror is not None and not mirror.close(reports):
             view.note("MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up")
-    view.summary(report, _how_to_browse(folder, knobs.tracking.uri, mirror.page) if mirror is not None else None)
+    browse = _how_to_browse(folder, launch.tracking.uri, mirror.page) if mirror is not None else None
+    if report is None:
+        return view.end_without_report(browse)
+    view.summary(report, browse)
     return _exit_code(report)
 
 
@@ -106,8 +111,9 @@ def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[Pl
         "study": study.name,
         "command": command,
         "design": study.record(),
-        "metrics": [asdict(metric) for metric in METRICS],
-        "reports": plan[0].trial.knobs.reports,
+        "task": task_record(study.task),
+        "metrics": [asdict(metric) for metric in study.task.metrics],
+        "reports": study.launch.reports,
         "cells": [
             {"label": label, "levels": dict(cell.levels), "components": dict(cell.components), "trials": rows}
             for label, (cell, rows) in trials.items()
@@ -116,14 +122,6 @@ def _record_launch(folder: Folder, study: Study, command: str, plan: Sequence[Pl
     Journal(folder.study(study.name)).append("launched", **launched)
     replace_text(folder.latest(), study.name)
     return launched
-
-
-def _command() -> str:
-    """The command line that started this process, without a tracking URI, which may hold a password."""
-    arguments = [
-        "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else argument for argument in sys.argv[1:]
-    ]
-    return shlex.join(["python", "-m", "ablate", *arguments])
 
 
 def _how_to_browse(folder: Folder, uri: str | None, page: str | None) -> str:

@@ -7,32 +7,81 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ablate.config import KnobError
-from ablate.study.plan import DONE, PlannedTrial, code_digest, corpus_of, git_facts
+from ablate.knobs import KnobError, plain, read
+from ablate.protocol import Payload, Task, Trial
+from ablate.study.cells import Study
+from ablate.study.plan import DONE, PlannedTrial, code_digest, git_facts
 from ablate.study.server import end_with_parent
-from ablate.tasks.language_model.engine import fit, text_start
-from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, read_events, status
+from ablate.study.tasks import load_task
+from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, logged, read_events, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints
-from ablate.train.checkpoint import Payload
-from ablate.train.machine import keep_memory, machine_facts, prepare, set_default_threads
+from ablate.train.machine import keep_memory, machine_facts, set_threads
 
 TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"
+_threads = 1  # of this process, where `threads` does not say
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial as plain values, which any process can read whatever its task is made of.
+
+    Attributes:
+        task: what `load_task` finds it by.
+        values: of its configuration; record: the same as it may be written down.
+        data: what its journal says of its data; digest: of the data it was planned with.
+        force: train it again where it is finished.
+    """
+
+    task: str
+    values: Mapping[str, Any]
+    seed: int
+    device: str
+    threads: int | None
+    fingerprint: str
+    folder: Path
+    record: Mapping[str, Any]
+    sources: Mapping[str, str]
+    data: Mapping[str, Any]
+    parameters: int | None
+    command: str
+    force: bool
+
+
+def assign(planned: PlannedTrial, study: Study, command: str) -> Assignment:
+    """What a worker has to know of a trial."""
+    return Assignment(
+        task=study.task.reference,
+        values=plain(planned.trial.config),
+        seed=planned.trial.seed,
+        device=planned.trial.device,
+        threads=study.launch.threads,
+        fingerprint=planned.fingerprint,
+        folder=planned.folder,
+        record=planned.cell.record(),
+        sources=planned.sources,
+        data=planned.facts.record(),
+        parameters=planned.facts.parameters,
+        command=command,
+        force=study.launch.force,
+    )
 
 
 def start_worker(threads: int) -> None:
     """Prepare a fresh worker process; it ends with the process that started it, however that ends."""
+    global _threads
     end_with_parent()
-    set_default_threads(threads)
+    _threads = threads
     keep_memory()
 
 
-def train(pack: Sequence[PlannedTrial], command: str) -> list[str]:
+def train(pack: Sequence[Assignment]) -> list[str]:
     """Train a pack, whatever state its trials are in; what a trial raises is written down and stays its own.
 
     Returns:
@@ -43,60 +92,64 @@ def train(pack: Sequence[PlannedTrial], command: str) -> list[str]:
     results: dict[str, str] = {}
     free: dict[str, list[Event]] = {}  # the newest attempt of those that are to be trained
     with ExitStack() as locks:
-        for planned in pack:
-            planned.folder.mkdir(parents=True, exist_ok=True)
+        for each in pack:
+            each.folder.mkdir(parents=True, exist_ok=True)
             try:
                 # The lock is the kernel's: it is free again as soon as its owner is dead, however it died.
-                locks.enter_context(FileLock(planned.folder / "lock", timeout=0))
+                locks.enter_context(FileLock(each.folder / "lock", timeout=0))
             except Timeout:
-                results[planned.fingerprint] = BUSY
+                results[each.fingerprint] = BUSY
                 continue
-            attempt = last_attempt(read_events(planned.folder / JOURNAL)[0])
-            if status(attempt) in DONE and not planned.trial.knobs.force:
-                results[planned.fingerprint] = STANDS
+            attempt = last_attempt(read_events(each.folder / JOURNAL)[0])
+            if status(attempt) in DONE and not each.force:
+                results[each.fingerprint] = STANDS
             else:
-                free[planned.fingerprint] = attempt
+                free[each.fingerprint] = attempt
         if free:
-            to_train = [planned for planned in pack if planned.fingerprint in free]
+            to_train = [each for each in pack if each.fingerprint in free]
             with _output_to(to_train[0].folder / LOG):
-                result = _train(to_train, list(free.values()), command)
+                result = _train(to_train, list(free.values()))
             results.update(dict.fromkeys(free, result))
-    return [results[planned.fingerprint] for planned in pack]
+    return [results[each.fingerprint] for each in pack]
 
 
-def _train(pack: Sequence[PlannedTrial], attempts: Sequence[list[Event]], command: str) -> str:
-    knobs = pack[0].trial.knobs
-    journals = [Journal(planned.folder / JOURNAL) for planned in pack]
-    checkpoints = [Checkpoints(planned.folder, planned.fingerprint) for planned in pack]
+def _train(pack: Sequence[Assignment], attempts: Sequence[list[Event]]) -> str:
+    journals = [Journal(each.folder / JOURNAL) for each in pack]
+    checkpoints = [Checkpoints(each.folder, each.fingerprint) for each in pack]
     try:
-        prepare(knobs)  # before the machine's facts are written down: threads are one of them
-        facts = machine_facts(knobs) | ({"pack": str(len(pack))} if len(pack) > 1 else {})
-        states = None
+        task = load_task(pack[0].task)
+        trials = [Trial(read(task.Config, each.values), each.seed, each.device) for each in pack]
         begun = [bool(attempt) and status(attempt) not in DONE for attempt in attempts]
+        if any(begun) and not all(begun):
+            return ALONE
+        states = None
         if all(begun):
             found, refused = _newest(checkpoints, journals)
             for reason in (reason for each in refused for reason in each):
                 print(f"checkpoint not used: {reason}", flush=True)
-            windows = [0 if state is None else int(state["window"]) for state in found]
-            if len({*windows}) > 1:
+            steps = [0 if state is None else int(state["window"]) for state in found]
+            if len({*steps}) > 1:
                 return ALONE
-            for journal, window, reasons in zip(journals, windows, refused, strict=True):
-                journal.append("resumed", window=window, process=this_process(), refused=reasons, facts=facts)
             states = [state for state in found if state is not None] or None
-        elif any(begun):
-            return ALONE
+            # Another number of threads adds in another order: it would not be the same trial.
+            set_threads(_threads_at_start(attempts[0]) or pack[0].threads or _threads)
+            facts = _facts(pack[0])
+            for journal, step, state, reasons in zip(journals, steps, found, refused, strict=True):
+                kept = 0 if state is None else logged(journal.path, int(state["journal_bytes"]))
+                journal.append("resumed", step=step, kept=kept, process=this_process(), refused=reasons, facts=facts)
         else:
-            for planned, journal in zip(pack, journals, strict=True):
-                journal.append("started", **_description(planned, command, facts))
-        corpus = corpus_of(knobs)
-        if corpus.digest != pack[0].data["digest"]:
-            raise KnobError(f"data={corpus.name}: the text has changed since the study was planned; start it again")
-        sinks = [journal.append for journal in journals]
-        outcomes = fit([planned.trial for planned in pack], corpus, sinks, checkpoints, states)
-        for journal, outcome, kept in zip(journals, outcomes, checkpoints, strict=True):
+            set_threads(pack[0].threads or _threads)
+            together = {"pack": str(len(pack))} if len(pack) > 1 else {}
+            for each, trial, journal in zip(pack, trials, journals, strict=True):
+                journal.append("started", **_description(each, task, trial, _facts(each) | together))
+        if (digest := task.describe(trials[0].config).digest) != pack[0].data["digest"]:
+            name = pack[0].data["name"]
+            raise KnobError(f"data={name}: has changed since the study was planned ({digest[:12]}); start it again")
+        outcomes = task.fit(trials, [journal.append for journal in journals], checkpoints, states)
+        for journal, outcome, of_trial in zip(journals, outcomes, checkpoints, strict=True):
             journal.append("finished", **asdict(outcome))
-            kept.finish()
-    except BaseException as error:  # SystemExit too: a user's layer ends its own trial, not the study
+            of_trial.finish()
+    except BaseException as error:  # SystemExit too: a user's code ends its own trial, not the study
         with suppress(OSError):  # the log's disk may be the one that is full
             traceback.print_exc()
         if len(pack) > 1:
@@ -106,38 +159,45 @@ def _train(pack: Sequence[PlannedTrial], attempts: Sequence[list[Event]], comman
     return TRAINED
 
 
+def _threads_at_start(attempt: Sequence[Event]) -> int | None:
+    threads = attempt[0].get("facts", {}).get("threads")
+    return None if threads is None else int(threads)
+
+
+def _facts(each: Assignment) -> dict[str, str]:
+    return machine_facts(each.device)
+
+
 def _newest(
     checkpoints: Sequence[Checkpoints], journals: Sequence[Journal]
 ) -> tuple[list[Payload | None], list[list[str]]]:
     """Each trial's newest state, or the one before it where a kill came before others of the pack were saved."""
     sizes = [journal.size() for journal in journals]
     found, refused = zip(*(kept.newest(size) for kept, size in zip(checkpoints, sizes, strict=True)), strict=True)
-    windows = [int(state["window"]) for state in found if state is not None]
-    if len(windows) == len(found) and len({*windows}) > 1:
-        found = tuple(kept.newest(size, min(windows))[0] for kept, size in zip(checkpoints, sizes, strict=True))
+    steps = [int(state["window"]) for state in found if state is not None]
+    if len(steps) == len(found) and len({*steps}) > 1:
+        found = tuple(kept.newest(size, min(steps))[0] for kept, size in zip(checkpoints, sizes, strict=True))
     return list(found), list(refused)
 
 
-def _description(planned: PlannedTrial, command: str, facts: Mapping[str, str]) -> Event:
+def _description(each: Assignment, task: Task, trial: Trial, facts: Mapping[str, str]) -> Event:
     return {
-        "fingerprint": planned.fingerprint,
-        "seed": planned.trial.seed,
-        "command": command,
+        "fingerprint": each.fingerprint,
+        "seed": each.seed,
+        "command": each.command,
         "process": this_process(),
-        "knobs": planned.cell.record(),
+        "knobs": dict(each.record),
         "facts": {
-            "data": planned.data["name"],
-            "data_digest": planned.data["digest"],
-            "code": code_digest(planned.sources),
-            "text_start": str(
-                text_start(planned.trial.knobs, planned.trial.seed, corpus_of(planned.trial.knobs).train)
-            ),
+            "data": each.data["name"],
+            "data_digest": each.data["digest"],
+            "code": code_digest(each.sources),
             **git_facts(),
+            **task.trial_facts(trial),
             **facts,
         },
-        "sources": planned.sources,
-        "parameters": planned.parameters,
-        "data": planned.data,
+        "sources": dict(each.sources),
+        "parameters": each.parameters,
+        "data": dict(each.data),
     }
 
 

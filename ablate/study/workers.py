@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablate.study.packs import bytes_of
+from ablate.study.cells import Study
 from ablate.study.plan import PlannedTrial
 from ablate.train.machine import choose_device
 
@@ -17,27 +17,25 @@ _OF_A_PROCESS = 600 * 2**20  # bytes that a worker needs besides its trials: tor
 _MEMORY = 0.8  # share of the free memory that is counted on
 
 
-def choose_workers(packs: Sequence[Sequence[PlannedTrial]]) -> int:
+def choose_workers(packs: Sequence[Sequence[PlannedTrial]], study: Study) -> int:
     """The number of worker processes: what `workers` says, or what this machine is good for."""
     if not packs:
         return 1
-    asked = packs[0][0].trial.knobs.workers
-    return asked if isinstance(asked, int) else best_workers(packs, cores(), free_memory())
+    asked = study.launch.workers
+    return asked if isinstance(asked, int) else best_workers(packs, study, cores(), free_memory())
 
 
-def best_workers(packs: Sequence[Sequence[PlannedTrial]], cores: int, memory: float) -> int:
+def best_workers(packs: Sequence[Sequence[PlannedTrial]], study: Study, cores: int, memory: float) -> int:
     """As many as have a core each, or as many as `threads` says; no more than there are packs, or than fit into memory.
 
     On two cores, two processes of one thread are faster than one of two, for narrow layers and wide ones
     (`python -m benchmarks workers`). A CUDA device has one, because packs fill it. `memory`: free bytes.
     """
-    knobs = [pack[0].trial.knobs for pack in packs]
-    if any(choose_device(k.device).type == "cuda" for k in knobs):
+    if choose_device(study.launch.device).type == "cuda":
         return 1
-    threads = max(k.threads or 1 for k in knobs)
-    largest = max(len(pack) * bytes_of(pack[0]) for pack in packs)
+    largest = max(len(pack) * study.task.bytes_of(pack[0].trial.config, pack[0].facts) for pack in packs)
     fit = int(_MEMORY * memory / (_OF_A_PROCESS + largest))
-    return max(1, min(len(packs), cores // threads, fit))
+    return max(1, min(len(packs), cores // (study.launch.threads or 1), fit))
 
 
 def threads_of(workers: int) -> int:

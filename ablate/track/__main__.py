@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ablate.track.journal import Folder, read_events
-from ablate.track.mirror import Mirror
+from ablate.track.mlflow.mirror import Mirror
 
 
 def main(arguments: list[str] | None = None) -> None:

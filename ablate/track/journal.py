@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,23 @@ def last_attempt(events: list[Event]) -> list[Event]:
         if event["event"] == "started":
             attempt = [event]
         elif event["event"] == "resumed":
-            attempt = [e for e in attempt if e.get("step", 0) <= event["window"] and e["event"] not in FINAL_EVENTS]
+            measured = count()
+            attempt = [
+                e
+                for e in attempt
+                if e["event"] not in FINAL_EVENTS and (e["event"] != "log" or next(measured) < event["kept"])
+            ]
             attempt.append(event)
         elif attempt:
             attempt.append(event)
     return attempt
+
+
+def logged(path: Path, size: int) -> int:
+    """How many measurements of the last attempt lie in the first `size` bytes of a journal."""
+    with path.open("rb") as file:
+        lines = whole_lines(file.read(size))
+    return sum(event["event"] == "log" for event in last_attempt(parse_events(lines)))
 
 
 def status(attempt: list[Event]) -> str:

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from ablate.config import KnobError, Knobs, show
+from ablate.knobs import KnobError, Knobs, show
 from ablate.metric import Metric
 from ablate.registry import suggest
 from ablate.track.journal import Event, Folder
-from ablate.track.store import Store
+from ablate.track.mlflow.store import Store
 
 _LONGEST_NAME = 100  # of a folder of reports; a file system allows 255
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pandera.pandas as pa
 from numpy.typing import NDArray
 
-from ablate.config import KnobError, show
+from ablate.knobs import KnobError, show
 from ablate.track.journal import Event, status
 from ablate.track.schema import CURVES, FACTS, TRIALS
 from ablate.track.units import perplexity

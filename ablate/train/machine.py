@@ -1,11 +1,10 @@
-"""The machine a trial runs on: its device, threads, precision and memory, checked before a study starts."""
+"""The machine a trial runs on: its device, threads and memory."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ablate.config import KnobError, Knobs
-
-_default_threads = torch.get_num_threads()
+from ablate.knobs import KnobError
 
 
-def settle(knobs: Knobs) -> Knobs:
-    """The knobs with what `precision=auto` is on this machine: bf16 where the processor multiplies it, else fp32.
-
-    Raises:
-        KnobError: when this machine cannot run what the knobs ask for.
-    """
-    if knobs.device == "cuda" and not torch.cuda.is_available():
+def check_device(name: str) -> None:
+    """Raise KnobError for a device that this machine has not."""
+    if name == "cuda" and not torch.cuda.is_available():
         raise KnobError("device=cuda: torch sees no CUDA device on this machine; use device=cpu, or device=auto")
-    bf16 = has_bf16(choose_device(knobs.device))
-    if knobs.precision == "bf16" and not bf16:
-        raise KnobError(
-            "precision=bf16: this processor has no bf16 arithmetic and would be many times slower; use precision=fp32"
-        )
-    return replace(knobs, precision="bf16" if bf16 else "fp32") if knobs.precision == "auto" else knobs
 
 
 def choose_device(name: str) -> torch.device:
@@ -41,10 +28,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def set_default_threads(threads: int) -> None:
-    """What `threads=null` means in this process; if never called, what torch chooses by itself."""
-    global _default_threads
-    _default_threads = threads
+def set_threads(threads: int) -> None:
+    """How many CPU threads torch computes with in this process."""
+    torch.set_num_threads(threads)
 
 
 def keep_memory() -> None:
@@ -60,28 +46,21 @@ def keep_memory() -> None:
     libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def prepare(knobs: Knobs) -> torch.device:
-    """Set the number of threads and return the device."""
-    torch.set_num_threads(_default_threads if knobs.threads is None else knobs.threads)
-    return choose_device(knobs.device)
-
-
 def on_device(ids: NDArray[np.int32], device: torch.device) -> Tensor:
-    """Word ids as a tensor on a device; the program goes on while they travel to a GPU."""
+    """Whole numbers as a tensor on a device; the program goes on while they travel to a GPU."""
     tensor = torch.from_numpy(ids).long()
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def machine_facts(knobs: Knobs) -> dict[str, str]:
-    """What a reader has to know of the machine to judge a time or a last digit."""
-    device = choose_device(knobs.device)
+def machine_facts(name: str) -> dict[str, str]:
+    """What a reader has to know of the machine to judge a time or a last digit; `name`: a level of `device`."""
+    device = choose_device(name)
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": str(torch.get_num_threads()),
-        "precision": knobs.precision,
     }
 
 

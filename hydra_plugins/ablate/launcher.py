@@ -34,11 +34,11 @@ class PoolLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the study; leaves with its exit code when something has no result."""
-        from ablate.__main__ import compose_jobs, run_jobs
+        from ablate.cli import run_together
 
         # Hydra's basic sweeper has written the overrides down there, a tracking URI's password too.
         Path(self._config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
-        code = run_jobs(compose_jobs(self._context.config_loader, self._config, job_overrides))
+        code = run_together(self._context.config_loader, self._config, job_overrides)
         if code != 0:
             raise SystemExit(code)
         return [JobReturn(status=JobStatus.COMPLETED) for _ in job_overrides]

@@ -49,9 +49,11 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Called by Hydra, with the command line's overrides."""
         from ablate.study.designs import jobs
+        from ablate.study.records import space
+        from ablate.study.tasks import load_task
 
         typed = self._typed([*(f"{key}={value}" for key, value in self._params.items()), *arguments])
-        found = jobs(typed, self._compose)
+        found = jobs(typed, space(load_task(str(self._config.task)), self._compose))
         size = self._max_batch_size or len(found)
         returns = []
         for first in range(0, len(found), size):
@@ -83,6 +85,6 @@ class StudySweeper(Sweeper):
         return Typed(levels, [key for key in factors if key != "design"], designs)
 
     def _compose(self, overrides: Sequence[str]) -> Mapping[str, Any]:
-        from ablate.__main__ import plain
+        from ablate.compose import plain_values
 
-        return plain(self._loader.load_sweep_config(self._config, list(overrides)))
+        return plain_values(self._loader.load_sweep_config(self._config, list(overrides)))

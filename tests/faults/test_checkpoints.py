@@ -14,11 +14,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY, values_of
+from conftest import TINY, study_of, train_in_process
 from program import ROOT
 
 from ablate.study import worker
-from ablate.study.cells import Job, make_cells
 from ablate.study.plan import make_plan
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 from ablate.train import Checkpoints
@@ -30,7 +29,7 @@ OVERRIDES = [*TINY, "model=better_lstm", "hidden=16", "windows=80", "valid_every
 DIES = """
 import os, signal, sys, torch
 sys.path.insert(0, sys.argv[1])
-from test_checkpoints import planned_in, worker
+from test_checkpoints import planned_in, train_in_process
 save, states = torch.save, []
 def dies(payload, file):
     if "optimizer" in payload:
@@ -40,12 +39,12 @@ def dies(payload, file):
         os.kill(os.getpid(), signal.SIGKILL)
     save(payload, file)
 torch.save = dies
-worker.train([planned_in(sys.argv[2])], "c")
+train_in_process([planned_in(sys.argv[2])])
 """
 
 
 def planned_in(folder):
-    (planned,) = make_plan(make_cells([Job((), values_of(*OVERRIDES))]), Folder(folder), "s")
+    (planned,) = make_plan(study_of(*OVERRIDES), Folder(folder))
     return planned
 
 
@@ -67,7 +66,7 @@ def attempt(planned):
 def measured(planned):
     """The trial's curve and result, without what a clock decides."""
     clock = ("time", "seconds", "train_seconds", "tokens_per_s")
-    events = [e for e in attempt(planned) if e["event"] in ("train", "valid", "finished")]
+    events = [{**e.pop("values"), **e} for e in attempt(planned) if e["event"] in ("log", "finished")]
     return [{k: v for k, v in event.items() if k not in clock} for event in events]
 
 
@@ -78,7 +77,7 @@ def weights(planned):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     planned = planned_in(tmp_path_factory.mktemp("undisturbed"))
-    assert worker.train([planned], "c") == [worker.TRAINED]
+    assert train_in_process([planned]) == [worker.TRAINED]
     assert status(attempt(planned)) == "FINISHED"
     return planned
 
@@ -103,9 +102,9 @@ def states(planned):
 
 
 def goes_on_from(planned, window, undisturbed):
-    assert worker.train([planned], "c") == [worker.TRAINED]
+    assert train_in_process([planned]) == [worker.TRAINED]
     (resumed,) = [e for e in attempt(planned) if e["event"] == "resumed"]
-    assert resumed["window"] == window
+    assert resumed["step"] == window
     assert measured(planned) == measured(undisturbed)
     assert weights(planned) == weights(undisturbed)
     return resumed["refused"]
@@ -215,9 +214,9 @@ def test_what_holds_no_state_is_refused(trial):
 
 def test_a_text_that_changes_under_a_running_study_fails_the_trial_and_says_so(tmp_path):
     planned = planned_in(tmp_path)
-    planned = replace(planned, data={**planned.data, "digest": "0" * 64})
-    worker.train([planned], "c")
+    planned = replace(planned, facts=replace(planned.facts, digest="0" * 64))
+    train_in_process([planned])
     events = attempt(planned)
     assert status(events) == "FAILED"
-    assert "the text has changed since the study was planned" in events[-1]["reason"]
+    assert "has changed since the study was planned" in events[-1]["reason"]
     assert json.dumps(events)

@@ -14,14 +14,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from conftest import TINY, knobs_of, values_of
+from conftest import TINY, knobs_of, study_of, train_in_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from program import ROOT, ablate, inside
 
-from ablate.config import KnobError
-from ablate.study import worker
-from ablate.study.cells import Job, make_cells
+from ablate.knobs import KnobError
 from ablate.study.plan import make_plan
 from ablate.tasks.language_model.data import load_corpus, ptb
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
@@ -99,9 +97,9 @@ def test_a_text_file_is_refused_in_a_line_or_trained(content, message, tmp_path)
 PEAK_OF_LOADING = """
 import re, sys
 from pathlib import Path
-from ablate.config import TextFiles
+from ablate.tasks.language_model.config import TextFiles
 from ablate.tasks.language_model.data import load_corpus
-corpus = load_corpus(TextFiles("text", sys.argv[1], None, None, vocab_size=100, lower=False))
+corpus = load_corpus(TextFiles(name="text", path=sys.argv[1], valid=None, test=None, vocab_size=100, lower=False))
 # Not getrusage: its peak is inherited from the process that started this one.
 print(len(corpus.train), int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10)
 """
@@ -122,7 +120,7 @@ def test_a_hundred_megabytes_on_one_line_load_in_bounded_memory(tmp_path):
 
 
 def plan_of(overrides, folder):
-    return make_plan(make_cells([Job((), values_of(*overrides))]), Folder(folder / "runs"), "s")
+    return make_plan(study_of(*overrides), Folder(folder / "runs"))
 
 
 def plan_or_problems(overrides, folder):
@@ -135,9 +133,9 @@ def plan_or_problems(overrides, folder):
 def trained(overrides, folder):
     """How the trial ends, and the words it knows."""
     (planned,) = plan_of(overrides, folder)
-    worker.train([planned], "c")
+    train_in_process([planned])
     events = last_attempt(read_events(planned.folder / JOURNAL)[0])
-    words = load_corpus(planned.trial.knobs.data).words
+    words = load_corpus(planned.trial.config.data).words
     return status(events), tuple(sorted(words, key=lambda word: (word == "<unk>", word)))
 
 
@@ -172,7 +170,7 @@ def test_any_configuration_is_refused_with_a_message_or_trains_three_windows_wit
         if problems:
             return
         (planned,) = plan
-        worker.train([planned], "c")
+        train_in_process([planned])
     events = last_attempt(read_events(planned.folder / JOURNAL)[0])
     assert status(events) in ("FINISHED", "DIVERGED"), events[-1]
     assert (planned.folder / "trial.log").read_text() == ""

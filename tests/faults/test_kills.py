@@ -47,8 +47,8 @@ def windows_trained(folder):
         at = 0
         for event in events:
             if event["event"] in ("started", "resumed"):
-                at = event.get("window", 0)
-            elif event["event"] == "train":
+                at = event.get("step", 0)
+            elif event["event"] == "log" and "train_nll" in event["values"]:
                 total, at = total + event["step"] - at, event["step"]
     return total
 
@@ -78,7 +78,7 @@ def test_kill_9_in_the_middle_of_an_epoch_goes_on_from_the_last_checkpoint_to_th
     wait_until(reached(tmp_path, 400))
     kill_tree(process)
     out = ends_as_if_undisturbed(tmp_path, undisturbed)
-    (window,) = (e["window"] for events in journals(tmp_path).values() for e in events if e["event"] == "resumed")
+    (window,) = (e["step"] for events in journals(tmp_path).values() for e in events if e["event"] == "resumed")
     assert window >= 300
     assert f"goes on at window {window} of 1200" in out
     assert windows_trained(tmp_path) < 1200 + 600
@@ -127,7 +127,7 @@ def test_a_finished_trial_is_not_trained_twice_by_two_studies_at_once(tmp_path):
     trials = journals(tmp_path)
     assert len(trials) == 4
     for events in trials.values():
-        assert [e["event"] for e in events if e["event"] not in ("train", "valid")] == ["started", "finished"]
+        assert [e["event"] for e in events if e["event"] != "log"] == ["started", "finished"]
     assert results(tmp_path, "one") == results(tmp_path, "two")
 
 

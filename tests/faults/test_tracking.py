@@ -19,41 +19,26 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import TINY
-from made import PLAIN_LAUNCH
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from pandas.testing import assert_frame_equal
 from program import ROOT, inside, journals, kill_tree, start, wait_until
+from recorded import Trial, launch
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.study.mirroring import MirrorProcess
 from ablate.track import __main__ as track_main
 from ablate.track import journal as journal_module
-from ablate.track import mirror as mirror_module
-from ablate.track.journal import JOURNAL, Folder, Journal
-from ablate.track.mirror import Mirror, create_database
+from ablate.track.journal import Folder, Journal
+from ablate.track.mlflow import liveness as liveness_module
+from ablate.track.mlflow import mirror as mirror_module
+from ablate.track.mlflow.client import create_database
+from ablate.track.mlflow.mirror import Mirror
+from ablate.track.mlflow.store import Store
 from ablate.track.process import is_dead, this_process
 from ablate.track.read import read_study
-from ablate.track.store import Store
 
-PRINT = "f" * 64
-LAUNCH = {
-    "event": "launched", "study": "s", "command": "c", "reports": "reports",
-    "cells": [{"label": "a", "levels": {}, "trials": [{"seed": 0, "fingerprint": PRINT}]}], **PLAIN_LAUNCH,
-}  # fmt: skip
-STARTED = {
-    "fingerprint": PRINT, "seed": 0, "command": "c", "process": this_process(), "knobs": {"depth": 2},
-    "facts": {"data": "synthetic"}, "parameters": 10,
-    "data": {"name": "synthetic", "digest": "d" * 64, "tokens": {}, "vocabulary": 7, "floor_nll": None},
-}  # fmt: skip
-FINISHED = {
-    "status": "FINISHED", "diverged_at": None, "windows": 60, "tokens": 600, "seconds": 2.0, "train_seconds": 1.5,
-    "best_valid_nll": 1.0, "best_window": 60, "valid_nll": 1.0, "test_nll": 1.0, "sample": "a b",
-}  # fmt: skip
-
-
-def point(journal, step):
-    journal.append("train", step=step, tokens=step * 10, seconds=step / 10, train_nll=2.0 + 1 / step, lr=0.1)
+LAUNCH = launch()
 
 
 def free_port():
@@ -170,20 +155,20 @@ def runs_of(tracking_uri, study="s"):
 def test_a_server_that_misbehaves_and_comes_back_is_told_everything_once(behaviour, proxy, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror_module, "_POLL_SECONDS", 0.2)
     folder, study, notes = Folder(tmp_path), f"back-{behaviour}", []
-    journal = Journal(folder.trial(PRINT) / JOURNAL)
-    journal.append("started", **STARTED)
+    trial = Trial(folder)
+    trial.start()
     mirror = Mirror(folder, uri(proxy), {**LAUNCH, "study": study}, notes.append)
     over, complete = threading.Event(), []
     thread = threading.Thread(target=lambda: complete.append(mirror.follow(over.wait)))
     thread.start()
-    point(journal, 20)
+    trial.log(20, value=2 + 1 / 20)
     wait_until(lambda: proxy.seen > 8)
     proxy.behaviour = behaviour
-    point(journal, 40)
+    trial.log(40, value=2 + 1 / 40)
     wait_until(lambda: notes)
     proxy.behaviour = "good"
-    point(journal, 60)
-    journal.append("finished", **FINISHED)
+    trial.log(60, value=2 + 1 / 60)
+    trial.finish(steps=60)
     over.set()
     thread.join(60)
     assert complete == [True]
@@ -248,7 +233,8 @@ def test_a_study_is_read_from_a_server_as_from_its_journals_once_it_answers(prox
 
 
 CREATE = (
-    "import sys; from pathlib import Path; from ablate.track.mirror import create_database as c; c(Path(sys.argv[1]))"
+    "import sys; from pathlib import Path; from ablate.track.mlflow.client import create_database; "
+    "create_database(Path(sys.argv[1]))"
 )
 
 
@@ -320,11 +306,11 @@ def _empty_store(empty_store):
 
 
 def finished_trial(folder, study="s"):
-    journal = Journal(folder.trial(PRINT) / JOURNAL)
-    journal.append("started", **STARTED)
+    trial = Trial(folder)
+    trial.start()
     for step in (20, 40, 60):
-        point(journal, step)
-    journal.append("finished", **FINISHED)
+        trial.log(step, value=2 + 1 / step)
+    trial.finish(steps=60)
     launch = {**LAUNCH, "study": study}
     Journal(folder.study(study)).append("launched", **{k: v for k, v in launch.items() if k != "event"})
 
@@ -383,14 +369,14 @@ def test_a_clock_set_back_one_hour_moves_nothing(tmp_path, monkeypatch):
         def now(cls, tz=None):
             return datetime.now(tz) - timedelta(hours=1)
 
-    journal = Journal(folder.trial(PRINT) / JOURNAL)
-    journal.append("started", **STARTED)
-    point(journal, 20)
+    trial = Trial(folder)
+    trial.start()
+    trial.log(20, value=2 + 1 / 20)
     monkeypatch.setattr(journal_module, "datetime", Back)
-    monkeypatch.setattr(mirror_module, "datetime", type("Both", (Back,), {"fromisoformat": datetime.fromisoformat}))
-    point(journal, 40)
-    point(journal, 60)
-    journal.append("finished", **FINISHED)
+    monkeypatch.setattr(liveness_module, "datetime", type("Both", (Back,), {"fromisoformat": datetime.fromisoformat}))
+    trial.log(40, value=2 + 1 / 40)
+    trial.log(60, value=2 + 1 / 60)
+    trial.finish(steps=60)
     Journal(folder.study("s")).append("launched", **{k: v for k, v in LAUNCH.items() if k != "event"})
     results = read_study(folder, "s")
     assert list(results.curves["step"]) == [20, 40, 60]

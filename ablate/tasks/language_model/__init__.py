@@ -1,5 +1,5 @@
-"""Word-level language models."""
+"""Word-level language models: a task like any other, found by the entry point `ablate.task`. Torch comes late."""
 
-from ablate.metric import Metric
+from ablate.tasks.language_model.task import LANGUAGE_MODEL, METRICS
 
-METRICS = (Metric("perplexity", better="lower", scale="log", logged="nll"),)
+__all__ = ["LANGUAGE_MODEL", "METRICS"]

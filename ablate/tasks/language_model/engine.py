@@ -10,14 +10,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ablate.config import Knobs
-from ablate.registry import OPTIMIZERS
+from ablate.protocol import Outcome, Payload, Sink, Trial
+from ablate.tasks.language_model.config import OPTIMIZERS, Config
 from ablate.tasks.language_model.data import Corpus, Windows
 from ablate.tasks.language_model.data.corpus import Ids
 from ablate.tasks.language_model.evaluate import autocast, evaluate, sample
@@ -26,69 +25,14 @@ from ablate.tasks.language_model.model.language_model import log_unigram, stream
 from ablate.tasks.language_model.model.packed import States, make_program
 from ablate.tasks.language_model.optim import clip_gradients
 from ablate.tasks.language_model.schedule import budget_windows, lr_factor, validation_windows
-from ablate.train import checkpoint
 from ablate.train.checkpoint import Checkpoints
-from ablate.train.machine import on_device, prepare
+from ablate.train.machine import choose_device, on_device
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
 CHECKPOINT_SECONDS = 60.0  # at most so much training is lost to a kill, besides what a log interval takes
 
 
-# Knobs, besides the seed, that trials of a pack may differ in: none of them changes the shape of anything.
-NUMBERS = (
-    "dropout", "embedding_std", "init_range", "forget_bias", "output_bias", "optimizer", "lr", "schedule", "decay",
-    "warmup", "decay_from", "lr_floor", "clip", "order", "test_weights",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The training of one replicate: one cell, one seed."""
-
-    knobs: Knobs
-    seed: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a trial came to. Cross-entropies in nats a token; None where there is none.
-
-    Attributes:
-        status: FINISHED, or DIVERGED when the loss stopped being a finite number.
-        windows, tokens: trained on.
-        diverged_at: the first window whose loss, or whose validation, was no finite number.
-        seconds: wall time, evaluations included; train_seconds: without them.
-        best_valid_nll: lowest of all validations; best_window: where it was.
-        first_nll: training loss of the first window, before any update; ln V for a model that knows nothing.
-        clipped: share of the windows whose gradient was clipped.
-        valid_nll, test_nll: with the weights that `test_weights` names.
-        sample: text written by the same weights.
-    """
-
-    status: str
-    windows: int
-    diverged_at: int | None
-    tokens: int
-    seconds: float
-    train_seconds: float
-    best_valid_nll: float | None
-    best_window: int | None
-    first_nll: float | None
-    clipped: float
-    valid_nll: float | None
-    test_nll: float | None
-    sample: str
-
-
-class Sink(Protocol):
-    """Takes a trial's measurements as they are made: one call an event, with plain numbers."""
-
-    def __call__(self, event: str, /, **values: float | int | str | None) -> int:
-        """Record an event; returns the length of the record so far, in bytes, which a checkpoint keeps."""
-        ...
-
-
-def make_model(knobs: Knobs, vocabulary: int) -> RecurrentLM:
+def make_model(knobs: Config, vocabulary: int) -> RecurrentLM:
     """The model that the knobs describe, its values not yet drawn."""
     return RecurrentLM(
         vocabulary=vocabulary,
@@ -104,7 +48,7 @@ def make_model(knobs: Knobs, vocabulary: int) -> RecurrentLM:
     )
 
 
-def _output_std(knobs: Knobs) -> float | None:
+def _output_std(knobs: Config) -> float | None:
     """Standard deviation of the output's initial values in init=scaled; None where another scheme says it.
 
     So small that the first logits are near 0, and the first loss near ln V, whatever is below: a tanh layer's values
@@ -113,7 +57,7 @@ def _output_std(knobs: Knobs) -> float | None:
     return 0.25 / math.sqrt(knobs.hidden) if knobs.init == "scaled" else None
 
 
-def text_start(knobs: Knobs, seed: int, train: Ids) -> int:
+def text_start(knobs: Config, seed: int, train: Ids) -> int:
     """The place in the train text at which a trial starts to read.
 
     With order=seed it is as far into the text as the seed says, in every cell: a seed randomises the order of the text
@@ -130,7 +74,7 @@ def fit(
     corpus: Corpus,
     sinks: Sequence[Sink],
     checkpoints: Sequence[Checkpoints],
-    states: Sequence[checkpoint.Payload] | None = None,
+    states: Sequence[Payload] | None = None,
 ) -> list[Outcome]:
     """Train a pack as one program, validate as it goes, and read the test text once at the end.
 
@@ -138,10 +82,9 @@ def fit(
     rounding of the products: by its own dropout, clipping, learning rate and best weights.
 
     Args:
-        pack: one trial, or several that differ in numbers alone (NUMBERS); their knobs are checked (`parse`,
-            `check_fits`, `settle`).
+        pack: one trial, or several that differ in knobs alone that `packs` marks in `Config`.
         corpus: already cut to `train_tokens`.
-        sinks: one a trial, take `train` events every 20 windows, `valid` events at every validation.
+        sinks: one a trial, take `log` events, of training every 20 windows and of every validation.
         checkpoints: one a trial, take the state at every validation and once a minute, and the best weights.
         states: what each trial's `checkpoints` held after the same window, to go on from; None: from the start. Either
             way ends with the same bits.
@@ -149,9 +92,9 @@ def fit(
     Returns:
         One a trial. `seconds` and `train_seconds` are a trial's share of the time that the pack took.
     """
-    knobs = pack[0].knobs  # of what all have in common
-    device = prepare(knobs)
-    starts = [text_start(trial.knobs, trial.seed, corpus.train) for trial in pack]
+    knobs = pack[0].config  # of what all have in common
+    device = choose_device(pack[0].device)
+    starts = [text_start(trial.config, trial.seed, corpus.train) for trial in pack]
     train = Windows(corpus.train, knobs.batch, knobs.window, starts)
     last = budget_windows(knobs, train.per_epoch)
     validations = validation_windows(knobs, train.per_epoch)
@@ -202,10 +145,10 @@ class Pack:
         self.window = 0
         self._sinks = dict(zip(self.trainings, sinks, strict=bool(sinks)))
         self._checkpoints = dict(zip(self.trainings, checkpoints, strict=bool(checkpoints)))
-        knobs = trials[0].knobs
+        knobs = trials[0].config
         self._tokens_a_window = knobs.batch * knobs.window
 
-    def start(self, states: Sequence[checkpoint.Payload] | None) -> None:
+    def start(self, states: Sequence[Payload] | None) -> None:
         """From the first window, or from where the states were saved."""
         if states is None:
             for kept in self._checkpoints.values():
@@ -241,7 +184,6 @@ class Pack:
                 t.first_nll = mean.first_nll
             self._tell(
                 t,
-                "train",
                 train_nll=mean.nll,
                 grad_norm=mean.grad_norm,
                 lr=t.lr,
@@ -256,7 +198,7 @@ class Pack:
         for t, valid_nll in zip(self.trainings, valid_nlls, strict=True):
             if t.diverged_at is not None:
                 continue
-            self._tell(t, "valid", epoch=epoch, valid_nll=valid_nll, lr=t.lr)
+            self._tell(t, epoch=epoch, valid_nll=valid_nll, lr=t.lr)
             if not math.isfinite(valid_nll):
                 self._diverge(t, self.window)
             elif t.validated(valid_nll):
@@ -287,10 +229,9 @@ class Pack:
         self._read_clock()
         return [t.outcome(nll, corpus, device) for t, nll in zip(self.trainings, test_nlls, strict=True)]
 
-    def _tell(self, t: Training, event: str, **values: float | int | str | None) -> None:
-        t.journal_bytes = self._sinks[t](
-            event, step=t.window, tokens=t.window * self._tokens_a_window, seconds=t.seconds, **values
-        )
+    def _tell(self, t: Training, **values: float) -> None:
+        seen = t.window * self._tokens_a_window
+        t.journal_bytes = self._sinks[t]("log", step=t.window, seen=seen, seconds=t.seconds, values=values)
 
     def _diverge(self, t: Training, window: int) -> None:
         t.diverged_at = window
@@ -314,7 +255,7 @@ class Training:
     def __init__(
         self, trial: Trial, vocabulary: int, device: torch.device, log_unigram_V: Tensor | None = None
     ) -> None:
-        knobs = self.knobs = trial.knobs
+        knobs = self.knobs = trial.config
         self.seed = trial.seed
         # For what a user's own layer draws; our own layers have streams of their own.
         torch.manual_seed(stream(trial.seed, "torch").initial_seed())
@@ -373,21 +314,23 @@ class Training:
         valid_nll = self.best_valid_nll if knobs.test_weights == "best" else self.last_valid_nll
         return Outcome(
             status="DIVERGED" if diverged else "FINISHED",
-            windows=self.window,
+            steps=self.window,
             diverged_at=self.diverged_at,
-            tokens=self.window * knobs.batch * knobs.window,
+            seen=self.window * knobs.batch * knobs.window,
             seconds=self.seconds,
             train_seconds=self.train_seconds,
-            best_valid_nll=self.best_valid_nll,
-            best_window=self.best_window,
-            first_nll=self.first_nll,
-            clipped=self.clipped_windows / self.window,
-            valid_nll=None if diverged else valid_nll,
-            test_nll=None if diverged else test_nll,
+            best_step=self.best_window,
+            values={
+                "first_nll": self.first_nll,
+                "best_valid_nll": self.best_valid_nll,
+                "valid_nll": None if diverged else valid_nll,
+                "test_nll": None if diverged else test_nll,
+                "clipped": self.clipped_windows / self.window,
+            },
             sample="" if diverged else sample(self.model, corpus, knobs.sample_words, self.seed, device),
         )
 
-    def state_dict(self) -> checkpoint.Payload:
+    def state_dict(self) -> Payload:
         """Tensors and plain values; random streams by name."""
         return {
             **{name: getattr(self, name) for name in _PLAIN},
@@ -397,7 +340,7 @@ class Training:
             "streams": {name: generator.get_state() for name, generator in self._streams().items()},
         }
 
-    def load_state_dict(self, state: checkpoint.Payload) -> None:
+    def load_state_dict(self, state: Payload) -> None:
         """Go on from what `state_dict` returned, on any device."""
         for name in _PLAIN:
             setattr(self, name, state[name])

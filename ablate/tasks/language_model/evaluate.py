@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ablate.config import Knobs
+from ablate.tasks.language_model.config import Config
 from ablate.tasks.language_model.data import Corpus, Windows
 from ablate.tasks.language_model.data.corpus import END_OF_SENTENCE, UNKNOWN, Ids
 from ablate.tasks.language_model.model import RecurrentLM
@@ -14,19 +14,21 @@ from ablate.train.machine import on_device
 
 
 @torch.inference_mode()
-def evaluate(program: Program, ids: Ids, knobs: Knobs, device: torch.device, streams: int | None = None) -> list[float]:
+def evaluate(
+    program: Program, ids: Ids, config: Config, device: torch.device, streams: int | None = None
+) -> list[float]:
     """Each model's cross-entropy of a stream, in nats a token; perplexity is its exponential.
 
     `streams` readers side by side (None: `eval_batch`), the state carried from zero, the tail that fills no window
     dropped (the book's eval_perplexity: 210 windows of PTB's valid text, 235 of its test text).
     """
-    windows = Windows(ids, streams or knobs.eval_batch, knobs.eval_window)
+    windows = Windows(ids, streams or config.eval_batch, config.eval_window)
     program.train(False)
     total_K = torch.zeros((), device=device, dtype=torch.float64)
     states = None
     for number in range(windows.per_epoch):
         inputs_1TB, targets_1TB = (on_device(ids, device) for ids in windows.at(number))
-        with autocast(knobs, device):
+        with autocast(config, device):
             loss_K, states = program.loss(inputs_1TB, targets_1TB, states)
         total_K = total_K + loss_K
     program.train()
@@ -53,6 +55,6 @@ def sample(model: RecurrentLM, corpus: Corpus, words: int, seed: int, device: to
     return " ".join(text).replace(" \n ", "\n").strip()
 
 
-def autocast(knobs: Knobs, device: torch.device) -> torch.autocast:
+def autocast(config: Config, device: torch.device) -> torch.autocast:
     """The products' precision: bf16 where `precision` says so; weights and loss stay fp32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=knobs.precision == "bf16")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")

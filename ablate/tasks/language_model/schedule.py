@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ablate.config import Knobs
+from ablate.tasks.language_model.config import Config
 
 
-def budget_windows(knobs: Knobs, windows_per_epoch: int) -> int:
+def budget_windows(knobs: Config, windows_per_epoch: int) -> int:
     """Windows that a trial trains on."""
     return max(1, round(knobs.budget * _planned(knobs, windows_per_epoch)))
 
 
-def validation_windows(knobs: Knobs, windows_per_epoch: int) -> set[int]:
+def validation_windows(knobs: Config, windows_per_epoch: int) -> set[int]:
     """Windows after which a trial validates; the last is always one of them."""
     planned = _planned(knobs, windows_per_epoch)
     every = knobs.valid_every or windows_per_epoch
@@ -27,7 +27,7 @@ def validation_windows(knobs: Knobs, windows_per_epoch: int) -> set[int]:
     return {*(max(1, round(knobs.budget * window)) for window in due), budget_windows(knobs, windows_per_epoch)}
 
 
-def lr_factor(knobs: Knobs, window: int, windows_per_epoch: int) -> float:
+def lr_factor(knobs: Config, window: int, windows_per_epoch: int) -> float:
     """What `lr` is multiplied with for the update of window `window`, counted from 0; without what plateau cuts.
 
     With t the time in windows of a budget of 1, T that budget, W = `warmup` · T, S the later of W and `decay_from` · T
@@ -55,7 +55,7 @@ def lr_factor(knobs: Knobs, window: int, windows_per_epoch: int) -> float:
     return knobs.lr_floor + (1 - knobs.lr_floor) * left
 
 
-def _planned(knobs: Knobs, windows_per_epoch: int) -> int:
+def _planned(knobs: Config, windows_per_epoch: int) -> int:
     """Windows at a budget of 1."""
     if knobs.windows is not None:
         return knobs.windows

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.config import Data, KnobError, Knobs
-from ablate.registry import CORPORA
+from ablate.knobs import KnobError
+from ablate.tasks.language_model.config import CORPORA, Config, Data
 
 UNKNOWN = "<unk>"
 END_OF_SENTENCE = "<eos>"
@@ -43,8 +43,16 @@ class Corpus:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the words and of the three streams, in little-endian int32."""
+        return self._digest_of(self.train, self.valid, self.test)
+
+    @cached_property
+    def evaluated(self) -> str:
+        """SHA-256 of the words, the valid and the test stream: the same for every slice of train with these words."""
+        return self._digest_of(self.valid, self.test)
+
+    def _digest_of(self, *streams: Ids) -> str:
         sha = hashlib.sha256(json.dumps(self.words).encode())
-        for ids in (self.train, self.valid, self.test):
+        for ids in streams:
             sha.update(ids.size.to_bytes(8, "little"))
             sha.update(np.ascontiguousarray(ids, dtype="<i4").data)
         return sha.hexdigest()
@@ -94,7 +102,7 @@ def load_corpus(data: Data) -> Corpus:
     return corpus
 
 
-def check_fits(knobs: Knobs, corpus: Corpus) -> None:
+def check_fits(knobs: Config, corpus: Corpus) -> None:
     """Raise KnobError when a split is too short for one window of the batch, naming the largest batch that works."""
     problems = [*_too_short("batch", "window", knobs.batch, knobs.window, corpus, "train")]
     problems += _too_short("eval_batch", "eval_window", knobs.eval_batch, knobs.eval_window, corpus, "valid")

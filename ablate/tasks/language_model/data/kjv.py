@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from ablate.config import KJV
+from ablate.tasks.language_model.config import KJV
 from ablate.tasks.language_model.data.corpus import END_OF_SENTENCE, Corpus
 from ablate.tasks.language_model.data.encode import Interned, cached, keep_commonest
 

@@ -9,7 +9,8 @@ import logging
 import os
 from pathlib import Path
 
-from ablate.config import PTB, KnobError
+from ablate.knobs import KnobError
+from ablate.tasks.language_model.config import PTB
 from ablate.tasks.language_model.data.corpus import Corpus
 from ablate.tasks.language_model.data.encode import Interned, cache_folder, cached, keep_commonest
 from ablate.tasks.language_model.data.text import read_words, sha256_of_file

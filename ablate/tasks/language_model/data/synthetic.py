@@ -8,12 +8,12 @@ any size of vocabulary: `exp(entropy(weights))` is the perplexity that no model 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.config import KnobError, Synthetic
+from ablate.knobs import KnobError
+from ablate.tasks.language_model.config import Synthetic
 from ablate.tasks.language_model.data.corpus import Corpus, Ids
 from ablate.tasks.language_model.data.encode import cached
 
@@ -28,7 +28,7 @@ def load(data: Synthetic) -> Corpus:
             f"data.branching={data.branching} data.vocab_size={data.vocab_size}: a word cannot have more successors "
             f"than there are words; use data.branching={data.vocab_size} at most"
         )
-    key = hashlib.sha256(repr(astuple(data)).encode()).hexdigest()[:32]
+    key = hashlib.sha256(repr(tuple(data.model_dump().values())).encode()).hexdigest()[:32]
     return cached(f"synthetic-{key}", lambda: _build(data))
 
 

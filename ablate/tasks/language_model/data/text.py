@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ablate.config import KnobError, TextFiles
+from ablate.knobs import KnobError
+from ablate.tasks.language_model.config import TextFiles
 from ablate.tasks.language_model.data.corpus import END_OF_SENTENCE, Corpus
 from ablate.tasks.language_model.data.encode import Interned, cached, keep_commonest
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablate.registry import RECURRENT_LAYERS
+from ablate.tasks.language_model.config import RECURRENT_LAYERS
 from ablate.tasks.language_model.model.kernels import cross_entropy
 from ablate.tasks.language_model.model.language_model import RecurrentLM
 from ablate.tasks.language_model.model.layers import Dropout, State, detach

@@ -1,75 +1,32 @@
-"""MLflow's store: a client of it, and the studies that `ablate.track.mirror` copied to it, as a source of results."""
+"""The studies that were copied to MLflow, as a source of results."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 import sqlite3
 import tempfile
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from ablate.config import KnobError
+from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, Event, last_attempt, parse_events
+from ablate.track.mlflow.client import EXPERIMENT, LAUNCH, LAUNCHED, open_client, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-EXPERIMENT = "ablate"
-LAUNCH = "launch.json"
-LAUNCHED = "ablate.launched"
-_PAGE = 1000  # MLflow's limit
 _CONNECTIONS = 8
 _AT_A_TIME = 64
 _SQLITE = "sqlite:///"
 # Tags of a trial's run that are no facts of what it ran on.
-_NO_FACTS = {"kind", "cell", "seed", "fingerprint", "started", "process", "heartbeat", "status", "reason", "journal"}
-
-
-def load_mlflow() -> None:
-    """Import MLflow, so that it neither waits for long nor says what nobody asked for."""
-    # Asked for by nobody and slow where there is no network.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the journals are replayed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mlflow  # noqa: F401
-
-    for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def open_client(uri: str) -> MlflowClient:
-    """A client of the store at a tracking URI; a SQLite file that does not exist is created."""
-    load_mlflow()
-    from mlflow import MlflowClient
-
-    return MlflowClient(uri)
-
-
-def search(client: MlflowClient, experiment: str, query: str) -> list[Run]:
-    """All runs that match; MLflow gives a page at a time."""
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+_NO_FACTS = {"kind", "cell", "seed", "fingerprint", "started", "process", "heartbeat", "status", "reason"}
 
 
 class Store:
@@ -110,14 +67,14 @@ class Store:
         """The newest launch of a study.
 
         Raises:
-            KnobError: when it was mirrored by a version of ablate that did not copy launches.
+            KnobError: when the files of the store are missing.
         """
         with self._asking() as client:
             text = self._artifact(client, self._parent(study), LAUNCH)
         if text is None:
             raise KnobError(
-                f"the study {study!r} in {self} has no {LAUNCH}, which older versions did not write; add it with "
-                "python -m ablate.track sync where its journals are, or report from these with --runs"
+                f"the study {study!r} in {self} has no {LAUNCH}: the artifacts of the store are missing; put them "
+                "back, or report from the journals with --runs"
             )
         launch: Event = json.loads(text)
         return launch
@@ -153,7 +110,9 @@ class Store:
             with self._asking() as client:
                 experiment = client.get_experiment_by_name(EXPERIMENT)
                 query = "tags.`ablate.kind` = 'study'"
-                self._found = [] if experiment is None else search(client, experiment.experiment_id, query)
+                runs = [] if experiment is None else search(client, experiment.experiment_id, query)
+                # One without a launch was just created, or its mirror was killed; nothing can be read of it yet.
+                self._found = [run for run in runs if LAUNCHED in run.data.tags]
         return self._found
 
     def _parent(self, study: str) -> Run:
@@ -212,13 +171,12 @@ class Store:
 
 
 def _launched(run: Run) -> str:
-    """When a study was launched last, UTC; where an older version did not say, when its run was created."""
-    created = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="milliseconds")
-    return str(run.data.tags.get(LAUNCHED, created))
+    """When a study was launched last, UTC."""
+    return str(run.data.tags[LAUNCHED])
 
 
 def _without_journal(runs: list[Run]) -> list[Event]:
-    """What the newest run of a trial says by itself: it was made by an older version, or is being copied."""
+    """What the newest run of a trial says by itself while its journal is being copied."""
     if not runs:
         return []
     tags = {n.removeprefix("ablate."): value for n, value in _newest(runs).data.tags.items() if n.startswith("ablate.")}

@@ -1,0 +1,206 @@
+"""The command line: compose, check, run. One road for `python -m ablate` and for a file of one's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+import hydra
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablate.compose import compose_jobs, job, presets_of_every_launch, primary
+from ablate.knobs import KnobError, fields_of, nested_records
+from ablate.protocol import Task
+from ablate.registry import suggest
+from ablate.study.cells import Job, make_study
+from ablate.study.records import describe_knobs, unknown_name
+from ablate.study.server import warm_up
+from ablate.study.tasks import DEFAULT, load_task
+
+_USER_ERROR = 2
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the study to stop: Ctrl-C, a terminal that was closed, a machine that shuts down."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def main() -> None:
+    """`python -m ablate [task=TASK] …`."""
+    _guarded(_run_named)
+
+
+def main_of_task(task: Task) -> None:
+    """`python my_file.py …`: the command line of a task of one's own, as `ablate.main(train)` calls it."""
+    _guarded(lambda: _run(task, sys.argv[1:]))
+
+
+def _run_named() -> None:
+    arguments = sys.argv[1:]
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("task=")]
+    if len({*named}) > 1 or any("," in name for name in named):
+        raise KnobError(f"task={','.join(named)}: a study has one task; start one study for each")
+    others = [argument for argument in arguments if not argument.startswith("task=")]
+    _run(load_task(named[0] if named else DEFAULT), others)
+
+
+def _run(task: Task, arguments: Sequence[str]) -> None:
+    OmegaConf.register_new_resolver("describe_knobs", lambda: describe_knobs(task), replace=True)
+    OmegaConf.register_new_resolver("program", lambda: program(task), replace=True)
+    OmegaConf.register_new_resolver("presets", presets_of_every_launch, replace=True)
+    _check_names(task, arguments)
+    if "check=true" in arguments:
+        sys.exit(_check(task, arguments))
+    # Hydra's parser wants the flags first.
+    sys.argv[1:] = sorted(arguments, key=_is_override)
+    folder, name = primary(task)
+    hydra.main(version_base="1.3", config_path=folder, config_name=name)(_run_alone)()
+
+
+def _run_alone(config: DictConfig) -> None:
+    # With another launcher than ours (or hydra.mode=RUN) every job is a study of its own.
+    code = run_jobs([job(tuple(HydraConfig.get().overrides.task), config)])
+    if code != 0:
+        raise RuntimeError(f"the study ended with exit code {code}")
+
+
+def run_together(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> int:
+    """Compose all jobs, run them as one study and return its exit code."""
+    return run_jobs(compose_jobs(loader, config, job_overrides))
+
+
+def run_jobs(jobs: Sequence[Job]) -> int:
+    """Run jobs as one study and return its exit code."""
+    study = make_study(jobs)
+    if not study.launch.plan:
+        warm_up()
+    # Heavy (torch): imported once the knobs are right and something is really run.
+    from ablate.study.run import run_study
+
+    return run_study(study, command(study.task))
+
+
+def program(task: Task) -> str:
+    """What a user types to start it: "python -m ablate", "python digits.py"."""
+    file = task.reference.partition(":")[0]
+    if os.path.abspath(sys.argv[0]) == file:
+        return shlex.join(["python", sys.argv[0]])
+    return "python -m ablate" if task.reference == DEFAULT else f"python -m ablate task={task.reference}"
+
+
+def command(task: Task) -> str:
+    """The command line that started this process, without a tracking URI, which may hold a password."""
+    arguments = [
+        "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else argument for argument in sys.argv[1:]
+    ]
+    return " ".join([program(task), shlex.join(arguments)]).rstrip()
+
+
+def _check(task: Task, arguments: Sequence[str]) -> int:
+    """`check=true`: see `ablate.check`."""
+    from ablate.functions.check import check_command
+
+    code: int = check_command(task, [argument for argument in arguments if argument != "check=true"])
+    return code
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped(number)
+
+
+def _guarded(run: Callable[[], None]) -> None:
+    """A user's mistake ends in one line and exit code 2, a signal in 128 + its number."""
+    show_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    # Hydra then raises instead of printing, and the message below is the only one.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:  # not under nohup
+            signal.signal(getattr(signal, name), _stop)
+    try:
+        run()
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (KnobError, HydraException, OmegaConfBaseException) as error:
+        if show_trace:
+            raise
+        problems = error.problems if isinstance(error, KnobError) else (_in_one_line(error),)
+        for problem in problems:
+            print(f"ablate: {problem}", file=sys.stderr)
+        sys.exit(_USER_ERROR)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        if show_trace:
+            raise
+        print(f"ablate: {error}", file=sys.stderr)
+        sys.exit(_USER_ERROR)
+    except KeyboardInterrupt as error:
+        print("ablate: stopped; the same command goes on with what is not finished", file=sys.stderr)
+        sys.exit(128 + (error.number if isinstance(error, Stopped) else signal.SIGINT))
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not argument.startswith("-")
+
+
+def _check_names(task: Task, arguments: Sequence[str]) -> None:
+    """Refuse an override of a knob that does not exist, with the nearest one that does."""
+    problems = []
+    for text in filter(_is_override, arguments):
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            problems.append(f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}")
+            continue
+        if override.type is not OverrideType.CHANGE:
+            continue  # what is added may be a group of the user's own; an added knob is refused when it is read
+        if (refusal := unknown_name(task, str(override.key_or_group))) is not None:
+            problems.append(f"{override.input_line}: {refusal}")
+    if problems:
+        raise KnobError(*problems)
+
+
+def _how_to_quote(text: str) -> str:
+    """A condition, a cell or a component without quotes of its own, and with them."""
+    key, _, value = text.partition("=")
+    if key.startswith("+components."):
+        return f"""quote it twice, '{key}="{value}"'"""
+    if key not in ("design.exclude", "design.cells"):
+        return "quote it if it holds brackets"
+    items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
+    return f"quote it twice, '{key}=[{items}]'"
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        near = f"; several go without quotes, -m {group}={name}" if "," in name else suggest(name, error.options)
+        return f"{group}={name}: no such preset{near}; choose from {', '.join(error.options)}"
+    if of_kind := re.match(r"Could not override '(\w+)\.(\w+)'", str(error)):
+        group, name = of_kind.groups()
+        if having := _kinds_with(group, name):
+            return f"{group}.{name}: a knob of {', '.join(having)}, not of the {group} chosen here; add {having[0]}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and str(cause).splitlines()[0] not in lines:
+        lines.append(str(cause).splitlines()[0])
+    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
+
+
+def _kinds_with(group: str, name: str) -> list[str]:
+    """The presets of a nested record that have a knob: data=kjv, data=text."""
+    field = fields_of(load_task(DEFAULT).Config).get(group)
+    kinds = [] if field is None else [fields_of(kind) for kind in nested_records(field)]
+    return [f"{group}={get_args(own['name'].annotation)[0]}" for own in kinds if name in own]

@@ -1,0 +1,132 @@
+"""Command lines → the jobs of a study: what Hydra composes, as plain values. The only place that sees its configs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from ablate.knobs import plain, read
+from ablate.protocol import Task
+from ablate.study.cells import Job
+
+# What the primary config of every task chooses; the language model's is conf/config.yaml.
+_DEFAULTS = [
+    "launch",
+    {"tracking": "local"},
+    {"design": "grid"},
+    "_self_",
+    {"override hydra/launcher": "pool"},
+    {"override hydra/sweeper": "study"},
+    {"override hydra/job_logging": "none"},
+    {"override hydra/hydra_logging": "none"},
+]
+
+
+def primary(task: Task) -> tuple[str, str]:
+    """Folder and name of a task's primary config; that of a function is made of its configuration's defaults."""
+    if task.presets is not None and (task.presets / "config.yaml").exists():
+        return str(task.presets), "config"
+    search = [] if task.presets is None else [f"file://{task.presets}"]
+    node = {
+        "defaults": _DEFAULTS,
+        "hydra": {"searchpath": search},
+        **plain(read(task.Config, {})),
+        "components": dict(task.components),
+        "task": task.reference,
+    }
+    ConfigStore.instance().store(name="function", node=node, provider="ablate")
+    return str(files("ablate") / "conf"), "function"
+
+
+def presets_of_every_launch() -> str:
+    """The groups that Hydra's own help does not see, as it lists groups: "design: cells, grid, …"."""
+    groups = sorted(folder for folder in Path(str(files("ablate") / "conf")).iterdir() if folder.is_dir())
+    names = {group.name: sorted(path.stem for path in group.glob("*.yaml")) for group in groups}
+    return "\n".join(f"{name}: {', '.join(choices)}" for name, choices in names.items() if choices)
+
+
+def compose_jobs(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
+    """Every job composed. Those that differ in values alone are composed by Hydra once, then copied: 4 ms, not 100."""
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    primary_name = str(config.hydra.job.config_name)
+    jobs = []
+    for texts in job_overrides:
+        overrides = [_parsed(text) for text in texts]
+        shape = tuple(
+            text if _is_structure(o, loader, primary_name) else str(o.key_or_group)
+            for text, o in zip(texts, overrides, strict=True)
+        )
+        if shape not in composed:
+            composed[shape] = _knobs(loader.load_sweep_config(config, list(texts)))
+        knobs = deepcopy(composed[shape])
+        for override in overrides:
+            if not _is_structure(override, loader, primary_name):  # as Hydra itself sets it
+                OmegaConf.update(knobs, override.key_or_group, override.value(), merge=True, force_add=True)
+        jobs.append(job(tuple(texts), knobs))
+    return jobs
+
+
+@cache
+def _parsed(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
+
+
+def _is_structure(override: Override, loader: ConfigLoader, primary_name: str) -> bool:
+    """Whether it chooses files, or takes a knob away: more than a value."""
+    return (
+        override.is_delete() or override.package is not None or _is_group(override.key_or_group, loader, primary_name)
+    )
+
+
+@cache
+def _is_group(name: str, loader: ConfigLoader, primary_name: str) -> bool:
+    # With the primary config, for that says where else to look.
+    return "/" in name or bool(loader.get_group_options(name, config_name=primary_name))
+
+
+def job(overrides: tuple[str, ...], config: DictConfig) -> Job:
+    """A job of its overrides and what they were composed to."""
+    knobs = _knobs(config)
+    return Job(overrides, _resolved(knobs), _environment(knobs))
+
+
+def plain_values(config: DictConfig) -> dict[str, Any]:
+    """The values that a config resolves to, without Hydra's own."""
+    return _resolved(_knobs(config))
+
+
+def _knobs(config: DictConfig) -> DictConfig:
+    """A config without Hydra's own part."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def _environment(knobs: DictConfig) -> dict[str, str]:
+    """The environment variables that a config refers to, which may hold secrets, and their values."""
+    names = re.findall(r"\$\{\s*oc\.env\s*:\s*(\w+)", str(OmegaConf.to_container(knobs)))
+    return {name: os.environ.get(name, "") for name in names}
+
+
+def _resolved(knobs: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(knobs, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def values_of(task: Task, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values that overrides of a task's primary config resolve to, outside a command line."""
+    folder, name = primary(task)
+    with initialize_config_dir(folder, version_base="1.3"):
+        return plain_values(compose(name, overrides=list(overrides)))

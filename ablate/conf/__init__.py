@@ -1,0 +1,1 @@
+"""Presets of every launch: designs, and where results are tracked."""

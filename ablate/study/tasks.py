@@ -1,0 +1,31 @@
+"""Finds a task by what `task=` says: the name of an entry point, or FILE.py:FUNCTION."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from ablate.knobs import KnobError
+from ablate.protocol import Task
+from ablate.registry import suggest
+
+_GROUP = "ablate.task"
+DEFAULT = "language_model"
+
+
+@cache
+def load_task(reference: str) -> Task:
+    """The task. Raises KnobError when there is none."""
+    if ":" in reference or reference.endswith(".py"):
+        from ablate.functions.load import load_task as load_function
+
+        function: Task = load_function(reference)
+        return function
+    points = {point.name: point for point in entry_points(group=_GROUP)}
+    if reference not in points:
+        raise KnobError(
+            f"task={reference}: no such task{suggest(reference, points)}; installed are {', '.join(sorted(points))}, "
+            "and a file of your own is task=my_file.py:train"
+        )
+    task: Task = points[reference].load()
+    return task

@@ -1,0 +1,113 @@
+"""The language model as the core sees it. What needs torch is in `training`, and imported when it is called."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate.knobs import deciding, flat, named
+from ablate.metric import Metric
+from ablate.tasks.language_model import config as rules
+from ablate.tasks.language_model.config import OPTIMIZERS, RECURRENT_LAYERS
+from ablate.tasks.language_model.config import Config as Knobs
+
+if TYPE_CHECKING:
+    from ablate.protocol import Estimates, Facts, Outcome, Payload, Sink, Trial
+    from ablate.train import Checkpoints
+
+METRICS = (Metric("perplexity", better="lower", scale="log", logged="nll"),)
+_PACKAGE = Path(__file__).parent
+_ROOT = _PACKAGE.parent.parent  # the package `ablate`
+
+
+class LanguageModel:
+    """Implements `ablate.protocol.Task`."""
+
+    name = "language_model"
+    reference = name
+    step = "window"
+    unit = "tokens"
+    metrics = METRICS
+    Config = Knobs
+    components: Mapping[str, Any] = {}  # conf/config.yaml declares them
+    budget = ("budget", "epochs", "windows", "train_tokens")
+
+    @property
+    def presets(self) -> Path:
+        """conf/ of the checkout, or the copy inside an installed wheel."""
+        installed = _PACKAGE / "conf"
+        return installed if installed.is_dir() else _ROOT.parent / "conf"
+
+    def check(self, config: Knobs) -> None:
+        """See `ablate.protocol.Task`, as for all below."""
+        rules.check(config)
+
+    def settle(self, config: Knobs, device: str) -> Knobs:
+        settled: Knobs = _training().settle(config, device)
+        return settled
+
+    def describe(self, config: Knobs) -> Facts:
+        facts: Facts = _training().describe(config)
+        return facts
+
+    def sources(self, config: Knobs) -> Mapping[str, str]:
+        return _sources(config.rnn, config.optimizer)
+
+    def shape(self, config: Knobs) -> Hashable | None:
+        if not _training().can_pack(config.rnn):
+            return None
+        may_differ = set(named(Knobs, "packs"))
+        same = [(name, value) for name, value in deciding(config).items() if name not in may_differ]
+        return (*same, *((name, value) for name, value in flat(config.data).items()), config.sample_words)
+
+    def bytes_of(self, config: Knobs, facts: Facts) -> float:
+        needed: float = _training().bytes_of(config, facts)
+        return needed
+
+    def trial_facts(self, trial: Trial) -> Mapping[str, str]:
+        facts: dict[str, str] = _training().trial_facts(trial)
+        return facts
+
+    def estimate(self, packs: Sequence[Sequence[Trial]]) -> Estimates:
+        estimates: Estimates = import_module("ablate.tasks.language_model.estimate").estimate(packs)
+        return estimates
+
+    def fit(
+        self,
+        pack: Sequence[Trial],
+        sinks: Sequence[Sink],
+        checkpoints: Sequence[Checkpoints],
+        states: Sequence[Payload] | None,
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = _training().train(pack, sinks, checkpoints, states)
+        return outcomes
+
+
+def _training() -> Any:
+    return import_module("ablate.tasks.language_model.training")
+
+
+@cache
+def _sources(rnn: str, optimizer: str) -> dict[str, str]:
+    """Of this package, of `train`, and of the packages that a user's own layer and optimiser come from."""
+    files = {str(path.relative_to(_ROOT)): path for folder in (_PACKAGE, _ROOT / "train") for path in _python(folder)}
+    for part in (RECURRENT_LAYERS.load(rnn), OPTIMIZERS.load(optimizer)):
+        own = Path(inspect.getfile(part))
+        if _ROOT not in own.parents:
+            # A part in a package brings the package; one in a module of its own, the module.
+            above = own.parents[part.__module__.count(".") - 1] if "." in part.__module__ else own
+            found = _python(above) if above.is_dir() else [own]
+            files.update({str(path.relative_to(above.parent)): path for path in found})
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+
+
+def _python(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+LANGUAGE_MODEL = LanguageModel()

@@ -1,0 +1,1 @@
+"""MLflow's copy of the journals: written while trials train, and read as a source of results."""

@@ -1,0 +1,168 @@
+"""MLflow's mirror of the journals.
+
+It follows the journals of a study's trials and copies what is new: a parent run for the study, a child run for each
+trial. What it has copied already it learns from the store itself, so that a launch that finds every trial finished adds
+nothing, and one that finds the mirror behind catches it up.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from ablate.metric import Metric
+from ablate.track.journal import Event, Folder, last_attempt, read_events, status
+from ablate.track.mlflow import study_run
+from ablate.track.mlflow.client import connect, find_or_create_experiment, search
+from ablate.track.mlflow.liveness import beat, mark_abandoned
+from ablate.track.mlflow.trial_run import Connection, trial_runs
+from ablate.track.process import is_dead
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_POLL_SECONDS = 2.0
+_TAKE_OVER_SECONDS = 5.0
+_BEAT_SECONDS = 30.0
+
+
+class Mirror:
+    """Copies the trials of one launch of a study.
+
+    Args:
+        folder: the runs folder.
+        uri: MLflow tracking URI; None: SQLite in the runs folder.
+        launched: the launch, as its study's journal records it.
+        warn: told once when the store cannot be reached.
+        on_copied: called after each thing that is copied, and each look at the journals.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        uri: str | None,
+        launched: Event,
+        warn: Callable[[str], None],
+        on_copied: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._folder = folder
+        self._uri = uri
+        self._launched = launched
+        self._warn = warn
+        self._on_copied = on_copied
+        self._metrics = [Metric(**metric) for metric in launched["metrics"]]
+        self._trials = trial_runs(folder, launched, self._metrics)
+        self._reports: list[Path] = []
+        self._unreachable = False
+        # Launched twice at once, a study has one mirror at a time; the other takes over when it ends.
+        self._lock = FileLock(folder.mirror_lock(study_run.digest(launched)), timeout=0)
+        self._connection: Connection | None = None
+        self._experiment = ""
+        self._last_beat = -math.inf
+
+    def attach(self, report: Path) -> None:
+        """Attach a folder of report files to the parent run."""
+        self._reports.append(report)
+
+    def follow(self, is_over: Callable[[float], bool]) -> bool:
+        """Copy what is new until the study is over, then what is left; returns whether the mirror is complete.
+
+        What MLflow raises is told to `warn`.
+
+        Args:
+            is_over: waits so many seconds for the end of the study, and says whether it has come.
+        """
+        while not is_over(_POLL_SECONDS):
+            self._try_to(self._copy_if_ours)
+        self._try_to(self.sync)
+        self._lock.release(force=True)
+        return not self._unreachable
+
+    def sync(self) -> None:
+        """Copy what is left, here and now. Raises what MLflow raises, Timeout while another launch does it."""
+        with self._lock.acquire(timeout=_TAKE_OVER_SECONDS):
+            self._copy()
+            self._end()
+
+    def page(self) -> str | None:
+        """The address of the table of runs behind a server's own; None while no store was reached."""
+        address = f"/#/experiments/{self._experiment}/runs?viewStateShareKey={study_run.VIEW}"
+        return address if self._experiment else None
+
+    def _copy_if_ours(self) -> None:
+        self._lock.acquire()
+        self._copy()
+
+    def _try_to(self, step: Callable[[], None]) -> None:
+        # Whatever MLflow, its server or its database raises: training goes on, and the journals hold everything.
+        try:
+            step()
+            self._unreachable = False
+        except Timeout:
+            self._connection = None
+        except Exception as error:
+            if not self._unreachable:
+                reason = str(error).splitlines()[0][:200] if str(error) else ""
+                self._warn(f"MLflow is not reachable, the journals go on ({type(error).__name__}: {reason})")
+            self._unreachable = True
+            self._connection = None
+
+    def _copy(self) -> None:
+        store = self._connected()
+        for trial in self._trials:
+            if not trial.done and trial.copy(store):
+                self._on_copied()
+        self._on_copied()
+        if time.monotonic() - self._last_beat > _BEAT_SECONDS:
+            open_runs = [trial.run_id for trial in self._trials if trial.run_id is not None and not trial.done]
+            beat(store.client, [store.parent, *open_runs])
+            self._last_beat = time.monotonic()
+
+    def _connected(self) -> Connection:
+        if self._connection is not None:
+            return self._connection
+        client = connect(self._folder, self._uri)
+        experiment = self._experiment = find_or_create_experiment(client, self._folder, self._uri)
+        mark_abandoned(client, experiment, self._folder)
+        parent = study_run.find_or_create(client, experiment, self._launched)
+        client.set_experiment_tag(experiment, *study_run.shared_view(parent, self._launched, self._metrics))
+        study_run.log_launch(client, parent, self._folder, self._launched)
+        children: dict[str, list[Run]] = {}
+        for run in search(client, experiment, f"tags.`mlflow.parentRunId` = '{parent}'"):
+            children.setdefault(str(run.data.tags.get("ablate.fingerprint")), []).append(run)
+        for trial in self._trials:
+            trial.forget()
+        self._connection = Connection(client, experiment, parent, children)
+        return self._connection
+
+    def _end(self) -> None:
+        store = self._connected()
+        client, parent = store.client, store.parent
+        statuses = []
+        outcomes: dict[str, list[Event]] = {}
+        for trial in self._trials:
+            events = last_attempt(read_events(trial.tail.path)[0])
+            statuses.append(status(events))
+            if statuses[-1] == "FINISHED":
+                outcomes.setdefault(trial.label, []).append(events[-1])
+            elif statuses[-1] == "UNFINISHED" and _has_stopped(events):
+                trial.mark_killed(client)
+            self._on_copied()
+        study_run.log_launch(client, parent, self._folder, self._launched)
+        for report in self._reports:
+            study_run.log_report(client, parent, report, self._on_copied)
+        study_run.log_best(client, parent, self._metrics, outcomes)
+        client.set_tag(parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
+        finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
+        client.set_terminated(parent, status="FINISHED" if finished else "FAILED")
+
+
+def _has_stopped(attempt: list[Event]) -> bool:
+    """Whether the process that trained last is dead; where that cannot be known, it is taken to be alive."""
+    process = next((event["process"] for event in reversed(attempt) if "process" in event), None)
+    return process is None or bool(is_dead(process))

@@ -1,0 +1,128 @@
+"""A study's run in MLflow, the parent of its trials' runs: its launch, its reports, its best cell, and its view."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablate.metric import Metric
+from ablate.track.journal import Event, Folder, now, read_events
+from ablate.track.mlflow.client import LAUNCH, LAUNCHED
+from ablate.track.mlflow.files import log_files
+from ablate.track.mlflow.liveness import owner, reopen
+from ablate.track.process import report_lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# A view of the table of runs that shows what tells two runs apart; MLflow's own shows neither knobs nor metrics.
+VIEW = "ablate"
+
+
+def digest(launched: Event) -> str:
+    """The same for every launch of the same study over the same trials."""
+    prints = sorted(trial["fingerprint"] for cell in launched["cells"] for trial in cell["trials"])
+    return hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
+
+
+def find_or_create(client: MlflowClient, experiment: str, launched: Event) -> str:
+    """The id of the study's run, which is open again."""
+    found = client.search_runs([experiment], f"tags.`ablate.study_digest` = '{digest(launched)}'", max_results=1)
+    if found:
+        run_id = str(found[0].info.run_id)
+        reopen(client, run_id)
+        return run_id
+    tags = {
+        "mlflow.source.name": launched["command"],
+        "mlflow.source.type": "LOCAL",
+        "ablate.command": launched["command"],
+        "ablate.study": launched["study"],
+        "ablate.kind": "study",
+        "ablate.study_digest": digest(launched),
+        **owner(),
+    }
+    return str(client.create_run(experiment, run_name=launched["study"], tags=tags).info.run_id)
+
+
+def log_launch(client: MlflowClient, run_id: str, folder: Folder, launched: Event) -> None:
+    """Give a study's run its newest launch, unless it has that already: another process may launch it again."""
+    recorded = read_events(folder.study(launched["study"]))[0]
+    same = [event for event in recorded if event["event"] == "launched" and digest(event) == digest(launched)]
+    newest = same[-1] if same else {"time": now(), **launched}
+    if client.get_run(run_id).data.tags.get(LAUNCHED) != newest["time"]:
+        log_files(client, run_id, {LAUNCH: json.dumps(newest).encode()})
+        client.set_tag(run_id, LAUNCHED, newest["time"])
+
+
+def log_report(client: MlflowClient, run_id: str, report: Path, on_copied: Callable[[], None]) -> None:
+    """Attach a folder of report files, one by one: a server may be far away, and each is a sign of life."""
+    with report_lock(report):
+        for path in sorted(path for path in report.rglob("*") if path.is_file()):
+            place = Path("report", path.parent.relative_to(report)).as_posix()
+            client.log_artifact(run_id, str(path), artifact_path=place)
+            on_copied()
+
+
+def log_best(
+    client: MlflowClient, run_id: str, metrics: Sequence[Metric], outcomes: Mapping[str, Sequence[Event]]
+) -> None:
+    """Give a study's run the results of its best cell, as means over its seeds.
+
+    Args:
+        outcomes: cell → how its finished trials ended; the first metric's validation score chooses among them.
+    """
+    first = metrics[0]
+    scores = {
+        label: _mean_score(first, "valid", of_cell)
+        for label, of_cell in outcomes.items()
+        if math.isfinite(_mean_score(first, "valid", of_cell) + _mean_score(first, "test", of_cell))
+    }
+    if not scores:
+        return
+    best = min(scores, key=scores.__getitem__)
+    known = client.get_run(run_id).data.metrics
+    for name, value in _results(metrics, outcomes[best]):
+        if known.get(name) != value:
+            client.log_metric(run_id, name, value)
+    client.set_tag(run_id, "ablate.best_cell", best)
+
+
+def _results(metrics: Sequence[Metric], of_cell: Sequence[Event]) -> Iterator[tuple[str, float]]:
+    largest = sys.float_info.max  # what MLflow keeps of infinity
+    for metric in metrics:
+        for name, split in (("best_valid", "valid"), ("test", "test")):
+            score = _mean_score(metric, split, of_cell)
+            if math.isfinite(score):
+                yield f"{name}_{metric.name}", max(-largest, min(metric.of_score(score), largest))
+
+
+def _mean_score(metric: Metric, split: str, of_cell: Sequence[Event]) -> float:
+    """NaN where one of the trials has no such value."""
+    recorded = [outcome["values"].get(f"{split}_{metric.recorded}") for outcome in of_cell]
+    return sum(math.nan if value is None else metric.score(value) for value in recorded) / len(recorded)
+
+
+def shared_view(parent: str, launched: Event, metrics: Sequence[Metric]) -> tuple[str, str]:
+    """Name and value of the tag that holds the shared view: our columns, and the trials of this study, the best first.
+
+    A shared view cannot say which runs are unfolded; but runs that are searched for and sorted are shown one by one.
+    """
+    first = metrics[0]
+    factors = dict.fromkeys(name for cell in launched["cells"] for name in cell["levels"])
+    columns = [
+        *(f"metrics.`{name}_{first.name}`" for name in ("test", "best_valid")),
+        *(f"params.`{name}`" for name in {**factors, "seed": None}),
+        *(f"tags.`ablate.{name}`" for name in ("cell", "status")),
+    ]
+    state = {
+        "selectedColumns": columns,
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'",
+        "orderByKey": f"metrics.`test_{first.name}`",
+        "orderByAsc": first.better == "lower",
+    }
+    return f"mlflow.sharedViewState.{VIEW}", json.dumps(state)

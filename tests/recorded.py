@@ -1,0 +1,79 @@
+"""Journals and launches written by hand, as trials and studies write them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from ablate.metric import Metric
+from ablate.tasks.language_model import METRICS
+from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.track.process import this_process
+
+PRINT = "f" * 64
+DATA = {
+    "name": "synthetic", "digest": "d" * 64, "sizes": {"train": 5}, "evaluated": "e", "alike": None, "chance": None,
+    "floor": None, "details": {"vocabulary": 7},
+}  # fmt: skip
+TASK = {"name": "made", "step": "step", "unit": "examples", "budget": []}
+
+
+def launch(study="s", cells=("a",), metrics=METRICS, **more):
+    """A launch of one trial a cell, all with the same fingerprint."""
+    trials = [{"seed": 0, "fingerprint": PRINT}]
+    return {
+        "event": "launched",
+        "study": study,
+        "command": "c",
+        "reports": "reports",
+        "design": {"kind": "grid", "components": [], "left_out": []},
+        "metrics": [asdict(metric) for metric in metrics],
+        "task": TASK,
+        "cells": [{"label": label, "levels": {}, "trials": trials} for label in cells],
+        **more,
+    }
+
+
+class Trial(Journal):
+    """The journal of one trial of such metrics."""
+
+    def __init__(self, folder: Folder, fingerprint: str = PRINT, metrics: tuple[Metric, ...] = METRICS) -> None:
+        super().__init__(folder.trial(fingerprint) / JOURNAL)
+        self.fingerprint, self.metrics = fingerprint, metrics
+
+    def start(self, seed=0, knobs=None, facts=None, data=None, parameters=10):
+        self.append(
+            "started",
+            fingerprint=self.fingerprint,
+            process=this_process(),
+            seed=seed,
+            command="python -m ablate",
+            knobs={"depth": 2, "tie": True, "seeds": 3} if knobs is None else knobs,
+            facts={"data": "synthetic", "data_digest": "d", "code": "c", "git_commit": "abc", **(facts or {})},
+            parameters=parameters,
+            data=DATA | (data or {}),
+        )
+
+    def resume(self, step=0):
+        self.append("resumed", step=step, process=this_process(), refused=[], facts={})
+
+    def log(self, step, value=2.0, split="train", **values):
+        """A value of the first metric, and whatever else."""
+        values = {f"{split}_{self.metrics[0].recorded}": value, "lr": 0.1, **values}
+        self.append("log", step=step, seconds=step / 10, seen=step * 10, values=values)
+
+    def finish(self, value=1.0, status="FINISHED", steps=40, **values):
+        """`value`: every result of the metrics that `values` does not name."""
+        splits = ("best_valid", "valid", "test")
+        results = {f"{split}_{metric.recorded}": value for metric in self.metrics for split in splits}
+        self.append(
+            "finished",
+            status=status,
+            steps=steps,
+            diverged_at=None,
+            seen=steps * 10,
+            seconds=2.0,
+            train_seconds=1.5,
+            best_step=steps,
+            values=results | values,
+            sample="a b",
+        )
