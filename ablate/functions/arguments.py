@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ablate.knobs import KnobError, knob
+from pydantic import Field
+
+from ablate.knobs import KnobError
 
 _FLAGS = (argparse._StoreTrueAction, argparse._StoreFalseAction, argparse.BooleanOptionalAction)
 _NOT_KNOBS = (argparse._HelpAction, argparse._VersionAction)
@@ -20,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> type:
         KnobError: for an argument that is required or positional, or that a knob cannot stand for; a line for each.
     """
     fields: list[tuple[str, Any, Any]] = []
-    problems = []
+    problems: list[str] = []
     for action in parser._actions:
         if isinstance(action, _NOT_KNOBS):
             continue
@@ -30,19 +32,14 @@ def arguments(parser: argparse.ArgumentParser) -> type:
             problems += error.problems
             continue
         doc = (action.help or "").replace("%%", "%").split("\n")[0]
-        fields.append((action.dest, kind, _with_default(doc, default)))
+        fields.append((action.dest, Annotated[kind, Field(description=doc)], _default(default)))
     if problems:
         raise KnobError(*problems)
     return dataclasses.make_dataclass("Config", fields)
 
 
-def _with_default(doc: str, default: Any) -> Any:
-    field = knob(doc)
-    if isinstance(default, list):
-        field.default_factory = lambda: list(default)
-    else:
-        field.default = default
-    return field
+def _default(value: Any) -> Any:
+    return dataclasses.field(default_factory=lambda: list(value)) if isinstance(value, list) else value
 
 
 def _field(action: argparse.Action) -> tuple[Any, Any]:

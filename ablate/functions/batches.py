@@ -30,17 +30,18 @@ class Batches:
         self._put = put
         self._pass = 0
         self._read = 0
+        self._first = 0  # the step of the pass's first batch
         self._before: dict[str, Any] = {}  # the generators as they were when the pass began
         self._iterator: Iterator[Any] | None = None
 
     def next(self, step: int) -> Any:
         """The batch of a step; what is drawn for it follows from the seed and the step."""
         if self._iterator is None:
-            self._begin()
+            self._begin(step)
         batch = self._next(step)
-        if batch is _END:
+        if batch is _END and self._read:
             self._pass += 1
-            self._begin()
+            self._begin(step)
             batch = self._next(step)
         if batch is _END:
             again = "cannot be read a second time; give a DataLoader or a list" if self._pass else "is empty"
@@ -50,25 +51,24 @@ class Batches:
 
     def place(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"pass": self._pass, "read": self._read, "before": self._before}
+        return {"pass": self._pass, "read": self._read, "first": self._first, "before": self._before}
 
     def go_to(self, place: dict[str, Any], skips: bool) -> None:
         """Go on from `place()`; `skips=False`: the loader itself knows how far it was read."""
         now = self._take()
         self._pass = place["pass"]
         self._put(place["before"])
-        self._begin()
-        if not skips:
-            self._read = place["read"]
-        while self._read < place["read"]:
-            assert self._iterator is not None, "the pass has begun"
-            if next(self._iterator, _END) is _END:
+        self._begin(place["first"])
+        # A sampler may draw its order as late as with the first batch: each is read as it was.
+        while skips and self._read < place["read"]:
+            if self._next(self._first + self._read) is _END:
                 raise RunError(f"steps: the loader has {self._read} batches, and had {place['read']} before the stop")
             self._read += 1
+        self._read = place["read"]
         self._put(now)
 
-    def _begin(self) -> None:
-        self._read = 0
+    def _begin(self, step: int) -> None:
+        self._read, self._first = 0, step
         self._before = self._take()
         seed_all(self._seed, "pass", self._pass)
         self._iterator = iter(self._loader)

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import pydantic
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import to_jsonable_python
 
-from ablate.knobs import STRICT, KnobError, as_record, fields_of, is_record, knobs_of, read
+from ablate.knobs import STRICT, KnobError, fields_of, is_record, knobs_of, read
 from ablate.launch import Launch
 from ablate.registry import suggest
 
 FILLED_IN = ("seed", "device")  # fields of a Config that a trial sets: they are no knobs of the task
+# A default is checked once, as what a command line would say: as it is, a path is no text.
+_CONFIG = STRICT | ConfigDict(validate_default=False)
 RESERVED = (*Launch.model_fields, "design", "components", "hydra", "tracking")
 
 
@@ -45,16 +47,16 @@ class Configuration:
         self._filled = [name for name in FILLED_IN if name in names]
         self._full = _full(kind)
         self.knobs = self._knobs(kind)
+        _check_defaults(self.knobs)
         self.full(read(self.knobs, {}), seed=0, device="cpu")
 
     def _knobs(self, kind: type) -> type:
-        if not self._filled and not _is_frozen(kind):
-            return as_record(kind)
-        fields: dict[str, Any] = {
-            name: (field.annotation, field) for name, field in fields_of(self._full).items() if name not in self._filled
-        }
-        made = pydantic.create_model(kind.__name__, __config__=STRICT, __module__=kind.__module__, **fields)
-        return as_record(made)
+        if not self._filled:
+            return self._full
+        own = {name: field for name, field in fields_of(self._full).items() if name not in self._filled}
+        fields: dict[str, Any] = {name: (field.annotation, field) for name, field in own.items()}
+        made = pydantic.create_model(kind.__name__, __config__=_CONFIG, __module__=kind.__module__, **fields)
+        return typing.cast(type, made)
 
     def full(self, config: Any, *, seed: int, device: str) -> Any:
         """What the function gets: an instance of the user's class. Raises KnobError for values that it refuses."""
@@ -68,7 +70,7 @@ class Configuration:
 
 def plain(config: Any) -> dict[str, Any]:
     """A record as values that JSON can hold, nested as it is."""
-    found: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    found: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json", warnings=False)
     return found
 
 
@@ -80,11 +82,11 @@ def level_problem(kind: type, override: str) -> str | None:
         return f"{override}: needs a value, for example {name}=0"
     if name not in known:
         return f"{override}: unknown knob {name!r}{suggest(name, known)}"
-    refusals = [knob.refusal(_level(text)) for knob in known[name]]
+    refusals = [knob.refusal(level(text)) for knob in known[name]]
     return f"{override}: {name} {refusals[0]}" if all(refusals) else None
 
 
-def _level(text: str) -> object:
+def level(text: str) -> object:
     """A level as it is typed: null, true, false, a number, or a name."""
     if text in ("null", "true", "false"):
         return {"null": None, "true": True, "false": False}[text]
@@ -105,10 +107,7 @@ def _names(kind: type) -> list[str]:
 def _full(kind: type) -> type:
     """The user's class, checked strictly."""
     try:
-        if _is_frozen(kind) and not issubclass(kind, BaseModel):
-            made = typing.cast(type, pydantic.dataclasses.dataclass(kind, config=STRICT, frozen=True))
-        else:
-            made = _strict(kind)
+        made = _strict(kind)
     except (pydantic.errors.PydanticUserError, NameError) as error:
         raise KnobError(f"{kind.__name__}: {str(error).splitlines()[0]}") from error
     for name, field in fields_of(made).items():
@@ -119,13 +118,17 @@ def _full(kind: type) -> type:
 
 def _strict(kind: type) -> type:
     if issubclass(kind, BaseModel):
-        return type(kind.__name__, (kind,), {"model_config": STRICT, "__module__": kind.__module__})
-    return typing.cast(type, pydantic.dataclasses.dataclass(kind, config=STRICT))
+        return type(kind.__name__, (kind,), {"model_config": _CONFIG, "__module__": kind.__module__})
+    frozen = bool(kind.__dataclass_params__.frozen)  # type: ignore[attr-defined]
+    return typing.cast(type, pydantic.dataclasses.dataclass(kind, config=_CONFIG, frozen=frozen))
 
 
-def _is_frozen(kind: type) -> bool:
-    parameters = getattr(kind, "__dataclass_params__", None)
-    return parameters is not None and bool(parameters.frozen)
+def _check_defaults(kind: type) -> None:
+    try:
+        made = kind()
+    except pydantic.ValidationError:  # a rule of the user's own
+        made = read(kind, {})
+    read(kind, plain(made))
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import ablate
-
 _OF_ABLATE = ("functions", "train")
 
 
@@ -24,7 +22,7 @@ def sources(script: Path) -> dict[str, str]:
     Names are relative to the script's folder. Left out are the standard library, installed packages, and of ablate what
     trains nothing. A file is read once a process.
     """
-    root = Path(ablate.__file__).parent
+    root = Path(__file__).parents[1]
     found = {
         f"ablate/{path.relative_to(root).as_posix()}": path
         for name in _OF_ABLATE

@@ -17,11 +17,12 @@ def number(seed: int, *key: object, bits: int = 31) -> int:
 
 def seed_all(seed: int, *key: object) -> None:
     """Seed the global generators of Python, NumPy and, where it is imported, torch from (seed, key)."""
-    start = number(seed, *key, bits=63)
-    random.seed(start)
+    random.seed(number(seed, *key, "python", bits=63))
+    # Not from the same number: Python and NumPy have the same generator, and would draw the same.
+    start = number(seed, *key, "numpy", bits=63)
     np.random.seed([start & 0xFFFFFFFF, start >> 32])  # noqa: NPY002 (users' code draws from it)
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(start)
+        torch.manual_seed(number(seed, *key, "torch", bits=63))
 
 
 def global_state() -> dict[str, Any]:
