@@ -8,13 +8,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -110,11 +110,23 @@ def typed() -> str:
 
 
 def _check(task: Task, arguments: Sequence[str]) -> int:
-    """`check=true`: see `ablate.check`."""
-    from ablate.functions.check import check_command
+    """`check=true`, with other knobs as they are typed: see `ablate.check`."""
+    from ablate.functions.check import check
+    from ablate.functions.task import FunctionTask
 
-    code: int = check_command(task, [argument for argument in arguments if argument != "check=true"])
-    return code
+    if not isinstance(task, FunctionTask):
+        raise KnobError(
+            "check=true: is for a task of your own, task=my_file.py:train; what comes with ablate is tested"
+        )
+    typed = [_parsed(text) for text in arguments if _is_override(text) and not text.startswith("check=")]
+    names = fields_of(task.Config)
+    given: dict[str, Any] = {o.key_or_group: o.value() for o in typed if o.key_or_group.partition(".")[0] in names}
+    report = check(task, **given)
+    return 0 if report.ok else 1
+
+
+def _parsed(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -159,7 +171,7 @@ def _check_names(task: Task, arguments: Sequence[str]) -> None:
     problems = []
     for text in filter(_is_override, arguments):
         try:
-            override = OverridesParser.create().parse_override(text)
+            override = _parsed(text)
         except HydraException as error:
             problems.append(f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}")
             continue

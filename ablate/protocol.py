@@ -83,6 +83,7 @@ class Outcome:
         values: `test_<recorded>` of every metric, `valid_<recorded>` and `best_valid_<recorded>` where there are any,
             `first_<recorded>` of the first step, `clipped`, and what else the task tells.
         sample: text that the trained model wrote; "" where it writes none.
+        parameters: numbers that were trained, where `Facts` could not know.
     """
 
     status: str
@@ -94,6 +95,7 @@ class Outcome:
     best_step: int | None
     values: Mapping[str, float | None]
     sample: str = ""
+    parameters: int | None = None
 
 
 @dataclass(frozen=True)

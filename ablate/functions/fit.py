@@ -88,6 +88,7 @@ def fit(
         train_seconds=run.clock.loop_seconds,
         best_step=run.measured.best_step,
         values=values,
+        parameters=run.parameters,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ablate.functions import state as states
@@ -78,8 +79,21 @@ class Kept:
         return {
             "objects": {name: states.take(name, each) for name, each in self.objects.items()},
             "streams": {name: states.take(name, each) for name, each in self._streams.items()} | self._saved_streams,
+            "modes": {name: [each.training for each in model.modules()] for name, model in self._models().items()},
             "random": states.encode(global_state()),
         }
+
+    def parameters(self) -> int | None:
+        """Numbers that are trained in the modules that are kept; None where none is."""
+        models = self._models().values()
+        trained = {id(p): p.numel() for model in models for p in model.parameters() if p.requires_grad}
+        return sum(trained.values()) if models else None
+
+    def _models(self) -> dict[str, torch.nn.Module]:
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return {}
+        return {name: each for name, each in self.objects.items() if isinstance(each, torch.nn.Module)}
 
     def restore(self, saved: Payload) -> None:
         """Put everything back in place."""
@@ -90,6 +104,9 @@ class Kept:
             )
         for name, each in self.objects.items():
             states.put(each, saved["objects"][name])
+        for name, model in self._models().items():  # what comes after the loop may count on model.eval() in it
+            for each, training in zip(model.modules(), saved["modes"][name], strict=True):
+                each.training = training
         self._saved_streams = dict(saved["streams"])
         for name, generator in self._streams.items():
             if name in self._saved_streams:

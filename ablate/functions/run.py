@@ -56,6 +56,7 @@ class Run:
         self.ending = Ending()
         self.measured = Measured(metrics)
         self.loop: str | None = None  # "epochs" or "steps", once one was asked for
+        self._budget: int | None = None  # its budget, once the loop has said so
         self.step = 0  # epochs or steps, the current one included
         self.resumed_at: int | None = None  # the step at which the loop went on
         self.tested_best = False
@@ -152,7 +153,7 @@ class Run:
         # Before the loop a resumed function only repeats what its first process recorded.
         repeats = self._restored is not None and not self._has_begun
         if values and self._sink is not None and not repeats:
-            self._journal_bytes = self._sink("log", step=at, seconds=self.clock.seconds, values=values)
+            self._journal_bytes = self._sink("log", step=at, of=self._budget, seconds=self.clock.seconds, values=values)
         self.ending.refuse_infinite(at, values)
         if is_new_best:
             self._weights.copy()
@@ -190,6 +191,11 @@ class Run:
         return self.resumed_at is not None and self.resumed_at == self.step
 
     @property
+    def parameters(self) -> int | None:
+        """Numbers that are trained in what is kept; None: not known."""
+        return self._kept.parameters()
+
+    @property
     def keeps_best(self) -> bool:
         """Whether best weights were asked for."""
         return bool(self._weights.best.objects)
@@ -221,7 +227,7 @@ class Run:
             number_of_steps = -1
         if number_of_steps < 0:
             raise RunError(f"run.{loop}({n!r}): must be a whole number, at least 0")
-        self.loop = loop
+        self.loop, self._budget = loop, number_of_steps
         return number_of_steps
 
     def _epochs(self, n: int) -> Iterator[int]:

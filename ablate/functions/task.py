@@ -106,6 +106,11 @@ class FunctionTask:
         return f"{self.file.resolve()}:{self.name}"
 
     @property
+    def folder(self) -> Path:
+        """That of the script."""
+        return self.file.parent
+
+    @property
     def presets(self) -> Path | None:
         """The folder `conf/` beside the file, if there is one."""
         folder = self.file.parent / "conf"

@@ -39,7 +39,7 @@ def row(
         "reason": _reason(final, step),
         "log": final.get("log", ""),
         "fingerprint": trial["fingerprint"],
-        "parameters": started.get("parameters"),
+        "parameters": started.get("parameters") or outcome.get("parameters"),
         **{name: outcome.get(name) for name in _OUTCOME},
     }
     found.update(_measured(outcome.get("values", {}), metrics))
