@@ -23,7 +23,8 @@ from ablate.compose import compose_jobs, job, presets_of_every_launch, primary
 from ablate.knobs import KnobError, fields_of, nested_records
 from ablate.protocol import Task
 from ablate.registry import suggest
-from ablate.study.cells import Job, make_study
+from ablate.study.cells import Job
+from ablate.study.jobs import make_study
 from ablate.study.records import describe_knobs, unknown_name
 from ablate.study.server import warm_up
 from ablate.study.tasks import DEFAULT, load_task

@@ -13,7 +13,8 @@ import pytest
 
 from ablate import compose
 from ablate.study import worker
-from ablate.study.cells import Job, make_study
+from ablate.study.cells import Job
+from ablate.study.jobs import make_study
 from ablate.study.records import Reader
 from ablate.study.worker import assign
 from ablate.tasks.language_model import LANGUAGE_MODEL

@@ -18,10 +18,12 @@ from program import ROOT, inside, journals
 from ablate.compose import compose_jobs, plain_values
 from ablate.knobs import KnobError, deciding, nameable
 from ablate.knobs import values_of as condition_values
-from ablate.study.cells import Job, make_study
+from ablate.study.cells import Job
+from ablate.study.components import declared
 from ablate.study.conditions import read_condition
-from ablate.study.designs import Typed, declared, jobs
+from ablate.study.designs import Typed, jobs
 from ablate.study.estimate import wall_seconds
+from ablate.study.jobs import make_study
 from ablate.study.plan import fingerprint
 from ablate.study.records import space
 from ablate.tasks.language_model import LANGUAGE_MODEL

@@ -15,7 +15,8 @@ from rich.console import Console
 import ablate
 from ablate.knobs import KnobError, deciding, flat
 from ablate.registry import Registry
-from ablate.study.cells import Job, make_cells, make_study
+from ablate.study.cells import Job
+from ablate.study.jobs import make_study
 from ablate.study.plan import code_digest, fingerprint, make_plan
 from ablate.study.view import Progress, View
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training
@@ -31,7 +32,7 @@ def jobs(**levels):
 
 
 def test_a_grid_gives_a_cell_for_every_combination_labelled_by_its_levels():
-    cells = make_cells(jobs(depth=[1, 2], tie=["true", "False"]))
+    cells = make_study(jobs(depth=[1, 2], tie=["true", "False"])).cells
     assert [c.label for c in cells] == [
         "depth=1 tie=true", "depth=1 tie=false", "depth=2 tie=true", "depth=2 tie=false",
     ]  # fmt: skip
@@ -40,22 +41,26 @@ def test_a_grid_gives_a_cell_for_every_combination_labelled_by_its_levels():
 
 
 def test_seeds_and_a_sweep_over_seed_give_the_same_cells():
-    by_count = make_cells([Job(("depth=2", "seeds=3"), values_of(*TINY, "depth=2", "seeds=3"))])
-    by_sweep = make_cells(jobs(depth=[2], seed=[0, 1, 2]))
-    assert [(c.label, c.seeds) for c in by_count] == [(c.label, c.seeds) for c in by_sweep] == [("lstm", (0, 1, 2))]
+    by_count = make_study([Job(("depth=2", "seeds=3"), values_of(*TINY, "depth=2", "seeds=3"))])
+    by_sweep = make_study(jobs(depth=[2], seed=[0, 1, 2]))
+    assert (
+        [(c.label, c.seeds) for c in by_count.cells]
+        == [(c.label, c.seeds) for c in by_sweep.cells]
+        == [("lstm", (0, 1, 2))]
+    )
 
 
 def test_a_preset_and_its_spelled_out_equal_are_one_cell_with_one_fingerprint():
     spelled = ("rnn=lstm", "depth=2", "dropout=0.5", "tie=true")
     a, b = knobs_of(*TINY, "model=better_lstm"), knobs_of(*TINY, "model=rnn", *spelled)
     assert fingerprint(deciding(a), 0, "data", "code") == fingerprint(deciding(b), 0, "data", "code")
-    cells = make_cells([Job(("model=better_lstm",), values_of(*TINY, "model=better_lstm")),
+    cells = make_study([Job(("model=better_lstm",), values_of(*TINY, "model=better_lstm")),
                         Job(spelled, values_of(*TINY, *spelled))])  # fmt: skip
-    assert len(cells) == 1
+    assert len(cells.cells) == 1
 
 
 def test_a_value_given_twice_is_one_cell():
-    assert len(make_cells(jobs(depth=[1, 1, 1]))) == 1
+    assert len(make_study(jobs(depth=[1, 1, 1])).cells) == 1
 
 
 @pytest.mark.parametrize("override", ["depth=3", "lr=0.5", "data.seed=1", "precision=fp32", "carry=false"])
@@ -92,7 +97,7 @@ def test_a_finished_trial_stands_unless_force_asks_for_it_again(tmp_path):
 
 def test_every_problem_of_every_cell_is_told_once_before_anything_is_trained():
     with pytest.raises(KnobError) as caught:
-        make_cells(jobs(depth=[1, 0], lr=["0.1", "nan"]))
+        make_study(jobs(depth=[1, 0], lr=["0.1", "nan"]))
     assert [p.split(":")[0] for p in caught.value.problems] == ["lr=nan", "depth=0"]
     with pytest.raises(KnobError) as caught:
         make_plan(study_of_jobs(jobs(batch=[4, 5000], depth=[1, 2])), Folder("none"))
@@ -102,7 +107,7 @@ def test_every_problem_of_every_cell_is_told_once_before_anything_is_trained():
 
 def test_a_study_has_one_runs_folder():
     with pytest.raises(KnobError, match="runs=a,b: a study has one runs"):
-        make_cells(jobs(runs=["a", "b"]))
+        make_study(jobs(runs=["a", "b"]))
 
 
 def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path, monkeypatch):

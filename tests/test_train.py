@@ -19,9 +19,11 @@ from reference import ReferenceLM
 from ablate.knobs import plain
 from ablate.protocol import Trial
 from ablate.tasks.language_model import engine as engine_module
+from ablate.tasks.language_model.build import make_model
 from ablate.tasks.language_model.data import Corpus, Windows, load_corpus
-from ablate.tasks.language_model.engine import fit, make_model
+from ablate.tasks.language_model.engine import fit
 from ablate.tasks.language_model.evaluate import evaluate, sample
+from ablate.tasks.language_model.model import RecurrentLM
 from ablate.tasks.language_model.model.packed import Alone
 from ablate.tasks.language_model.training import settle
 from ablate.train import Checkpoints
@@ -131,11 +133,9 @@ def test_the_test_text_is_read_once_with_the_weights_asked_for(tmp_path, monkeyp
 
 def test_carry_decides_whether_position_and_state_restart_with_the_epoch(tmp_path, monkeypatch):
     places, fresh = [], []
-    at, loss = Windows.at, engine_module.RecurrentLM.loss
+    at, loss = Windows.at, RecurrentLM.loss
     monkeypatch.setattr(Windows, "at", lambda self, n: (places.append(n), at(self, n))[1])
-    monkeypatch.setattr(
-        engine_module.RecurrentLM, "loss", lambda self, x, y, s: (fresh.append(s is None), loss(self, x, y, s))[1]
-    )
+    monkeypatch.setattr(RecurrentLM, "loss", lambda self, x, y, s: (fresh.append(s is None), loss(self, x, y, s))[1])
     monkeypatch.setattr(engine_module, "evaluate", lambda *_: [1.0])
     # 100 train tokens are 4 windows of 4 × 5.
     run(tmp_path, "train_tokens=100", "windows=9", "carry=true")

@@ -1,7 +1,7 @@
 """Designs: factors and components → the cells of a study, each as the overrides that make it. Pure functions.
 
-A component is a part with an off level. `declared` reads what conf/config.yaml says of them, `jobs` what a command line
-asks for; which of the cells can be trained is settled in `cells`, where their knobs are known.
+`jobs` reads what a command line asks for; which of the cells can be trained is settled in `cells`, where their knobs
+are known.
 """
 
 from __future__ import annotations
@@ -16,62 +16,16 @@ from typing import Any
 from ablate.knobs import KnobError
 from ablate.launch import Design
 from ablate.registry import suggest
-from ablate.study.conditions import Condition, Known, Values, read_condition, read_level
+from ablate.study.components import Component, declared
+from ablate.study.conditions import Values, read_level
 from ablate.study.records import Space, read_design
 
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
 REPLICATES = ("seed", "seeds")
-_PARTS = ("off", "requires", "excludes", "idle")
-_EXAMPLE = '+components.clipping="clip=null"'
 _ONCE = ("design", "components", "study")  # what a study has one of
 OF_COMPONENTS = ("leave_one_out", "cumulative", "add_one_in")
 
 Levels = dict[str, str]  # override's key → value, as typed
-
-
-@dataclass(frozen=True)
-class Component:
-    """A part with an off level.
-
-    Attributes:
-        off: knob → level, the overrides that switch it off.
-        requires: conditions that hold wherever it is on.
-        excludes: conditions that hold nowhere where it is on.
-        idle: conditions under which it does nothing: a full model where one holds is as good as without it.
-    """
-
-    name: str
-    off: Mapping[str, str]
-    requires: tuple[Condition, ...] = ()
-    excludes: tuple[Condition, ...] = ()
-    idle: tuple[Condition, ...] = ()
-
-    def is_on(self, values: Values) -> bool:
-        """Whether any of its knobs differs from its off level."""
-        return any(values.get(knob) != read_level(level) for knob, level in self.off.items())
-
-    def missing(self, full: Values) -> str | None:
-        """Why a full model with these knobs has nothing of it to lose; None: it has."""
-        if not self.is_on(full):
-            return f"{self.name} is off in the full model"
-        where = self.idle_where(full)
-        return None if where is None else f"{self.name} does nothing in the full model, where {where}"
-
-    def idle_where(self, values: Values) -> str | None:
-        """The condition under which it does nothing in a cell with these knobs; None: it does something."""
-        return next((condition.text for condition in self.idle if condition.holds(values)), None)
-
-    def refusal(self, values: Values) -> str | None:
-        """Why a cell with these knobs cannot be, for example "tying requires embedding=hidden"; None: it can."""
-        if not self.is_on(values):
-            return None
-        for condition in self.requires:
-            if not condition.holds(values):
-                return f"{self.name} requires {condition.text}"
-        for condition in self.excludes:
-            if condition.holds(values):
-                return f"{self.name} excludes {condition.text}"
-        return None
 
 
 @dataclass(frozen=True)
@@ -106,64 +60,6 @@ class Typed:
     def grid(self) -> list[Levels]:
         """Every combination of levels, the last factor varying fastest."""
         return [dict(zip(self.levels, levels, strict=True)) for levels in product(*self.levels.values())]
-
-
-def declared(values: object, known: Known) -> dict[str, Component]:
-    """The components that a configuration declares, by name.
-
-    Args:
-        values: name → declaration; known: the knobs that there are.
-
-    Raises:
-        KnobError: with all that is wrong with them.
-    """
-    if not isinstance(values, Mapping):
-        raise KnobError(f"components={values}: must be a mapping; for example {_EXAMPLE}")
-    found: dict[str, Component] = {}
-    problems: list[str] = []
-    for name, declaration in values.items():
-        try:
-            found[str(name)] = _component(str(name), declaration, known)
-        except KnobError as error:
-            problems += error.problems
-    if problems:
-        raise KnobError(*problems)
-    return found
-
-
-def _component(name: str, declaration: object, known: Known) -> Component:
-    where = f"components.{name}"
-    if not re.fullmatch(r"[A-Za-z]\w*", name):
-        raise KnobError(f"{where}: a component's name is of letters, digits and _; for example {_EXAMPLE}")
-    given = declaration if isinstance(declaration, Mapping) else {"off": declaration}
-    given = {"off" if key is False else key: part for key, part in given.items()}  # YAML reads a bare off as false
-    if extra := [key for key in given if key not in _PARTS]:
-        raise KnobError(f"{where}: {extra[0]} is none of {', '.join(_PARTS)}{suggest(str(extra[0]), _PARTS)}")
-    off = given.get("off")
-    if not isinstance(off, str) or not off.strip():
-        raise KnobError(f"{where}: needs the override that switches it off; for example {_EXAMPLE}")
-    return Component(
-        name,
-        dict(_off_level(where, override, known) for override in off.split()),
-        **{part: _conditions(f"{where}.{part}", given.get(part), known) for part in ("requires", "excludes", "idle")},
-    )
-
-
-def _conditions(where: str, given: object, known: Known) -> tuple[Condition, ...]:
-    texts = [] if given is None else [given] if isinstance(given, str) else given
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise KnobError(f"{where}={given} is no condition; for example requires: embedding=hidden")
-    return tuple(read_condition(text, where, known) for text in texts)
-
-
-def _off_level(where: str, override: str, known: Known) -> tuple[str, str]:
-    knob, _, level = override.partition("=")
-    if knob not in known:
-        raise KnobError(f"{where}={override}: unknown knob {knob!r}{suggest(knob, known)}")
-    refusals = [each.refusal(read_level(level)) for each in known[knob]]
-    if all(refusal is not None for refusal in refusals):
-        raise KnobError(f"{where}={override}: {knob} {refusals[0]}")
-    return knob, level
 
 
 def jobs(typed: Typed, space: Space) -> list[list[str]]:

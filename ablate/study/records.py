@@ -140,9 +140,9 @@ def task_record(task: Task, program: str = "python -m ablate") -> dict[str, Any]
     """What a launch records of its task, for who reads its results without it.
 
     `program`: what starts it; `step`: the word for one; `unit`: what training reads; `budget`: knobs that set how much
-    a trial trains on, first the one that scales a whole training; `presets`: knobs that name a preset, and the parts that
-    it sets on purpose; `follows`: knobs that take another's value unless they are set; `idle`: knobs that change no
-    result; `decides`: knobs that do; `kinds`: groups of knobs that differ from preset to preset.
+    a trial trains on, first the one that scales a whole training; `presets`: knobs that name a preset, and the parts
+    that it sets on purpose; `follows`: knobs that take another's value unless they are set; `idle`: knobs that change
+    no result; `decides`: knobs that do; `kinds`: groups of knobs that differ from preset to preset.
     """
     kind = task.Config
     presets, parts = named(kind, "preset"), knobs_of(kind)

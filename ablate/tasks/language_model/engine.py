@@ -9,52 +9,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from ablate.protocol import Outcome, Payload, Sink, Trial
-from ablate.tasks.language_model.config import OPTIMIZERS, Config
+from ablate.tasks.language_model.config import Config
 from ablate.tasks.language_model.data import Corpus, Windows
 from ablate.tasks.language_model.data.corpus import Ids
-from ablate.tasks.language_model.evaluate import autocast, evaluate, sample
-from ablate.tasks.language_model.model import RecurrentLM
+from ablate.tasks.language_model.evaluate import autocast, evaluate
+from ablate.tasks.language_model.meter import Mean, Meter
 from ablate.tasks.language_model.model.language_model import log_unigram, stream
 from ablate.tasks.language_model.model.packed import States, make_program
 from ablate.tasks.language_model.optim import clip_gradients
-from ablate.tasks.language_model.schedule import budget_windows, lr_factor, validation_windows
+from ablate.tasks.language_model.schedule import budget_windows, validation_windows
+from ablate.tasks.language_model.trial import Training
 from ablate.train.checkpoint import Checkpoints
 from ablate.train.machine import choose_device, on_device
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
 CHECKPOINT_SECONDS = 60.0  # at most so much training is lost to a kill, besides what a log interval takes
-
-
-def make_model(knobs: Config, vocabulary: int) -> RecurrentLM:
-    """The model that the knobs describe, its values not yet drawn."""
-    return RecurrentLM(
-        vocabulary=vocabulary,
-        rnn=knobs.rnn,
-        depth=knobs.depth,
-        hidden=knobs.hidden,
-        embedding=knobs.embedding,
-        dropout=knobs.dropout,
-        tie=knobs.tie,
-        residual=knobs.residual,
-        projection=knobs.projection,
-        input_scale=1.0 if (output_std := _output_std(knobs)) is None else (knobs.embedding_std or 0.0) / output_std,
-    )
-
-
-def _output_std(knobs: Config) -> float | None:
-    """Standard deviation of the output's initial values in init=scaled; None where another scheme says it.
-
-    So small that the first logits are near 0, and the first loss near ln V, whatever is below: a tanh layer's values
-    may be as large as 1, dropout makes them larger, and residual connections add them up.
-    """
-    return 0.25 / math.sqrt(knobs.hidden) if knobs.init == "scaled" else None
 
 
 def text_start(knobs: Config, seed: int, train: Ids) -> int:
@@ -249,129 +223,6 @@ class Pack:
         self._clock = now
 
 
-class Training:
-    """Everything that changes while a trial trains, so that a checkpoint of it can go on to the same bits."""
-
-    def __init__(
-        self, trial: Trial, vocabulary: int, device: torch.device, log_unigram_V: Tensor | None = None
-    ) -> None:
-        knobs = self.knobs = trial.config
-        self.seed = trial.seed
-        # For what a user's own layer draws; our own layers have streams of their own.
-        torch.manual_seed(stream(trial.seed, "torch").initial_seed())
-        self.model = make_model(knobs, vocabulary)
-        self.model.initialize(
-            trial.seed,
-            knobs.embedding_std,
-            output_std=_output_std(knobs),
-            init_range=knobs.init_range,
-            forget_bias=knobs.forget_bias,
-            output_bias_V=log_unigram_V if knobs.output_bias == "unigram" else None,
-        )
-        self.model.to(device)
-        self.model.seed_dropout(trial.seed)
-        self.optimizer: Optimizer = OPTIMIZERS.load(knobs.optimizer)(self.model.parameters(), knobs.lr)
-        self.states: States | None = None
-        self.window = 0
-        self.cuts = 0
-        self.first_nll: float | None = None
-        self.clipped_windows = 0
-        self.best_valid_nll: float | None = None
-        self.best_window: int | None = None
-        self.last_valid_nll: float | None = None
-        self.seconds = 0.0
-        self.train_seconds = 0.0
-        self.journal_bytes = 0
-        self.diverged_at: int | None = None
-
-    @property
-    def lr(self) -> float:
-        """The learning rate as it was last set."""
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def set_rate(self, window: int, windows_per_epoch: int) -> None:
-        """Set the learning rate of this window's update: the schedule's, and what plateau has cut it by."""
-        knobs = self.knobs
-        factor = lr_factor(knobs, window, windows_per_epoch)
-        if knobs.schedule == "plateau":
-            assert knobs.decay is not None, "config refuses it"
-            factor = max(min(knobs.lr_floor, factor), factor * knobs.decay**-self.cuts)
-        for group in self.optimizer.param_groups:
-            group["lr"] = knobs.lr * factor
-
-    def validated(self, valid_nll: float) -> bool:
-        """Take in a validation: whether it is the best so far; where it is not, plateau divides the rate."""
-        self.last_valid_nll = valid_nll
-        if self.best_valid_nll is None or valid_nll < self.best_valid_nll:
-            self.best_valid_nll, self.best_window = valid_nll, self.window
-            return True
-        self.cuts += 1
-        return False
-
-    def outcome(self, test_nll: float, corpus: Corpus, device: torch.device) -> Outcome:
-        """What the trial came to, with the weights that it has now."""
-        diverged, knobs = self.diverged_at is not None, self.knobs
-        valid_nll = self.best_valid_nll if knobs.test_weights == "best" else self.last_valid_nll
-        return Outcome(
-            status="DIVERGED" if diverged else "FINISHED",
-            steps=self.window,
-            diverged_at=self.diverged_at,
-            seen=self.window * knobs.batch * knobs.window,
-            seconds=self.seconds,
-            train_seconds=self.train_seconds,
-            best_step=self.best_window,
-            values={
-                "first_nll": self.first_nll,
-                "best_valid_nll": self.best_valid_nll,
-                "valid_nll": None if diverged else valid_nll,
-                "test_nll": None if diverged else test_nll,
-                "clipped": self.clipped_windows / self.window,
-            },
-            sample="" if diverged else sample(self.model, corpus, knobs.sample_words, self.seed, device),
-        )
-
-    def state_dict(self) -> Payload:
-        """Tensors and plain values; random streams by name."""
-        return {
-            **{name: getattr(self, name) for name in _PLAIN},
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "states": self.states,
-            "streams": {name: generator.get_state() for name, generator in self._streams().items()},
-        }
-
-    def load_state_dict(self, state: Payload) -> None:
-        """Go on from what `state_dict` returned, on any device."""
-        for name in _PLAIN:
-            setattr(self, name, state[name])
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        device = self.model.output.weight.device
-        if state["states"] is not None:
-            self.states = [tuple(tensor.to(device) for tensor in layer) for layer in state["states"]]
-        for name, generator in self._streams().items():
-            generator.set_state(state["streams"][name])
-
-    def _streams(self) -> dict[str, torch.Generator]:
-        streams = self.model.streams() | {"torch": torch.default_generator}
-        device = self.model.output.weight.device
-        return streams | ({"cuda": torch.cuda.default_generators[device.index or 0]} if device.type == "cuda" else {})
-
-
-_PLAIN = (
-    "window",
-    "cuts",
-    "first_nll",
-    "clipped_windows",
-    "best_valid_nll",
-    "best_window",
-    "last_valid_nll",
-    "seconds",
-    "train_seconds",
-    "journal_bytes",
-)
-
-
 def train_window(pack: Pack, text: Windows, place: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """One update of all; each one's mean loss over the window and gradient norm before clipping, both [K]."""
     inputs_KTB, targets_KTB = (on_device(ids, device) for ids in text.at(place))
@@ -382,54 +233,3 @@ def train_window(pack: Pack, text: Windows, place: int, device: torch.device) ->
     for t in pack.trainings:
         t.optimizer.step()
     return loss_K.detach(), norm_K
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Means over the windows since the last reading.
-
-    Attributes:
-        first_nll: of the first of these windows; clipped: how many had a gradient above the limit.
-        first_bad: the first of these windows, counted from 1, whose loss is not a finite number; None: all are.
-    """
-
-    windows: int
-    nll: float
-    grad_norm: float
-    seconds: float
-    first_nll: float
-    clipped: int
-    first_bad: int | None
-
-
-class Meter:
-    """Losses and norms that stay on the device: a reading every 20 windows costs one synchronisation, not 20."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what was added, and start the clock."""
-        self._added: list[Tensor] = []
-        self._started = time.perf_counter()
-
-    def add(self, loss_K: Tensor, grad_norm_K: Tensor) -> None:
-        """Add a window's mean losses and gradient norms."""
-        self._added.append(torch.stack((loss_K, grad_norm_K)))
-
-    def read(self, max_norms: Sequence[float]) -> list[Mean]:
-        """Each trial's means since the last reading; starts over. `max_norms`: each one's limit of the gradient."""
-        windows = len(self._added)
-        of_each = torch.stack(self._added).permute(2, 1, 0).tolist()  # trials × (loss, norm) × windows
-        seconds = time.perf_counter() - self._started
-        self.restart()
-        return [
-            _mean(losses, norms, limit, windows, seconds)
-            for (losses, norms), limit in zip(of_each, max_norms, strict=True)
-        ]
-
-
-def _mean(losses: list[float], norms: list[float], limit: float, windows: int, seconds: float) -> Mean:
-    first_bad = next((i for i, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
-    clipped = sum(norm > limit for norm in norms)
-    return Mean(windows, sum(losses) / windows, sum(norms) / windows, seconds, losses[0], clipped, first_bad)
