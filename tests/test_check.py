@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ablate
-from ablate.functions.check import Report, _Check, _spread
+from ablate.functions.check import Report, _Check, _short, _spread, check_command
 from ablate.functions.fresh import Server
 from ablate.functions.load import load_task
 from ablate.knobs import KnobError
@@ -127,8 +127,6 @@ def test_a_task_that_keeps_what_it_changes_passes(tmp_path):
 
 
 def test_what_is_checked_is_short_by_itself_or_as_the_caller_says(tmp_path):
-    from ablate.functions.check import _short
-
     task = load_task(str(write(tmp_path / "long.py", ("epochs: int = 3", "epochs: int = 300"))))
     assert _short(task) == {"epochs": 3}
     with pytest.raises(KnobError, match="epoch=1: unknown knob; did you mean 'epochs'"):
@@ -306,12 +304,29 @@ def test_a_task_without_a_loop_passes_with_a_note(tmp_path, servers):
     assert "the function uses neither run.epochs nor run.steps" in report.notes[0]
 
 
-def test_it_runs_from_the_script_itself(tmp_path):
-    script = write(tmp_path / "itself.py", ("ablate.main(train)", "sys.exit(not ablate.check(train, epochs=1).ok)"))
+def test_it_runs_from_the_command_line(tmp_path):
+    script = write(tmp_path / "itself.py")
     environment = os.environ | {"PYTHONPATH": str(Path(ablate.__file__).parent.parent)}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=100)
+    command = [sys.executable, script, "check=true", "epochs=1", "seed=3"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the check passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["epoch=1"], "check=true epoch=1: takes seed and knobs of train; did you mean 'epochs'?"),
+        (["workers=2"], "check=true workers=2: takes seed and knobs of train"),
+        (["seed=a"], "seed=a: must be a whole number at least 0"),
+        (["dropout=x"], "dropout=x: must be a finite number"),
+    ],
+)
+def test_what_the_check_does_not_take_is_refused(tmp_path, arguments, message):
+    task = load_task(str(write(tmp_path / f"refuses_{tmp_path.name}.py")))
+    with pytest.raises(KnobError) as caught_error:
+        check_command(task, arguments)
+    assert message in str(caught_error.value)
 
 
 def caught(report: Report, messages: list[str]) -> None:

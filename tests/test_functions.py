@@ -915,6 +915,7 @@ class WrongDefault:
         ({"metric": [ERROR, ERROR]}, "metric 'error': is declared twice"),
         ({"metric": [ablate.Metric("nll"), ablate.Metric("p", scale="log", logged="nll")]}, "'nll': is declared twice"),
         ({"metric": ablate.Metric("top-1")}, "metric 'top-1': a name is of letters, digits and _"),
+        ({"metric": ablate.Metric("seconds")}, "metric seconds: the name 'seconds' is taken"),
         ({"metric": [1]}, "metric=1: is no ablate.Metric"),
         ({"components": {"d": "dropot=0"}}, "dropot=0: unknown knob 'dropot'; did you mean 'dropout'?"),
         ({"components": {"drop": "dropout=off"}}, "components['drop']: dropout=off: dropout must be a finite number"),
@@ -1156,6 +1157,8 @@ def test_sources_are_the_script_and_what_of_the_users_own_it_imports(tmp_path):
     }  # fmt: skip
     of_ablate = {name.split("/")[1] for name in sources(script) if name.startswith("ablate/")}
     assert of_ablate == {"functions", "train"}
+    assert {"ablate/functions/run.py", "ablate/train/checkpoint.py"} <= sources(script).keys()
+    assert "ablate/functions/check.py" not in sources(script)
 
 
 def test_a_digest_is_of_bytes_wherever_they_lie_and_reads_a_file_again_when_it_changed(tmp_path, monkeypatch):

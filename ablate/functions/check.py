@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ablate.functions import causes, watch
 from ablate.functions.fit import choose_device
 from ablate.functions.fresh import Server, write_job
-from ablate.functions.measured import recorded
 from ablate.functions.records import plain
 from ablate.functions.watch import Seen
 from ablate.knobs import KnobError, flat, knobs_of
+from ablate.registry import suggest
 
 if TYPE_CHECKING:
     from ablate.functions.task import FunctionTask
@@ -71,6 +71,30 @@ def check(task: FunctionTask, *, seed: int = 0, say: Callable[[str], None] = pri
         _Check(task, config, seed, Path(folder), servers, report, say).run()
     say(str(report))
     return report
+
+
+def check_command(task: Any, arguments: Sequence[str]) -> int:
+    """`python digits.py check=true [name=value …]`: returns the exit code.
+
+    Raises:
+        KnobError: for a task that is no function, and for what is neither a knob of its Config nor `seed`.
+    """
+    from ablate.functions.records import level
+    from ablate.functions.task import FunctionTask
+
+    if not isinstance(task, FunctionTask):
+        raise KnobError(f"check=true: checks a function of one's own, and {task.name} is none")
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        name, sign, text = argument.partition("=")
+        if not sign or (name != "seed" and name not in knobs_of(task.Config)):
+            known = ["seed", *knobs_of(task.Config)]
+            raise KnobError(f"check=true {argument}: takes seed and knobs of {task.name}{suggest(name, known)}")
+        values[name] = level(text)
+    seed = values.pop("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise KnobError(f"seed={seed}: must be a whole number at least 0; for example 0")
+    return 0 if check(task, seed=seed, **values).ok else 1
 
 
 def _short(task: FunctionTask) -> dict[str, Any]:
@@ -146,7 +170,7 @@ class _Check:
         return seen
 
     def _result(self, base: Seen) -> None:
-        first = recorded(self.task.metrics[0])
+        first = self.task.metrics[0].recorded
         logged = {name for _, values in base.logs for name in values}
         if base.status == "DIVERGED":
             self.report.failures.append(
@@ -154,10 +178,10 @@ class _Check:
                 "configuration that trains"
             )
         for metric in self.task.metrics:
-            if f"valid_{recorded(metric)}" not in logged:
-                what = "selects the best weights and draws the curve" if recorded(metric) == first else "has no curve"
+            if f"valid_{metric.recorded}" not in logged:
+                what = "selects the best weights and draws the curve" if metric.recorded == first else "has no curve"
                 self.report.failures.append(
-                    f"valid_{recorded(metric)} is never logged, and it {what}; call run.log(valid_{recorded(metric)}=…)"
+                    f"valid_{metric.recorded} is never logged, and it {what}; call run.log(valid_{metric.recorded}=…)"
                 )
         self.report.failures += [causes.of_warning(line) for line in base.warnings]
         self.report.failures += [

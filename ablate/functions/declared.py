@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ablate.functions.digests import Data, paths_of
-from ablate.functions.measured import recorded
 from ablate.functions.records import Configuration, level_problem
 from ablate.knobs import KnobError, knobs_of
-from ablate.metric import Metric
+from ablate.metric import Metric, check_metrics
 from ablate.registry import suggest
 
 _PARTS = ("off", "requires", "excludes", "idle")
@@ -56,16 +55,20 @@ def metrics(given: Any) -> tuple[Metric, ...]:
         if not isinstance(metric, Metric):
             problems.append(f"metric={metric!r}: is no ablate.Metric; {_METRIC}")
             continue
-        for name in {metric.name, recorded(metric)}:
+        for name in {metric.name, metric.recorded}:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):
                 problems.append(
                     f"metric {name!r}: a name is of letters, digits and _, because it is logged as valid_<name>"
                 )
     if not problems:
-        names = [name for metric in found for name in sorted({metric.name, recorded(metric)})]
+        names = [name for metric in found for name in sorted({metric.name, metric.recorded})]
         problems += [f"metric {name!r}: is declared twice; give each metric a name" for name in _twice(names)]
     if problems:
         raise KnobError(*problems)
+    try:
+        check_metrics(found)
+    except ValueError as error:
+        raise KnobError(str(error)) from error
     return found
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablate.functions.ending import Stopped
-from ablate.functions.measured import number_of, recorded
+from ablate.functions.measured import number_of
 from ablate.functions.records import plain
 from ablate.functions.run import SAVE_SECONDS, Run
 from ablate.functions.state import RunError
@@ -95,10 +95,10 @@ def fit(
 def _ending(result: object, run: Run, folder: Path) -> dict[str, float | None]:
     """What is recorded at the end; a test value that is not finite is a divergence too."""
     metrics = run.measured.metrics
-    values: dict[str, float | None] = {f"test_{recorded(metric)}": None for metric in metrics}
+    values: dict[str, float | None] = {f"test_{metric.recorded}": None for metric in metrics}
     if not run.ending.has_diverged:
         values |= _values_of(result, metrics, folder)
-        if bad := [recorded(metric) for metric in metrics if values[f"test_{recorded(metric)}"] is None]:
+        if bad := [metric.recorded for metric in metrics if values[f"test_{metric.recorded}"] is None]:
             run.ending.diverge(run.step, f"test_{bad[0]} is not finite")
         if run.loop is None:
             print(
@@ -178,10 +178,10 @@ def choose_device(name: str) -> str:
 def check_result(result: object, metrics: Sequence[Metric]) -> None:
     """Raise RunError for a result that lacks a metric, or is no dict."""
     if not isinstance(result, dict):
-        example = f'{{"test_{recorded(metrics[0])}": …}}'
+        example = f'{{"test_{metrics[0].recorded}": …}}'
         raise RunError(f"the function returned {_a(result)}; return a dict, {example}")
     for metric in metrics:
-        name = f"test_{recorded(metric)}"
+        name = f"test_{metric.recorded}"
         if name not in result:
             instead = f"test_{metric.name}"
             why = f", the logarithm of {metric.name}" if instead != name and instead in result else ""

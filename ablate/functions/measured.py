@@ -14,11 +14,6 @@ from ablate.metric import Metric
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-./ ]*")  # what MLflow takes
 
 
-def recorded(metric: Metric) -> str:
-    """The name under which a number of a metric is recorded."""
-    return metric.logged or metric.name
-
-
 def numbers_of(metrics: Sequence[Metric], given: Mapping[str, Any]) -> dict[str, float]:
     """What was logged as floats, without what is None. Raises RunError for what cannot be logged."""
     found = {}
@@ -74,7 +69,7 @@ class Measured:
         """Take in what was logged; returns whether the valid value of the first metric is a new best."""
         is_new_best = False
         for metric in self.metrics:
-            name = recorded(metric)
+            name = metric.recorded
             train, valid = values.get(f"train_{name}"), values.get(f"valid_{name}")
             if train is not None and step == 0:
                 self.first.setdefault(name, train)
@@ -86,7 +81,7 @@ class Measured:
                 is_new_best |= metric is self.metrics[0]
         if is_new_best:
             self.best_step = step
-            names = [recorded(metric) for metric in self.metrics]
+            names = [metric.recorded for metric in self.metrics]
             self.at_best = {name: values[f"valid_{name}"] for name in names if f"valid_{name}" in values}
         return is_new_best
 

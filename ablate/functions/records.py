@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -87,15 +88,13 @@ def level_problem(kind: type, override: str) -> str | None:
 
 
 def level(text: str) -> object:
-    """A level as it is typed: null, true, false, a number, or a name."""
-    if text in ("null", "true", "false"):
-        return {"null": None, "true": True, "false": False}[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    """A level as it is typed: null, true, false, a number, a list, or a name."""
+    if text.lower() in ("nan", "inf", "infinity", "-inf", "-infinity"):  # which are no JSON
+        return float(text)
+    try:
+        return json.loads(text)  # numbers and lists
+    except ValueError:
+        return text
 
 
 def _names(kind: type) -> list[str]:

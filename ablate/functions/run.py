@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from ablate.functions.batches import Batches
 from ablate.functions.ending import Clock, Ending
 from ablate.functions.kept import Kept, Store, Weights
-from ablate.functions.measured import Measured, numbers_of, recorded
+from ablate.functions.measured import Measured, numbers_of
 from ablate.functions.state import RunError
 from ablate.functions.streams import number, seed_all
 from ablate.metric import Metric
@@ -207,7 +207,7 @@ class Run:
         self._weights.write(self.step)
 
     def _advice(self) -> str:
-        name = f"valid_{recorded(self.measured.metrics[0])}"
+        name = f"valid_{self.measured.metrics[0].recorded}"
         return f"{name} was never logged; call run.log({name}=…) in the loop"
 
     def _refuse_late(self, how: str) -> None:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _OF_ABLATE = ("functions", "train")
+_DECIDES_NOTHING = ("arguments", "causes", "check", "declared", "fresh", "load", "observe", "sources", "watch")
 
 
 @cache
@@ -27,6 +28,7 @@ def sources(script: Path) -> dict[str, str]:
         f"ablate/{path.relative_to(root).as_posix()}": path
         for name in _OF_ABLATE
         for path in sorted((root / name).rglob("*.py"))
+        if name != "functions" or path.stem not in _DECIDES_NOTHING
     }
     found |= {Path(os.path.relpath(path, script.parent)).as_posix(): path for path in sorted(closure(script))}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
