@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
@@ -65,7 +65,9 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
     OmegaConf.register_new_resolver("presets", presets_of_every_launch, replace=True)
     _check_names(task, arguments)
     if "check=true" in arguments:
-        sys.exit(_check(task, arguments))
+        from ablate.functions.check import check_command
+
+        sys.exit(check_command(task, [argument for argument in arguments if argument != "check=true"]))
     # Hydra's parser wants the flags first.
     sys.argv[1:] = sorted(arguments, key=_is_override)
     folder, name = primary(task)
@@ -108,22 +110,6 @@ def typed() -> str:
     return shlex.join(
         "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else argument for argument in sys.argv[1:]
     )
-
-
-def _check(task: Task, arguments: Sequence[str]) -> int:
-    """`check=true`, with other knobs as they are typed: see `ablate.check`."""
-    from ablate.functions.check import check
-    from ablate.functions.task import FunctionTask
-
-    if not isinstance(task, FunctionTask):
-        raise KnobError(
-            "check=true: is for a task of your own, task=my_file.py:train; what comes with ablate is tested"
-        )
-    typed = [_parsed(text) for text in arguments if _is_override(text) and not text.startswith("check=")]
-    names = fields_of(task.Config)
-    given: dict[str, Any] = {o.key_or_group: o.value() for o in typed if o.key_or_group.partition(".")[0] in names}
-    report = check(task, **given)
-    return 0 if report.ok else 1
 
 
 def _parsed(text: str) -> Override:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -25,7 +24,7 @@ from ablate.registry import suggest
 from ablate.rules import Knob, OneOf, Says, alternatives, show
 
 __all__ = [
-    "Knob", "KnobError", "OneOf", "Record", "Says", "as_record", "deciding", "describe", "fields_of", "flat",
+    "Knob", "KnobError", "OneOf", "Record", "Says", "deciding", "describe", "fields_of", "flat",
     "is_record", "knob", "knobs_of", "nameable", "named", "nested_records", "plain", "read", "show", "values_of",
 ]  # fmt: skip
 
@@ -285,30 +284,6 @@ def describe(kind: type, prefix: str = "") -> list[str]:
                 f"  {each.name:<16} {each.doc} ({each.range})" if each.doc else f"  {each.name:<16} {each.range}"
             )
     return lines
-
-
-def as_record(kind: type) -> type:
-    """A user's dataclass or pydantic model as a record that is checked strictly; its name and fields are the same.
-
-    Raises:
-        KnobError: for a class that is neither, for a field without a default or with one that its type refuses.
-    """
-    if not is_record(kind):
-        raise KnobError(f"{kind!r}: a configuration is a dataclass or a pydantic model; add @dataclass above it")
-    try:
-        record = _strict(kind)
-    except pydantic.errors.PydanticUserError as error:
-        raise KnobError(f"{kind.__name__}: {str(error).splitlines()[0]}") from error
-    if absent := [name for name, field in fields_of(record).items() if field.is_required()]:
-        raise KnobError(f"{kind.__name__}.{absent[0]}: has no default; every knob has one, for example {absent[0]} = 1")
-    read(record, {})
-    return record
-
-
-def _strict(kind: type) -> type:
-    if issubclass(kind, BaseModel):
-        return types.new_class(kind.__name__, (kind,), {}, lambda body: body.update(model_config=STRICT))
-    return typing.cast(type, pydantic.dataclasses.dataclass(kind, config=STRICT))
 
 
 def plain(record: Any) -> dict[str, Any]:

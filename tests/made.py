@@ -10,7 +10,6 @@ import pandas as pd
 
 from ablate.tasks.language_model import METRICS, TASK
 from ablate.track.read import Results
-from ablate.track.units import perplexity
 
 NASTY = "a$b_c|d{e}<script>alert(1)</script>\\&%#^~*`"
 PARTS = ("gating", "depth", "dropout", "tying")
@@ -53,8 +52,8 @@ def _row(label, seed, nll):
         "best_valid_nll": nll,
         "valid_nll": nll,
         "test_nll": nll,
-        "valid_perplexity": perplexity(nll) if done else None,
-        "test_perplexity": perplexity(nll) if done else None,
+        "valid_perplexity": PERPLEXITY.value(nll) if done else None,
+        "test_perplexity": PERPLEXITY.value(nll) if done else None,
         "floor_nll": None,
         "data": "kjv",
         "data_digest": "d",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -19,7 +18,7 @@ from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_ev
 from ablate.track.mlflow.client import connect, create_database
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.read import read_study
-from ablate.track.units import duration, perplexity
+from ablate.track.units import duration
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -287,9 +286,3 @@ def test_the_study_launched_last_is_read_by_default_whatever_the_clock_says(tmp_
 )
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
-
-
-def test_a_perplexity_beyond_a_float_is_infinite():
-    assert perplexity(800) == math.inf
-    assert perplexity(0) == 1
-    assert json.loads(json.dumps(perplexity(1.0))) == math.e

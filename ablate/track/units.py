@@ -7,11 +7,6 @@ import math
 _TIMES, _ABSURD = 10.0, 1e6
 
 
-def perplexity(nll: float) -> float:
-    """exp of a cross-entropy in nats a token; infinite where a float ends, NaN for NaN."""
-    return math.inf if nll >= 700 else math.exp(nll)
-
-
 def duration(seconds: float) -> str:
     """Seconds as 45 s, 3 min 05 s or 2 h 07 min; n/a for NaN."""
     if math.isnan(seconds):
