@@ -8,7 +8,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from ablate.tasks.language_model import METRICS, TASK
+from ablate.study.records import task_record
+from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS
 from ablate.track.read import Results
 
 NASTY = "a$b_c|d{e}<script>alert(1)</script>\\&%#^~*`"
@@ -16,6 +17,7 @@ PARTS = ("gating", "depth", "dropout", "tying")
 
 
 (PERPLEXITY,) = METRICS
+TASK = task_record(LANGUAGE_MODEL)
 # What every launch records, besides its cells.
 PLAIN_LAUNCH = {
     "design": {"kind": "grid", "components": [], "left_out": []},

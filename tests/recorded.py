@@ -14,7 +14,10 @@ DATA = {
     "name": "synthetic", "digest": "d" * 64, "sizes": {"train": 5}, "evaluated": "e", "alike": None, "chance": None,
     "floor": None, "details": {"vocabulary": 7},
 }  # fmt: skip
-TASK = {"name": "made", "step": "step", "unit": "examples", "budget": []}
+TASK = {
+    "name": "made", "program": "python made.py", "step": "step", "unit": "examples", "budget": [], "presets": {},
+    "follows": {}, "idle": [], "decides": [], "kinds": [],
+}  # fmt: skip
 
 
 def launch(study="s", cells=("a",), metrics=METRICS, **more):

@@ -140,7 +140,12 @@ def _last_doubling(metric: Metric, curve: pd.DataFrame, budget: float) -> tuple[
 
 
 def disagreements(metric: Metric, done: pd.DataFrame) -> list[Disagreement]:
-    """Trials whose valid and test scores differ otherwise than the median of those that are evaluated on the same."""
+    """Trials whose valid and test scores differ otherwise than the median of those that are evaluated on the same.
+
+    On a logarithmic scale alone: what chance does to the errors in a few hundred examples is more than any such limit.
+    """
+    if metric.scale != "log":
+        return []
     names = [f"valid_{metric.recorded}", f"test_{metric.recorded}"]
     valid, test = (pd.Series(scores(metric, done[name]), done.index) for name in names)
     data = done["evaluated"].fillna("") if "evaluated" in done else pd.Series("", done.index)

@@ -84,12 +84,15 @@ def _note(results: Results, analysis: Analysis) -> str:
         if several
         else "One seed a row: no spread can be given."
     )
-    data = ", ".join(sorted(results.trials["data"].dropna().unique())) if "data" in results.trials else ""
-    at_work = ", with dropout at work" if "knob.dropout" in results.trials else ""
-    train = f"Train {metric.name} is that of the last {told.steps(analysis.task)} trained on{at_work}."
-    of = f"{metric.name.capitalize()} on {data or 'no data yet'}; {metric.better} is better."
+    names: list[str] = sorted(results.trials["data"].dropna().unique()) if "data" in results.trials else []
+    data = f" on {', '.join(filter(None, names))}" if any(names) else ""
+    train = ""
+    if results.curves.loc[results.curves["split"] == "train", metric.recorded].notna().any():
+        at_work = ", with dropout at work" if "knob.dropout" in results.trials else ""
+        train = f" Train {metric.name} is that of the last {told.steps(analysis.task)} trained on{at_work}."
+    of = f"{metric.name.capitalize()}{data}; {metric.better} is better."
     also = f" {_list(analysis.others)}: mean ± standard deviation, not compared." if analysis.others else ""
-    return f"{of} n: finished trials. {train} {spread}{also}"
+    return f"{of} n: finished trials.{train} {spread}{also}"
 
 
 def _list(metrics: Sequence[Metric]) -> str:

@@ -34,7 +34,7 @@ _NAMED = 6  # lines that are named at their ends; more go into a legend
 
 
 def draw_curves(metric: Metric, task: Task, curves: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
-    """The metric on train and valid data; None where nothing was measured."""
+    """The metric on valid and on train data, where it was measured; None where it was on neither."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
@@ -44,15 +44,17 @@ def draw_curves(metric: Metric, task: Task, curves: pd.DataFrame, look: Look, fo
     cells = _best(metric, means)
     means = means[means["cell"].isin(cells)]
     axes, how = _axes(task, means)
+    splits = [split for split in ("valid", "train") if (means["split"] == split).any()]
+    size = (4.6 * len(axes), 0.8 + 3.2 * len(splits))
     with styled():
         figure, grid = plt.subplots(
-            2, len(axes), figsize=(4.6 * len(axes), 7.2), sharex="col", sharey="row", layout="constrained"
+            len(splits), len(axes), figsize=size, sharex="col", sharey="row", layout="constrained", squeeze=False
         )
-        for row, split in zip(grid, ("valid", "train"), strict=True):
+        for row, split in zip(grid, splits, strict=True):
             part = means[means["split"] == split]
             for axis, (x, label) in zip(row, axes.items(), strict=True):
                 _draw_lines(axis, part, x, split, cells, look)
-                if split == "train":
+                if split == splits[-1]:
                     axis.set_xlabel(label)
                 axis.xaxis.set_major_locator(MaxNLocator(4))
                 axis.xaxis.set_major_formatter(numbers())
@@ -64,20 +66,21 @@ def draw_curves(metric: Metric, task: Task, curves: pd.DataFrame, look: Look, fo
                 row[0].set_ylim(top=top)
         if len(cells) <= _NAMED:
             figure.draw_without_rendering()  # places are known from here on
-            for axis, split in zip(grid[:, -1], ("valid", "train"), strict=True):
+            for axis, split in zip(grid[:, -1], splits, strict=True):
                 end_labels(axis, _ends(means[means["split"] == split], list(axes)[-1], cells, look))
         else:
             handles, labels = grid[0][0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
         n = int(means["n"].max())
         band = f"Lines are means over seeds, bands reach from the lowest to the highest of up to {n}." if n > 1 else ""
-        caption = (
-            f"{metric.name.capitalize()} on valid data (above) and on train data (below) by {how}. {band}"
-            + counted(
-                len(cells), curves["cell"].nunique(), "cells", f"with the {told.best(metric)} valid {metric.name}"
-            )
+        caption = f"{metric.name.capitalize()} on {_where(splits)} by {how}. {band}" + counted(
+            len(cells), curves["cell"].nunique(), "cells", f"with the {told.best(metric)} valid {metric.name}"
         )
         return save(figure, folder, "curves", "Learning curves", caption.strip())
+
+
+def _where(splits: list[str]) -> str:
+    return "valid data (above) and on train data (below)" if len(splits) == 2 else f"{splits[0]} data"
 
 
 def _axes(task: Task, means: pd.DataFrame) -> tuple[dict[str, str], str]:
