@@ -18,10 +18,11 @@ from program import ROOT, inside, journals
 from ablate.compose import compose_jobs, plain_values
 from ablate.knobs import KnobError, deciding, nameable
 from ablate.knobs import values_of as condition_values
+from ablate.launch import KINDS
 from ablate.study.cells import Job
 from ablate.study.components import declared
 from ablate.study.conditions import read_condition
-from ablate.study.designs import Typed, jobs
+from ablate.study.designs import DESIGNS, Typed, jobs
 from ablate.study.estimate import wall_seconds
 from ablate.study.jobs import make_study
 from ablate.study.plan import fingerprint
@@ -526,3 +527,8 @@ def test_designs_load_neither_torch_nor_hydra(tmp_path):
     code = "import sys, ablate.study.designs, ablate.study.cells; assert not {'torch', 'hydra'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path)
     assert done.returncode == 0
+
+
+def test_every_design_that_can_be_asked_for_has_cells_and_a_preset():
+    presets = {path.stem for path in (ROOT / "ablate" / "conf" / "design").glob("*.yaml")}
+    assert {*KINDS} == {*DESIGNS} == presets

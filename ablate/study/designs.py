@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -23,7 +23,6 @@ from ablate.study.records import Space, read_design
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
 REPLICATES = ("seed", "seeds")
 _ONCE = ("design", "components", "study")  # what a study has one of
-OF_COMPONENTS = ("leave_one_out", "cumulative", "add_one_in")
 
 Levels = dict[str, str]  # override's key → value, as typed
 
@@ -88,16 +87,14 @@ def jobs(typed: Typed, space: Space) -> list[list[str]]:
 
 
 def _cells(typed: Typed, design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
-    if design.kind == "grid":
-        return [(levels, None) for levels in typed.grid()]
-    if design.kind == "one_factor":
-        return one_factor(typed)
-    if design.kind == "cells":
-        return _listed(typed, design, space)
-    return [cell for levels in typed.grid() for cell in _of_components(levels, typed.factors, design, space)]
+    return DESIGNS[design.kind](typed, design, space)
 
 
-def one_factor(typed: Typed) -> list[tuple[Levels, Asked | None]]:
+def _grid(typed: Typed, design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
+    return [(levels, None) for levels in typed.grid()]
+
+
+def _one_factor(typed: Typed, design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
     """The baseline, which has none of the factors' levels, then each level of each factor by itself."""
     varied = [key for key in typed.factors if key not in REPLICATES]
     if not varied:
@@ -135,10 +132,12 @@ def _listed_cell(text: str, space: Space) -> Levels:
     return cell
 
 
-def _of_components(
-    levels: Levels, factors: Sequence[str], design: Design, space: Space
-) -> list[tuple[Levels, Asked | None]]:
-    """A design of components at one combination of the other factors' levels."""
+def _of_components(typed: Typed, design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
+    """A design of components at every combination of the other factors' levels."""
+    return [cell for levels in typed.grid() for cell in _at(levels, typed.factors, design, space)]
+
+
+def _at(levels: Levels, factors: Sequence[str], design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
     values = space.compose(_overrides(levels))
     full, components = space.read(values), declared(values.get("components", {}), space.known)
     on, missing = chosen(components, design, full)
@@ -216,6 +215,13 @@ def add_one_in(on: Sequence[Component]) -> list[tuple[str, Levels]]:
 
 _OF_COMPONENTS = {"leave_one_out": leave_one_out, "cumulative": cumulative, "add_one_in": add_one_in}
 _WITH = {"leave_one_out": "without {}", "cumulative": "+ {}", "add_one_in": "only {}"}
+# Every design: a command line → its cells. A new one is a line here, and its name in `ablate.launch.KINDS`.
+DESIGNS: Mapping[str, Callable[[Typed, Design, Space], list[tuple[Levels, Asked | None]]]] = {
+    "grid": _grid,
+    "one_factor": _one_factor,
+    "cells": _listed,
+    **dict.fromkeys(_OF_COMPONENTS, _of_components),
+}
 
 
 def _levels(overrides: Levels) -> dict[str, object]:
@@ -235,10 +241,10 @@ def check_use(designs: Sequence[Design]) -> None:
     if "cells" in kinds and not cells:
         raise KnobError('design=cells: names no cells; for example \'design.cells=["depth=1 tie=true","depth=2"]\'')
     components = next((design.components for design in designs if design.components is not None), None)
-    if components is not None and not {*kinds} & {*OF_COMPONENTS}:
+    if components is not None and not {*kinds} & {*_OF_COMPONENTS}:
         raise KnobError(
             f"design.components=[{','.join(components)}]: not used by design={kinds[0]}; "
-            f"choose one of {', '.join(OF_COMPONENTS)}, for example design=leave_one_out"
+            f"choose one of {', '.join(_OF_COMPONENTS)}, for example design=leave_one_out"
         )
 
 
