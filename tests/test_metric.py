@@ -21,7 +21,10 @@ from ablate.report.guards import guards_told
 ERROR = Metric("error", unit="%")
 ACCURACY = Metric("accuracy", better="higher", unit="%")
 SPEED = Metric("speed", better="higher", scale="log")
-DIGITS = {"name": "digits", "step": "epoch", "unit": "examples", "budget": ["epochs"]}
+DIGITS = {
+    "name": "digits", "program": "python digits.py", "step": "epoch", "unit": "examples", "budget": ["epochs"],
+    "presets": {}, "follows": {}, "idle": [], "decides": [], "kinds": [],
+}  # fmt: skip
 METRICS = (PERPLEXITY, ERROR, ACCURACY, SPEED)
 
 

@@ -290,7 +290,7 @@ def test_what_stands_or_is_busy_is_left_out_of_a_pack(tmp_path):
 
 
 def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
-    study = ["-m", *TINY, "dropout=0,0.3", "seeds=2", "tracking=off", "name=study", "model=better_lstm"]
+    study = ["-m", *TINY, "dropout=0,0.3", "seeds=2", "tracking=off", "report=false", "name=study", "model=better_lstm"]
     folders = tmp_path / "pack", tmp_path / "alone"
     for folder, pack in zip(folders, ("pack=4", "pack=1"), strict=True):
         folder.mkdir()
@@ -308,8 +308,17 @@ def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
 
 
 def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_path):
-    long = [*TINY, "model=better_lstm", "hidden=16", "windows=1500", "valid_every=300", "tracking=off", "seeds=2"]
-    process = start(["ablate", *long, "pack=2"], tmp_path)
+    long = [
+        *TINY,
+        "model=better_lstm",
+        "hidden=16",
+        "windows=1500",
+        "valid_every=300",
+        "tracking=off",
+        "report=false",
+        "seeds=2",
+    ]
+    process = start(["ablate", *long, "pack=2", "tracking=off", "report=false"], tmp_path)
     wait_until(
         lambda: [max(e.get("step", 0) for e in events) >= 400 for events in journals(tmp_path).values()] == [True] * 2
     )

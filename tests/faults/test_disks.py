@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY
 from program import ROOT, inside, journals, start
 
-STUDY = [*TINY, "windows=80", "tracking=off"]
+STUDY = [*TINY, "windows=80", "tracking=off", "report=false"]
 _PRIVATE_MOUNTS = ["unshare", "--user", "--map-root-user", "--mount"]
 _CAN_MOUNT = subprocess.run([*_PRIVATE_MOUNTS, "true"], capture_output=True, check=False).returncode == 0
 needs_mounts = pytest.mark.skipif(

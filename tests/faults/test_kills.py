@@ -8,15 +8,16 @@ import random
 import signal
 import time
 
-import pandas as pd
 import pytest
 from conftest import TINY
 from program import ablate, inside, journals, kill_tree, start, wait_until
 
+import ablate as package
 from ablate.track.journal import last_attempt
 
 # Long enough to be killed in the middle: a second or two of training, four validations, dropout and Adam's state.
-KILLED = [*TINY, "model=better_lstm", "hidden=16", "windows=1200", "valid_every=300", "tracking=off", "name=study"]
+KILLED = [*TINY, "model=better_lstm", "hidden=16", "windows=1200", "valid_every=300", "name=study",
+          "tracking=off", "report=false"]  # fmt: skip
 CLOCK = ["seconds", "train_seconds"]
 
 
@@ -30,9 +31,9 @@ def undisturbed(tmp_path_factory):
 
 
 def results(folder, study="study"):
-    """results.csv and curves.csv without what a clock decides."""
-    tables = [pd.read_csv(folder / "reports" / study / f"{name}.csv") for name in ("results", "curves")]
-    return [t.drop(columns=[c for c in CLOCK if c in t]).to_csv() for t in tables]
+    """What was recorded of a study, without what a clock decides."""
+    tables = [read(study, runs=folder / "runs") for read in (package.results, package.curves)]
+    return [t.drop(columns=[c for c in (*CLOCK, "log") if c in t]).to_csv() for t in tables]
 
 
 def weights(folder):
@@ -94,7 +95,7 @@ def test_kill_9_of_the_parent_takes_its_workers_along_and_an_immediate_restart_g
 
 
 def test_a_worker_killed_as_by_the_oom_killer_fails_its_trial_and_no_other(tmp_path, undisturbed):
-    process = start(["ablate", "-m", *KILLED, "seed=0,1"], tmp_path)
+    process = start(["ablate", "-m", *KILLED, "seed=0,1", "report=true"], tmp_path)
     wait_until(reached(tmp_path, 400))
     (worker,) = {e["process"].split(":")[1] for events in journals(tmp_path).values() for e in events if "process" in e}
     os.kill(int(worker), signal.SIGKILL)
@@ -120,7 +121,7 @@ def test_sigterm_and_ctrl_c_end_in_a_line_and_leave_no_process(tmp_path, undistu
 
 
 def test_a_finished_trial_is_not_trained_twice_by_two_studies_at_once(tmp_path):
-    arguments = ["ablate", "-m", *TINY, "depth=1,2", "tie=true,false", "windows=600", "tracking=off"]
+    arguments = ["ablate", "-m", *TINY, "depth=1,2", "tie=true,false", "windows=600", "tracking=off", "report=false"]
     both = [start([*arguments, f"name={name}"], tmp_path) for name in ("one", "two")]
     ended = [process.communicate(timeout=240) for process in both]
     assert [(p.returncode, err) for p, (_, err) in zip(both, ended, strict=True)] == [(0, ""), (0, "")]

@@ -264,7 +264,7 @@ def test_kill_9_while_the_store_is_created_leaves_none_and_the_next_start_makes_
 
 
 def test_runs_of_a_study_that_was_killed_end_as_killed_at_the_next_start(tmp_path):
-    process = start(["ablate", *TINY, "windows=100000", "name=dies"], tmp_path)
+    process = start(["ablate", *TINY, "windows=100000", "report=false", "name=dies"], tmp_path)
     store = f"sqlite:///{tmp_path}/runs/mlflow.db"
     wait_until(lambda: (tmp_path / "runs" / "mlflow.db").exists())
     wait_until(lambda: MlflowClient(store).get_experiment_by_name("ablate") and runs_of(store, "dies")[1])
@@ -277,7 +277,7 @@ def test_runs_of_a_study_that_was_killed_end_as_killed_at_the_next_start(tmp_pat
 
 
 def test_a_signal_to_the_whole_group_ends_the_runs_too(tmp_path):
-    process = start(["ablate", *TINY, "windows=100000", "name=stopped"], tmp_path)
+    process = start(["ablate", *TINY, "windows=100000", "report=false", "name=stopped"], tmp_path)
     store = f"sqlite:///{tmp_path}/runs/mlflow.db"
     wait_until(lambda: (tmp_path / "runs" / "mlflow.db").exists())
     wait_until(lambda: MlflowClient(store).get_experiment_by_name("ablate") and runs_of(store, "stopped")[1])
