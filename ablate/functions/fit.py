@@ -134,7 +134,7 @@ def call(task: FunctionTask, config: Any, run: Run) -> Any:
     except Stopped:
         return None
     except SystemExit as error:
-        raise RunError(f"{task.name} called exit({error.code}); return a result, or raise an exception") from error
+        raise RunError(f"{task.function.__name__} called exit({error.code}); return a result, or raise an exception") from error
     except UnboundLocalError as error:
         if not run.has_nothing_left:
             raise
@@ -145,7 +145,7 @@ def call(task: FunctionTask, config: Any, run: Run) -> Any:
     if (after := plain(config)) != before:
         changed = sorted(name for name in before if before[name] != after[name])
         print(
-            f"warning: {task.name} changed its config ({', '.join(changed)}); what is recorded is as asked", flush=True
+            f"warning: {task.function.__name__} changed its config ({', '.join(changed)}); what is recorded is as asked", flush=True
         )
     return result
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import re
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +47,20 @@ def task(
     Raises:
         KnobError: for a declaration that cannot be run, with a line for each problem.
     """
-    return functools.partial(FunctionTask, config, components or {}, metric, data, step, unit)
+    return functools.partial(_declare, config, components or {}, metric, data, step, unit)
+
+
+def _declare(*declaration: Any) -> FunctionTask:
+    """A task; in the script that is run, what is wrong with it is said as `ablate.main` says it: in a line."""
+    function = declaration[-1]
+    try:
+        return FunctionTask(*declaration)
+    except KnobError as error:
+        if getattr(function, "__module__", "") != "__main__" or os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+            raise
+        for problem in error.problems:
+            print(f"ablate: {problem}", file=sys.stderr)
+        sys.exit(2)
 
 
 class FunctionTask:
@@ -69,8 +85,8 @@ class FunctionTask:
         self._configuration = declared.configuration(config)
         declared.check_function(function)
         self.function = function
-        self.name = function.__name__
         self.file = Path(inspect.unwrap(function).__code__.co_filename).absolute()
+        self.name = _name(self.file, function.__name__)
         self.Config = self._configuration.knobs
         self.metrics: Sequence[Metric] = declared.metrics(metric)
         self.components: Mapping[str, Any] = declared.components(components, self.Config)
@@ -98,12 +114,12 @@ class FunctionTask:
         """
         if not self.file.is_file():
             raise KnobError(
-                f"{self.name}: a task is in a file, for other processes import it; in a notebook, write its cell with "
-                "%%writefile train.py, then: from train import " + self.name
+                f"{self.function.__name__}: a task is in a file, for other processes import it; in a notebook, write its cell with "
+                "%%writefile train.py, then: from train import " + self.function.__name__
             )
         if "<locals>" in self.function.__qualname__:
-            raise KnobError(f"{self.name}: a task is at the top level of its file; it is inside of another function")
-        return f"{self.file.resolve()}:{self.name}"
+            raise KnobError(f"{self.function.__name__}: a task is at the top level of its file; it is inside of another function")
+        return f"{self.file.resolve()}:{self.function.__name__}"
 
     @property
     def folder(self) -> Path:
@@ -184,3 +200,9 @@ class FunctionTask:
 
         ((trial, sink, kept),) = zip(pack, sinks, checkpoints, strict=True)
         return [fit(self, trial, sink, kept, None if states is None else states[0])]
+
+
+def _name(file: Path, function: str) -> str:
+    """What its studies are called: by the file, and by the function where that says more than that it trains."""
+    stem = re.sub(r"[^\w.-]", "_", file.stem) or function
+    return stem if function in ("train", "main", "run", "fit") else f"{stem}.{function}"

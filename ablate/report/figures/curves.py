@@ -88,9 +88,10 @@ def _axes(task: Task, means: pd.DataFrame) -> tuple[dict[str, str], str]:
 
     Where every step sees as much, updates and what was seen are one picture.
     """
-    unit, updates = told.unit(task), "updates" if task["step"] == "update" else f"updates ({told.steps(task)})"
+    unit, steps = told.unit(task), told.steps(task)
+    updates = steps if task["step"] in ("update", "epoch", "step") else f"updates ({steps})"
     if means["seen"].isna().any():
-        return {"seconds": "seconds", "step": updates}, "time and by updates"
+        return {"seconds": "seconds", "step": updates}, f"time and by {steps if updates == steps else 'updates'}"
     each = (means["seen"] / means["step"])[means["step"] > 0]
     if each.nunique() == 1:
         label = f"{unit} trained on ({each.iloc[0]:,.0f} an update)"
