@@ -127,14 +127,14 @@ def call(task: FunctionTask, config: Any, run: Run) -> Any:
     import torch  # noqa: F401 (imported by now, it is seeded too)
 
     refuse_many_processes()
-    before = plain(config)
+    named, before = task.function.__name__, plain(config)
     seed_all(run.seed, "start")
     try:
         result = task.function(config, run)
     except Stopped:
         return None
     except SystemExit as error:
-        raise RunError(f"{task.function.__name__} called exit({error.code}); return a result, or raise an exception") from error
+        raise RunError(f"{named} called exit({error.code}); return a result, or raise an exception") from error
     except UnboundLocalError as error:
         if not run.has_nothing_left:
             raise
@@ -144,9 +144,7 @@ def call(task: FunctionTask, config: Any, run: Run) -> Any:
         ) from error
     if (after := plain(config)) != before:
         changed = sorted(name for name in before if before[name] != after[name])
-        print(
-            f"warning: {task.function.__name__} changed its config ({', '.join(changed)}); what is recorded is as asked", flush=True
-        )
+        print(f"warning: {named} changed its config ({', '.join(changed)}); what is recorded is as asked", flush=True)
     return result
 
 

@@ -112,14 +112,15 @@ class FunctionTask:
         Raises:
             KnobError: for a function that no other process can import.
         """
+        own = self.function.__name__
         if not self.file.is_file():
             raise KnobError(
-                f"{self.function.__name__}: a task is in a file, for other processes import it; in a notebook, write its cell with "
-                "%%writefile train.py, then: from train import " + self.function.__name__
+                f"{own}: a task is in a file, for other processes import it; in a notebook, write its cell with "
+                f"%%writefile train.py, then: from train import {own}"
             )
         if "<locals>" in self.function.__qualname__:
-            raise KnobError(f"{self.function.__name__}: a task is at the top level of its file; it is inside of another function")
-        return f"{self.file.resolve()}:{self.function.__name__}"
+            raise KnobError(f"{own}: a task is at the top level of its file; it is inside of another function")
+        return f"{self.file.resolve()}:{own}"
 
     @property
     def folder(self) -> Path:
