@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from ablate.metric import Metric
 from ablate.tasks.language_model import METRICS
-from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events
 from ablate.track.process import this_process
 
 PRINT = "f" * 64
@@ -57,7 +57,9 @@ class Trial(Journal):
         )
 
     def resume(self, step=0):
-        self.append("resumed", step=step, process=this_process(), refused=[], facts={})
+        attempt = last_attempt(read_events(self.path)[0])
+        kept = sum(event["event"] == "log" and event["step"] <= step for event in attempt)
+        self.append("resumed", step=step, kept=kept, process=this_process(), refused=[], facts={})
 
     def log(self, step, value=2.0, split="train", **values):
         """A value of the first metric, and whatever else."""

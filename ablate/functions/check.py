@@ -89,7 +89,8 @@ def check_command(task: Any, arguments: Sequence[str]) -> int:
         name, sign, text = argument.partition("=")
         if not sign or (name != "seed" and name not in knobs_of(task.Config)):
             known = ["seed", *knobs_of(task.Config)]
-            raise KnobError(f"check=true {argument}: takes seed and knobs of {task.name}{suggest(name, known)}")
+            own = task.function.__name__
+            raise KnobError(f"check=true {argument}: takes seed and knobs of {own}{suggest(name, known)}")
         values[name] = level(text)
     seed = values.pop("seed", 0)
     if not isinstance(seed, int) or seed < 0:
