@@ -10,6 +10,7 @@ from ablate.knobs import flat, named
 from ablate.launch import Launch
 from ablate.protocol import Task
 from ablate.study.records import preset_names
+from ablate.study.tasks import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,19 @@ class Study:
 
     @property
     def name(self) -> str:
-        """The name asked for, else the design's, else the factors joined, else the only cell's."""
-        first = self.cells[0]
+        """The name asked for, else the design's, else the factors joined, else the only cell's.
+
+        Of another task than the one that comes first, with the task's name: studies of several share a folder.
+        """
         if self.launch.name is not None:
             return self.launch.name
+        first = self.cells[0]
         of_factors = {*self.kinds} <= {"grid", "one_factor"}
         factors = [factor.replace(".", "_") for factor in first.levels] if of_factors else []
-        return "-".join([*(kind for kind in self.kinds if kind != "grid"), *factors]) or whole(first.config, self.task)
+        parts = [*(kind for kind in self.kinds if kind != "grid"), *factors]
+        if self.task.reference == DEFAULT:
+            return "-".join(parts) or whole(first.config, self.task)
+        return "-".join([self.task.name, *parts])
 
     def record(self) -> dict[str, object]:
         """The design, as a launch writes it down."""
