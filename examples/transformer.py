@@ -1,4 +1,4 @@
-"""Which parts of a small Transformer help? A language model of words, on the four gospels of the King James Bible.
+"""Which parts of a small Transformer help? A language model of words, on two gospels of the King James Bible.
 
 python examples/transformer.py -m design=leave_one_out seeds=5
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import ablate
 
 WORDS = 2000  # the commonest; all others are <unk>
-BOOKS = (bible.Book.MATTHEW, bible.Book.MARK, bible.Book.LUKE, bible.Book.JOHN)
+BOOKS = (bible.Book.MATTHEW, bible.Book.MARK)  # so little that it is read a dozen times, and can be learned by heart
 STD = 0.02  # of word vectors
 
 
@@ -27,8 +27,8 @@ STD = 0.02  # of word vectors
 class Config:
     """Every field is a knob: depth=2 on the command line sets it, depth=1,2,4 compares three values."""
 
-    width: Annotated[int, Field(ge=1, description="of word vectors and layers")] = 96
-    depth: Annotated[int, Field(ge=1, description="blocks of attention and feed-forward layer")] = 4
+    width: Annotated[int, Field(ge=1, description="of word vectors and layers")] = 64
+    depth: Annotated[int, Field(ge=1, description="blocks of attention and feed-forward layer")] = 3
     heads: Annotated[int, Field(ge=1, description="of attention, each width / heads wide")] = 4
     position: Annotated[Literal["learned", "sinusoidal", "none"], Field(description="what tells places apart")] = (
         "learned"
@@ -36,11 +36,11 @@ class Config:
     norm: Annotated[Literal["pre", "post", "none"], Field(description="layer normalisation")] = "pre"
     tie: Annotated[bool, Field(description="the output layer's weights are the word vectors")] = True
     dropout: Annotated[float, Field(ge=0, lt=1, description="of word vectors and of what each layer adds")] = 0.2
-    lr: Annotated[float, Field(gt=0, description="the highest learning rate")] = 0.002
+    lr: Annotated[float, Field(gt=0, description="the highest learning rate")] = 0.008
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    batch: Annotated[int, Field(ge=1)] = 16
+    batch: Annotated[int, Field(ge=1)] = 8
     window: Annotated[int, Field(ge=2, description="words that the model sees at once")] = 64
-    steps: Annotated[int, Field(ge=1)] = 600
+    steps: Annotated[int, Field(ge=1)] = 1200
     valid_every: Annotated[int, Field(ge=1)] = 50
 
     def __post_init__(self) -> None:
@@ -60,11 +60,11 @@ COMPONENTS = {
 
 @cache
 def texts() -> dict[str, Tensor]:
-    """Word numbers (n,) of each split. Of every ten chapters the fifth is valid and the tenth test."""
+    """Word numbers (n,) of each split. Of every eight chapters the fourth is valid and the eighth test."""
     splits: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
     chapters = [(book, chapter) for book in BOOKS for chapter in range(1, bible.get_number_of_chapters(book) + 1)]
     for number, (book, chapter) in enumerate(chapters, 1):
-        words = splits["test" if number % 10 == 0 else "valid" if number % 10 == 5 else "train"]
+        words = splits["test" if number % 8 == 0 else "valid" if number % 8 == 4 else "train"]
         for verse in range(1, bible.get_number_of_verses(book, chapter) + 1):
             text = bible.get_verse_text(bible.get_verse_id(book, chapter, verse), version=bible.Version.KING_JAMES)
             words += [*re.findall(r"[a-z’-]+|[.,;:?!()]", text.lower()), "<end>"]
