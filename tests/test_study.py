@@ -18,7 +18,8 @@ from ablate.registry import Registry
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
 from ablate.study.plan import code_digest, fingerprint, make_plan
-from ablate.study.view import Progress, View
+from ablate.study.progress import Progress
+from ablate.study.view import View
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
 from ablate.track.journal import JOURNAL, Folder, Journal
