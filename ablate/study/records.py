@@ -109,7 +109,7 @@ def presets_of(task: Task) -> list[str]:
 
 
 def unknown_name(task: Task, key: str) -> str | None:
-    """Why an override's key, for example "data.vocab_size", is refused; None when it names a knob or a group."""
+    """Why an override's key, for example "optimizer.rate", is refused; None when it names a knob or a group."""
     members = {**_members(task.Config), **_members(Launch), "design": list(fields_of(Design))}
     known = [*fields_of(task.Config), *_OF_LAUNCH, *presets_of(task), *OF_THE_DESIGN, "hydra"]
     name, _, rest = key.replace("/", ".").partition(".")
@@ -165,5 +165,5 @@ def task_record(task: Task, program: str = "python -m ablate") -> dict[str, Any]
 
 
 def preset_names(config: Any) -> list[str]:
-    """The presets that a configuration was made with: model=lstm, recipe=quick."""
+    """The presets that a configuration was made with: model=small, recipe=quick."""
     return [f"{name}={getattr(config, name)}" for name in named(type(config), "preset") if "." not in name]
