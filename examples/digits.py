@@ -2,6 +2,9 @@
 
 pip install scikit-learn
 python examples/digits.py -m design=leave_one_out seeds=5
+
+About 2 minutes on two cores. The recipe was chosen by validation error. Test error: 5.5 %; 10.8 % with 8 channels,
+8.5 % without normalisation, 8.0 % without augmentation. What dropout does beside these is less than 5 seeds can show.
 """
 
 from dataclasses import dataclass
