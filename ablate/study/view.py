@@ -73,7 +73,8 @@ class View:
             if split == "valid":
                 left = self.progress.seconds_left(time.monotonic())
                 eta = "" if left is None else f" · {duration(left)} left"
-                self._says(planned, f"{self.step} {event['step']}, {self.progress.latest[planned.fingerprint]}{eta}")
+                where = f"{self.step} {event['step']}, " if event["step"] else ""  # a task may have no steps
+                self._says(planned, f"{where}{self.progress.latest[planned.fingerprint]}{eta}")
         elif kind == "finished":
             self.progress.set(planned, "done" if event["status"] == "FINISHED" else "diverged")
             self._ends(planned, result(event, self.metric, self.step))
