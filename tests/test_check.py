@@ -13,6 +13,7 @@ from ablate.functions.check import Report, _Check, _short, _spread, check_comman
 from ablate.functions.fresh import Server
 from ablate.functions.load import load_task
 from ablate.knobs import KnobError
+from ablate.train import Checkpoints
 
 # A task that holds everything the check asks for; faults are put in its places.
 GOOD = """
@@ -80,6 +81,12 @@ COLLATE = """def noisy(batch):
         return x + torch.randn(()), y
 
     """
+
+
+@pytest.fixture(autouse=True)
+def _faults_end_with_their_test(monkeypatch):
+    """A fault may be a patch of what all tests use."""
+    monkeypatch.setattr(Checkpoints, "newest", Checkpoints.newest)
 
 
 def write(path: Path, *faults: tuple[str, str]) -> Path:

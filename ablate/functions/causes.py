@@ -153,6 +153,6 @@ def shared_initial_values(name: str, base: Seen, seen: Seen) -> str | None:
         return None
     return (
         f"without {name} {equal} of {len(both)} tensors of the same name and shape start with the same values; "
-        "run.initial_values(model) makes them equal, but for those whose scale depends on what the part changes (a wider "
-        "layer before them)"
+        "run.initial_values(model) makes them equal, but for those whose scale depends on what the part changes "
+        "(a wider layer before them)"
     )
