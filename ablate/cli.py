@@ -64,10 +64,10 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
     OmegaConf.register_new_resolver("program", lambda: program(task), replace=True)
     OmegaConf.register_new_resolver("presets", presets_of_every_launch, replace=True)
     _check_names(task, arguments)
-    if "check=true" in arguments:
+    if checks := [argument for argument in arguments if _asks_for_check(argument)]:
         from ablate.functions.check import check_command
 
-        sys.exit(check_command(task, [argument for argument in arguments if argument != "check=true"]))
+        sys.exit(check_command(task, [argument for argument in arguments if argument not in checks]))
     # Hydra's parser wants the flags first.
     sys.argv[1:] = sorted(arguments, key=_is_override)
     folder, name = primary(task)
@@ -110,6 +110,11 @@ def typed() -> str:
     return shlex.join(
         "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else argument for argument in sys.argv[1:]
     )
+
+
+def _asks_for_check(argument: str) -> bool:
+    name, _, value = argument.partition("=")
+    return name == "check" and value.lower() == "true"
 
 
 def _parsed(text: str) -> Override:

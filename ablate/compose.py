@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from ablate.knobs import plain, read
 from ablate.protocol import Task
 from ablate.study.cells import Job
+from ablate.study.tasks import is_function
 
 # What the primary config of every task chooses; the language model's is conf/config.yaml.
 _DEFAULTS = [
@@ -37,7 +38,7 @@ _DEFAULTS = [
 
 def primary(task: Task) -> tuple[str, str]:
     """Folder and name of a task's primary config; that of a function is made of its configuration's defaults."""
-    if task.presets is not None and (task.presets / "config.yaml").exists():
+    if task.presets is not None and not is_function(task.reference):
         return str(task.presets), "config"
     search = [] if task.presets is None else [f"file://{task.presets}"]
     node = {
@@ -85,10 +86,10 @@ def _parsed(text: str) -> Override:
 
 
 def _is_structure(override: Override, loader: ConfigLoader, primary_name: str) -> bool:
-    """Whether it chooses files, or takes a knob away: more than a value."""
-    return (
-        override.is_delete() or override.package is not None or _is_group(override.key_or_group, loader, primary_name)
-    )
+    """Whether it chooses files, takes a knob away, or gives several at once: more than a value."""
+    if override.is_delete() or override.package is not None or isinstance(override.value(), dict):
+        return True
+    return _is_group(override.key_or_group, loader, primary_name)
 
 
 @cache

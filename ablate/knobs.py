@@ -11,14 +11,13 @@ import dataclasses
 import json
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from ablate.registry import suggest
 from ablate.rules import Knob, OneOf, Says, alternatives, show
@@ -138,7 +137,9 @@ def read(kind: type[Parsed], values: Mapping[str, Any], prefix: str = "") -> Par
         KnobError: with a line for every value that is unknown, missing or out of range.
     """
     try:
-        found: Parsed = _adapter(typing.cast(Any, kind)).validate_json(json.dumps(values, default=str))
+        found: Parsed = _adapter(typing.cast(Any, kind)).validate_json(
+            json.dumps(values, default=str), strict=True, extra="forbid"
+        )
     except ValidationError as error:
         raise KnobError(*_problems(kind, values, error, prefix)) from None
     return found
@@ -249,13 +250,9 @@ def flat(record: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _plain_value(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, (list, tuple, set, frozenset, dict)):
-        return TypeAdapter(type(value)).dump_python(value, mode="json")
-    return value
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain_value(each) for each in value), key=str)  # a set has another order in every process
+    return to_jsonable_python(value)
 
 
 def named(kind: type, role: str, otherwise: Any = None) -> list[str]:

@@ -83,6 +83,7 @@ class Outcome:
         values: `test_<recorded>` of every metric, `valid_<recorded>` and `best_valid_<recorded>` where there are any,
             `first_<recorded>` of the first step, `clipped`, and what else the task tells.
         sample: text that the trained model wrote; "" where it writes none.
+        reason: why it diverged, where the status alone does not say it.
         parameters: numbers that were trained, where `Facts` could not know.
     """
 
@@ -96,6 +97,7 @@ class Outcome:
     values: Mapping[str, float | None]
     sample: str = ""
     parameters: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,11 @@ class Task(Protocol):
     @property
     def reference(self) -> str:
         """What another process finds it by, as `task=` has it."""
+        ...
+
+    @property
+    def leaves_no_trace(self) -> bool:
+        """Whether trials may follow each other in one process; else each has one of its own."""
         ...
 
     @property

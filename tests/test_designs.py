@@ -338,7 +338,7 @@ def test_a_component_that_cannot_be_is_refused_with_what_works(declaration, mess
 def test_a_level_has_one_form_and_one_fingerprint_however_it_is_typed():
     preset, spelled = knobs_of("model=lstm"), knobs_of("model=rnn", "rnn=lstm", "dropout=0", "lr=3e-3")
     assert json.dumps(deciding(preset)) == json.dumps(deciding(spelled))
-    assert fingerprint(deciding(preset), 0, "d", "c") == fingerprint(deciding(spelled), 0, "d", "c")
+    assert fingerprint("lm", deciding(preset), 0, "d", "c") == fingerprint("lm", deciding(spelled), 0, "d", "c")
     assert isinstance(knobs_of("recipe=book", "schedule=plateau", "lr=1", "clip=1", "decay=2").lr, float)
     assert isinstance(knobs_of("depth=3").depth, int)
     assert labels("dropout=0,0.0,0.5") == ["dropout=0", "dropout=0.5"]

@@ -151,7 +151,7 @@ def test_a_task_that_cannot_say_what_it_has_seen_has_tables_and_figures_without_
     svg = (report.folder / "curves.svg").read_text()
     assert "epochs" in svg
     assert "examples" not in svg
-    assert "time and by updates" in report.page.read_text()
+    assert "time and by epochs" in report.page.read_text()
 
 
 def test_models_of_unknown_size_are_compared_by_time_alone(tmp_path):

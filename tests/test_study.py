@@ -54,7 +54,7 @@ def test_seeds_and_a_sweep_over_seed_give_the_same_cells():
 def test_a_preset_and_its_spelled_out_equal_are_one_cell_with_one_fingerprint():
     spelled = ("rnn=lstm", "depth=2", "dropout=0.5", "tie=true")
     a, b = knobs_of(*TINY, "model=better_lstm"), knobs_of(*TINY, "model=rnn", *spelled)
-    assert fingerprint(deciding(a), 0, "data", "code") == fingerprint(deciding(b), 0, "data", "code")
+    assert fingerprint("lm", deciding(a), 0, "data", "code") == fingerprint("lm", deciding(b), 0, "data", "code")
     cells = make_study([Job(("model=better_lstm",), values_of(*TINY, "model=better_lstm")),
                         Job(spelled, values_of(*TINY, *spelled))])  # fmt: skip
     assert len(cells.cells) == 1
@@ -79,8 +79,8 @@ def test_whatever_decides_a_result_changes_the_fingerprint(override, monkeypatch
 )
 def test_what_decides_nothing_leaves_the_fingerprint(override):
     a, b = deciding(knobs_of(*TINY)), deciding(knobs_of(*TINY, override))
-    assert fingerprint(a, 0, "d", "c") == fingerprint(b, 0, "d", "c")
-    assert len({fingerprint(a, s, d, c) for s in (0, 1) for d in "de" for c in "cd"}) == 8
+    assert fingerprint("lm", a, 0, "d", "c") == fingerprint("lm", b, 0, "d", "c")
+    assert len({fingerprint("lm", a, s, d, c) for s in (0, 1) for d in "de" for c in "cd"}) == 8
 
 
 def test_a_finished_trial_stands_unless_force_asks_for_it_again(tmp_path):

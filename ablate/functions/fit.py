@@ -89,6 +89,7 @@ def fit(
         best_step=run.measured.best_step,
         values=values,
         parameters=run.parameters,
+        reason=run.ending.reason,
     )
 
 

@@ -233,7 +233,7 @@ class Run:
     def _epochs(self, n: int) -> Iterator[int]:
         for epoch in range(self._begin(), n):
             self.ending.refuse_more()
-            self.step = epoch + 1
+            self.step, self.tested_best = epoch + 1, False
             seed_all(self.seed, "epoch", epoch)
             yield epoch
             self._save()
@@ -246,7 +246,7 @@ class Run:
         saved_at = time.perf_counter()
         for step in range(first, n):
             self.ending.refuse_more()
-            self.step = step + 1
+            self.step, self.tested_best = step + 1, False
             batch = None if self._batches is None else self._batches.next(step)
             seed_all(self.seed, "step", step)
             yield step if self._batches is None else (step, batch)

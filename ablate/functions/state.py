@@ -29,6 +29,10 @@ def check(how: str, name: str, kept: object) -> None:
             f"{how}({name}=…): a {type(kept).__name__} cannot be restored in place; put it into a dict, "
             f'counters = {{"{name}": …}}, keep the dict, and change it there'
         )
+    if _holds_parameters(kept):
+        raise RunError(
+            f"{how}({name}=…): holds parameters of a model, which would be others after a resume; keep the model itself"
+        )
     if is_saved(kept):
         take(name, kept)
     elif how != "keep":
@@ -39,6 +43,14 @@ def check(how: str, name: str, kept: object) -> None:
             "after a kill this trial starts from the beginning",
             flush=True,
         )
+
+
+def _holds_parameters(kept: object) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(kept, (dict, list, deque)):
+        return False
+    values = list(kept.values() if isinstance(kept, dict) else kept)
+    return any(isinstance(each, torch.nn.Parameter) or _holds_parameters(each) for each in values)
 
 
 def is_saved(kept: object) -> bool:

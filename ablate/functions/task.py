@@ -123,6 +123,11 @@ class FunctionTask:
         return f"{self.file.resolve()}:{own}"
 
     @property
+    def leaves_no_trace(self) -> bool:
+        """False: a function may set what the next one would find: a default type, an environment variable, a cache."""
+        return False
+
+    @property
     def folder(self) -> Path:
         """That of the script."""
         return self.file.parent

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +59,7 @@ class Condition:
 
 
 def read_level(text: str) -> object:
-    """A level as it is typed: null, true, false, a number, or a name."""
+    """A level as it is typed: null, true, false, a number, a list, or a name."""
     if text in ("null", "true", "false"):
         return {"null": None, "true": True, "false": False}[text]
     for kind in (int, float):
@@ -65,6 +67,9 @@ def read_level(text: str) -> object:
             return kind(text)
         except ValueError:
             continue
+    if text.startswith(("[", "{")):
+        with suppress(ValueError):
+            return json.loads(text)
     return text
 
 

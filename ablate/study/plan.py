@@ -15,7 +15,7 @@ from ablate.knobs import KnobError, deciding, show
 from ablate.protocol import Facts, Trial
 from ablate.study.cells import Cell, Study
 from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
-from ablate.train.machine import check_device
+from ablate.train.machine import check_device, choose_device
 
 DONE = ("FINISHED", "DIVERGED")
 
@@ -78,9 +78,10 @@ def _trials(
     sources = dict(study.task.sources(cell.config))
     code = code_digest(sources)
     knobs = deciding(cell.config)
+    device = choose_device(study.launch.device).type
     trials = []
     for seed in cell.seeds:
-        print_ = fingerprint(knobs, seed, facts.digest, code)
+        print_ = fingerprint(study.task.name, knobs, seed, facts.digest, code, device)
         place = folder.trial(print_)
         state = status(_attempt(place))
         former = earlier.get((cell.label, seed))
@@ -136,9 +137,13 @@ def what_changed(former: list[Event], knobs: Mapping[str, Any], sources: Mapping
     return "; ".join(changes)
 
 
-def fingerprint(knobs: Mapping[str, Any], seed: int, data_digest: str, code: str) -> str:
-    """SHA-256 of what decides a trial's result: knobs, seed, data, code."""
-    what = {"knobs": dict(knobs), "seed": seed, "data": data_digest, "code": code}
+def fingerprint(
+    task: str, knobs: Mapping[str, Any], seed: int, data_digest: str, code: str, device: str = "cpu"
+) -> str:
+    """SHA-256 of what decides a trial's result: task, knobs, seed, data, code, kind of device."""
+    what = {
+        "task": task, "knobs": dict(knobs), "seed": seed, "data": data_digest, "code": code, "device": device
+    }  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 

@@ -44,7 +44,8 @@ class Pool:
         self._workers = workers
         self._command = command
         self._view = view
-        self._pool = ProcessPool(workers, context=CONTEXT, initializer=start_worker, initargs=(threads,))
+        most = 0 if study.task.leaves_no_trace else 1  # tasks of a process; 0: no limit
+        self._pool = ProcessPool(workers, most, context=CONTEXT, initializer=start_worker, initargs=(threads,))
         self._running: dict[Future[list[str]], _Pack] = {}
 
     def __enter__(self) -> Self:

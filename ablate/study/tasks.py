@@ -13,10 +13,15 @@ _GROUP = "ablate.task"
 DEFAULT = "language_model"
 
 
+def is_function(reference: str) -> bool:
+    """Whether it names a file, and not an entry point."""
+    return ":" in reference or reference.endswith(".py")
+
+
 @cache
 def load_task(reference: str) -> Task:
     """The task. Raises KnobError when there is none."""
-    if ":" in reference or reference.endswith(".py"):
+    if is_function(reference):
         from ablate.functions.load import load_task as load_function
 
         function: Task = load_function(reference)

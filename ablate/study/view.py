@@ -189,7 +189,8 @@ def _around_current(progress: Progress) -> Sequence[PlannedTrial]:
 def result(finished: Event, metric: Metric, step: str) -> str:
     """What a trial came to, in a line."""
     if finished["status"] != "FINISHED":
-        return f"{finished['status']} at {step} {finished['diverged_at']}: the loss is not a finite number"
+        why = finished.get("reason") or "the loss is not a finite number"
+        return f"{finished['status']} at {step} {finished['diverged_at']}: {why}"
     values = finished["values"]
     logged = {split: values.get(f"{split}_{metric.recorded}") for split in ("valid", "test")}
     parts = [f"{split} {_value(metric, value)}" for split, value in logged.items() if value is not None]

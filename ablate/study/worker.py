@@ -35,7 +35,7 @@ class Assignment:
     Attributes:
         task: what `load_task` finds it by.
         values: of its configuration; record: the same as it may be written down.
-        data: what its journal says of its data; digest: of the data it was planned with.
+        data: what its journal says of its data.
         force: train it again where it is finished.
     """
 
@@ -133,7 +133,7 @@ def _train(pack: Sequence[Assignment], attempts: Sequence[list[Event]]) -> str:
             states = [state for state in found if state is not None] or None
             # Another number of threads adds in another order: it would not be the same trial.
             set_threads(_threads_at_start(attempts[0]) or pack[0].threads or _threads)
-            facts = _facts(pack[0])
+            facts = machine_facts(pack[0].device)
             for journal, step, state, reasons in zip(journals, steps, found, refused, strict=True):
                 kept = 0 if state is None else logged(journal.path, int(state["journal_bytes"]))
                 journal.append("resumed", step=step, kept=kept, process=this_process(), refused=reasons, facts=facts)
@@ -141,10 +141,12 @@ def _train(pack: Sequence[Assignment], attempts: Sequence[list[Event]]) -> str:
             set_threads(pack[0].threads or _threads)
             together = {"pack": str(len(pack))} if len(pack) > 1 else {}
             for each, trial, journal in zip(pack, trials, journals, strict=True):
-                journal.append("started", **_description(each, task, trial, _facts(each) | together))
+                journal.append("started", **_description(each, task, trial, machine_facts(each.device) | together))
         if (digest := task.describe(trials[0].config).digest) != pack[0].data["digest"]:
             name = pack[0].data["name"]
             raise KnobError(f"data={name}: has changed since the study was planned ({digest[:12]}); start it again")
+        if code_digest(task.sources(trials[0].config)) != code_digest(pack[0].sources):
+            raise KnobError(f"{task.name}: its code has changed since the study was planned; start it again")
         outcomes = task.fit(trials, [journal.append for journal in journals], checkpoints, states)
         for journal, outcome, of_trial in zip(journals, outcomes, checkpoints, strict=True):
             journal.append("finished", **asdict(outcome))
@@ -162,10 +164,6 @@ def _train(pack: Sequence[Assignment], attempts: Sequence[list[Event]]) -> str:
 def _threads_at_start(attempt: Sequence[Event]) -> int | None:
     threads = attempt[0].get("facts", {}).get("threads")
     return None if threads is None else int(threads)
-
-
-def _facts(each: Assignment) -> dict[str, str]:
-    return machine_facts(each.device)
 
 
 def _newest(

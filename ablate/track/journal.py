@@ -134,7 +134,9 @@ def logged(path: Path, size: int) -> int:
 
 def status(attempt: list[Event]) -> str:
     """FINISHED, DIVERGED, FAILED, INTERRUPTED, or UNFINISHED where the journal breaks off."""
-    last = next((e for e in reversed(attempt) if e["event"] in FINAL_EVENTS), None)
+    finals = [e for e in attempt if e["event"] in FINAL_EVENTS]
+    # What is finished stays so: who stopped the study, or saw its process die, may have written after it.
+    last = next((e for e in finals if e["event"] == "finished"), finals[-1] if finals else None)
     if last is None:
         return "UNFINISHED"
     return str(last["status"]) if last["event"] == "finished" else str(last["event"]).upper()

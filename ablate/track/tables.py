@@ -81,7 +81,7 @@ def _facts(started: Event) -> dict[str, str]:
 
 def _reason(final: Event, step: str) -> str:
     if final.get("status") == "DIVERGED":
-        return f"the loss was no finite number at {step} {final['diverged_at']}"
+        return f"{final.get('reason') or 'the loss was no finite number'} at {step} {final['diverged_at']}"
     return str(final.get("reason", ""))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ablate.knobs import KnobError
@@ -29,7 +30,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def set_threads(threads: int) -> None:
-    """How many CPU threads torch computes with in this process."""
+    """How many CPU threads this process computes with: torch, and whatever else of BLAS and OpenMP is loaded."""
+    threadpool_limits(threads)
     torch.set_num_threads(threads)
 
 

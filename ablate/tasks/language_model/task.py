@@ -31,6 +31,7 @@ class LanguageModel:
     name = "language_model"
     reference = name
     folder = _PACKAGE
+    leaves_no_trace = True
     step = "window"
     unit = "tokens"
     metrics = METRICS

@@ -1,0 +1,94 @@
+"""A user's own file on the command line: what its trials share, and what they must not."""
+
+from __future__ import annotations
+
+import pytest
+from program import inside, journals
+
+TASKS = """
+import os
+from dataclasses import dataclass, field
+import torch
+from pydantic import BaseModel
+import ablate
+
+class Optimizer(BaseModel):
+    lr: float = 0.1
+    momentum: float = 0.9
+
+@dataclass
+class Config:
+    double: bool = False
+    tags: set[str] = field(default_factory=lambda: {"a", "b", "c", "dd", "e"})
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    layers: list[int] = field(default_factory=lambda: [8, 8])
+
+ERROR = ablate.Metric("error", unit="%")
+
+@ablate.task(Config, metric=ERROR, components={"depth": "layers=[8]"})
+def small(config, run):
+    if config.double:
+        torch.set_default_dtype(torch.float64)
+    return {"test_error": float(torch.get_default_dtype() == torch.float64)}
+
+@ablate.task(Config, metric=ERROR)
+def big(config, run):
+    return {"test_error": config.optimizer.lr}
+
+@ablate.task(Config, metric=ERROR)
+def edits(config, run):
+    with open(__file__, "a") as file:
+        file.write("# edited")
+    os._exit(1)
+"""
+QUIET = ["report=false", "tracking=off", "workers=1"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "tasks.py").write_text(TASKS)
+    return tmp_path
+
+
+def results(folder):
+    """Knobs that are told apart → test error, of every trial that is finished."""
+    ended = {path: events for path, events in journals(folder).items() if events[-1]["event"] == "finished"}
+    return [
+        (events[0]["knobs"]["double"], events[0]["knobs"]["optimizer.lr"], events[-1]["values"]["test_error"])
+        for events in ended.values()
+    ]
+
+
+def test_two_tasks_of_one_file_have_results_of_their_own_and_the_same_command_trains_nothing_again(folder):
+    for name in ("small", "big"):
+        assert inside(f"task=tasks.py:{name}", *QUIET, folder=folder)[0] == 0
+    assert sorted(results(folder)) == [(False, 0.1, 0.0), (False, 0.1, 0.1)]
+    _, out, _ = inside("task=tasks.py:big", *QUIET, folder=folder)
+    assert "finished before, not trained again" in out
+
+
+def test_what_a_trial_sets_in_its_process_is_not_there_for_the_next(folder):
+    code, _, err = inside("-m", "task=tasks.py:small", "double=true,false", *QUIET, folder=folder)
+    assert (code, err) == (0, "")
+    assert sorted(results(folder)) == [(False, 0.1, 0.0), (True, 0.1, 1.0)]
+
+
+def test_a_level_of_several_values_leaves_the_others_at_their_defaults(folder):
+    typed = ["-m", "task=tasks.py:big", "optimizer={lr:1.0},{momentum:0.1}"]
+    code, _, err = inside(*typed, *QUIET, folder=folder)
+    assert (code, err) == (0, "")
+    assert sorted(results(folder)) == [(False, 0.1, 0.1), (False, 1.0, 1.0)]
+
+
+def test_a_component_may_be_a_list_and_a_nested_knob_that_is_none_is_refused(folder):
+    code, out, _ = inside("task=tasks.py:small", "design=leave_one_out", "plan=true", *QUIET, folder=folder)
+    assert code == 0
+    assert "without depth" in out
+    code, _, err = inside("task=tasks.py:big", "+optimizer.lrr=5", *QUIET, folder=folder)
+    assert (code, err) == (2, "ablate: optimizer.lrr=5: unknown knob; did you mean 'optimizer.lr'?\n")
+
+
+def test_code_that_changes_while_a_study_runs_is_not_trained_under_the_old_name(folder):
+    code, out, _ = inside("-m", "task=tasks.py:edits", "optimizer.lr=1,2", *QUIET, folder=folder)
+    assert code == 1
+    assert "tasks.edits: its code has changed since the study was planned; start it again" in out
