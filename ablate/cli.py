@@ -13,13 +13,12 @@ from typing import get_args
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablate.compose import compose_jobs, job, presets_of_every_launch, primary
+from ablate.compose import compose_jobs, job, parsed, presets_of_every_launch, primary
 from ablate.knobs import KnobError, fields_of, nested_records
 from ablate.protocol import Task
 from ablate.registry import suggest
@@ -117,10 +116,6 @@ def _asks_for_check(argument: str) -> bool:
     return name == "check" and value.lower() == "true"
 
 
-def _parsed(text: str) -> Override:
-    return OverridesParser.create().parse_override(text)
-
-
 def _stop(number: int, frame: object) -> None:
     raise Stopped(number)
 
@@ -163,7 +158,7 @@ def _check_names(task: Task, arguments: Sequence[str]) -> None:
     problems = []
     for text in filter(_is_override, arguments):
         try:
-            override = _parsed(text)
+            override = parsed(text)
         except HydraException as error:
             problems.append(f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}")
             continue

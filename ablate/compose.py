@@ -65,7 +65,7 @@ def compose_jobs(loader: ConfigLoader, config: DictConfig, job_overrides: Sequen
     primary_name = str(config.hydra.job.config_name)
     jobs = []
     for texts in job_overrides:
-        overrides = [_parsed(text) for text in texts]
+        overrides = [parsed(text) for text in texts]
         shape = tuple(
             text if _is_structure(o, loader, primary_name) else str(o.key_or_group)
             for text, o in zip(texts, overrides, strict=True)
@@ -81,7 +81,8 @@ def compose_jobs(loader: ConfigLoader, config: DictConfig, job_overrides: Sequen
 
 
 @cache
-def _parsed(text: str) -> Override:
+def parsed(text: str) -> Override:
+    """An override as Hydra reads it."""
     return OverridesParser.create().parse_override(text)
 
 

@@ -285,6 +285,6 @@ def describe(kind: type, prefix: str = "") -> list[str]:
 
 def plain(record: Any) -> dict[str, Any]:
     """A record as the plain mapping that `read` makes it of."""
-    values = _adapter(typing.cast(Any, type(record))).dump_python(record, mode="json")
+    values = _adapter(typing.cast(Any, type(record))).dump_python(record, mode="json", warnings=False)
     assert isinstance(values, dict)
     return values

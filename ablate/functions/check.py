@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate.functions import causes, watch
-from ablate.functions.fit import choose_device
 from ablate.functions.fresh import Server, write_job
-from ablate.functions.records import plain
 from ablate.functions.watch import Seen
-from ablate.knobs import KnobError, flat, knobs_of
+from ablate.knobs import KnobError, flat, knobs_of, plain
 from ablate.registry import suggest
+from ablate.train.machine import choose_device
 
 if TYPE_CHECKING:
     from ablate.functions.task import FunctionTask
@@ -161,7 +160,7 @@ class _Check:
         path = self.folder / f"{self._jobs}.json"
         write_job(
             path, reference=self.task.reference, values=plain(config or self.config), seed=self.seed,
-            device=choose_device("auto"), trial=trial, resumes=resumes, stop_after=stop_after, first=list(first),
+            device=choose_device("auto").type, trial=trial, resumes=resumes, stop_after=stop_after, first=list(first),
             folder_of_process=str(Path(cwd).absolute()),
         )  # fmt: skip
         code = self.servers[server].run(path, kill_after)

@@ -14,13 +14,13 @@ import numpy as np
 
 from ablate.functions.ending import Stopped
 from ablate.functions.measured import number_of
-from ablate.functions.records import plain
 from ablate.functions.run import SAVE_SECONDS, Run
 from ablate.functions.state import RunError
 from ablate.functions.streams import seed_all
-from ablate.knobs import KnobError
+from ablate.knobs import KnobError, plain
 from ablate.metric import Metric
 from ablate.protocol import Outcome, Payload, Sink, Trial
+from ablate.train.machine import choose_device
 
 if TYPE_CHECKING:
     from ablate.functions.task import FunctionTask
@@ -72,7 +72,7 @@ def fit(
         _empty(kept.folder, files)
     else:
         _drop_after(kept.folder, int(state["window"]))
-    device = choose_device(trial.device)
+    device = choose_device(trial.device).type
     run = kind(list(task.metrics), trial.seed, device, files, kept, sink, state, save_seconds)
     result = call(task, task.configured(trial.config, trial.seed, device), run)
     values = _ending(result, run, kept.folder)
@@ -111,7 +111,7 @@ def _ending(result: object, run: Run, folder: Path) -> dict[str, float | None]:
 
 def plain_call(task: FunctionTask, config: Any, seed: int, folder: Path | None) -> dict[str, Any]:
     """Call the function with nothing around it: no journal, no checkpoints. Raises Diverged."""
-    device = choose_device("auto")
+    device = choose_device("auto").type
     with tempfile.TemporaryDirectory(prefix="ablate-") as temporary:
         files = Path(temporary) if folder is None else Path(folder)
         run = Run(list(task.metrics), seed, device, files, Memory())
@@ -156,22 +156,6 @@ def refuse_many_processes() -> None:
             f"WORLD_SIZE={size}: a trial is one process, and cannot be started by torchrun; start the script by "
             "python, and it trains a trial on each GPU"
         )
-
-
-def check_machine(device: str) -> None:
-    """Raise KnobError where a trial cannot run on this machine."""
-    refuse_many_processes()
-    if device == "cuda" and choose_device("auto") != "cuda":
-        raise KnobError("device=cuda: torch sees no CUDA device on this machine; use device=cpu, or device=auto")
-
-
-def choose_device(name: str) -> str:
-    """ "cpu" or "cuda" for a level of `device`."""
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_result(result: object, metrics: Sequence[Metric]) -> None:

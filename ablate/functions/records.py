@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_jsonable_python
 
-from ablate.knobs import STRICT, KnobError, fields_of, is_record, knobs_of, read
+from ablate.knobs import STRICT, KnobError, fields_of, is_record, knobs_of, plain, read
 from ablate.launch import Launch
 from ablate.registry import suggest
 
@@ -67,12 +67,6 @@ class Configuration:
     def of(self, knobs: Mapping[str, Any]) -> Any:
         """The record of values by name: "lr", "optimizer.lr". Raises KnobError."""
         return read(self.knobs, _nested(to_jsonable_python(dict(knobs))))
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A record as values that JSON can hold, nested as it is."""
-    found: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json", warnings=False)
-    return found
 
 
 def level_problem(kind: type, override: str) -> str | None:

@@ -158,10 +158,10 @@ class FunctionTask:
         return plain_call(self, self._configuration.of(knobs), seed, None if folder is None else Path(folder))
 
     def settle(self, config: Any, device: str) -> Any:
-        """The configuration as it is. Raises KnobError where the device is missing."""
-        from ablate.functions.fit import check_machine
+        """The configuration as it is. Raises KnobError within a process group of torchrun's."""
+        from ablate.functions.fit import refuse_many_processes
 
-        check_machine(device)
+        refuse_many_processes()
         return config
 
     def check(self, config: Any) -> None:
