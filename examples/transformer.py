@@ -180,7 +180,8 @@ def train(config: Config, run):
         return min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / config.steps))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    run.keep(model=model, optimizer=optimizer, schedule=schedule)
+    recent: list[float] = []  # losses since the last log: kept, so that a resumed training logs the same mean
+    run.keep(model=model, optimizer=optimizer, schedule=schedule, recent=recent)
     run.keep_best(model=model)
 
     offsets = torch.arange(config.window, device=run.device)
@@ -195,8 +196,10 @@ def train(config: Config, run):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        recent.append(loss.item())
         if (step + 1) % config.valid_every == 0 or step + 1 == config.steps:
-            run.log(train_nll=loss, valid_nll=evaluate(model, splits["valid"]).mean())
+            run.log(train_nll=sum(recent) / len(recent), valid_nll=evaluate(model, splits["valid"]).mean())
+            recent.clear()
 
     run.load_best()
     each = evaluate(model, splits["test"])
