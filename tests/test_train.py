@@ -260,7 +260,7 @@ for outcome in fit(pack, corpus, [lambda event, /, **values: 0] * 2, [Checkpoint
 def test_a_machine_with_torch_and_numpy_alone_trains(tmp_path):
     values = json.dumps(plain(knobs_of(*TINY, "test_weights=last")))
     needed = {re.match(r"[\w-]+", line)[0].lower() for line in metadata.requires("ablate-lm") if "extra ==" not in line}
-    there = {"torch", "numpy", "pydantic", "filelock", "jinja2"}  # the last two are torch's own
+    there = {"torch", "numpy", "pydantic", "threadpoolctl", "filelock", "jinja2"}  # the last two are torch's own
     absent = [
         name for name, of in metadata.packages_distributions().items() if {o.lower() for o in of} & needed - there
     ]
