@@ -18,8 +18,10 @@ from ablate.study.jobs import make_study
 from ablate.study.records import Reader
 from ablate.study.worker import assign
 from ablate.tasks.language_model import LANGUAGE_MODEL
+from ablate.train.machine import set_threads
 
 sys.path.insert(0, str(Path(__file__).parent))
+set_threads(1)  # two tests run at a time, and their models are small
 
 # A model and a corpus that train in a blink: 500 windows a second.
 TINY = [

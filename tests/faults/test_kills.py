@@ -153,9 +153,9 @@ def test_killed_at_random_again_and_again_a_study_ends_with_the_same_table(tmp_p
     killed.mkdir()
     assert inside(*grid, folder=undisturbed)[0] == 0
     rng = random.Random(0)
-    for _ in range(4):
+    for _ in range(3):
         process = start(["ablate", *grid], killed)
-        time.sleep(rng.uniform(3, 9))
+        time.sleep(rng.uniform(3, 7))
         kill_tree(process)
     assert ablate(*grid, folder=killed)[0] == 0
     assert results(killed) == results(undisturbed)
