@@ -87,8 +87,13 @@ class Metric:
         unit = f" {self.unit}" if self.unit else ""
         if abs(value) > _ABSURD:
             return f"over {_ABSURD:,.0f}{unit}"
-        digits = (1 if abs(value) < 10_000 else 0) if self.scale == "log" else 2
-        return f"{value:,.{digits}f}{unit}".replace("-", "−")
+        return f"{value:,.{self.decimals(value)}f}{unit}".replace("-", "−")
+
+    def decimals(self, value: float) -> int:
+        """How many are worth printing of a value, or of a difference on a linear scale."""
+        if self.scale == "log":
+            return 1 if abs(value) < 10_000 else 0
+        return 2 if self.unit or abs(value) >= 10 else 4  # a share, a loss: what has no unit is often small
 
 
 # Columns of the table of curves that are not a metric's.

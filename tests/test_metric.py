@@ -74,7 +74,7 @@ def test_metrics_are_recorded_under_names_of_their_own():
         (PERPLEXITY, -0.1, "−9.5 %", "9.5 %", "lower"),
         (ERROR, -0.5, "−0.50 points", "0.50 points", "lower"),
         (ACCURACY, -0.5, "+0.50 points", "0.50 points", "higher"),
-        (Metric("loss"), 0.25, "+0.25", "0.25", "higher"),
+        (Metric("loss"), 0.25, "+0.2500", "0.2500", "higher"),
         (Metric("delay", unit="ms"), 0.25, "+0.25 ms", "0.25 ms", "higher"),
         (SPEED, -0.1, "+10.5 %", "10.5 %", "higher"),
     ],

@@ -18,7 +18,8 @@ def change(metric: Metric, effect: float) -> str:
     """A difference of scores as a signed change of the metric: +3.1 %, or −0.42 points."""
     if metric.scale == "log":
         return percent(metric.change(effect))
-    return f"{metric.change(effect):+.2f}{_unit_of_differences(metric)}".replace("-", "−")
+    difference = metric.change(effect)
+    return f"{difference:+.{metric.decimals(difference)}f}{_unit_of_differences(metric)}".replace("-", "−")
 
 
 def size(metric: Metric, effect: float) -> str:
@@ -40,7 +41,7 @@ def spread(metric: Metric, sd: float) -> str:
     """A standard deviation of scores."""
     if metric.scale == "log":
         return f"{100 * math.expm1(sd):.2f} %"
-    return f"{sd:.2f}{_unit_of_differences(metric)}"
+    return f"{sd:.{metric.decimals(sd)}f}{_unit_of_differences(metric)}"
 
 
 def direction(metric: Metric, effect: float) -> str:
@@ -52,7 +53,7 @@ def value(metric: Metric, mean: float, sd: float = math.nan) -> str:
     """A value, with its standard deviation where one is known."""
     if abs(mean) > ABSURD:
         return f"over {ABSURD:,.0f}{_unit(metric)}"
-    digits = (1 if abs(mean) < 10_000 else 0) if metric.scale == "log" else 2
+    digits = metric.decimals(mean)
     spread = "" if math.isnan(sd) else f" ± {sd:,.{digits}f}"
     return f"{mean:,.{digits}f}{spread}{_unit(metric)}".replace("-", "−")
 

@@ -87,7 +87,7 @@ class View:
         for split in ("valid", "train"):
             logged = values.get(f"{split}_{self.metric.recorded}")
             if logged is not None:
-                return split, f"{split} {self.metric.name} {_value(self.metric, logged)}"
+                return split, f"{split} {self.metric.name} {self.metric.text(self.metric.value(logged))}"
         return "", ""
 
     def _says(self, planned: PlannedTrial, text: str) -> None:
@@ -193,13 +193,8 @@ def result(finished: Event, metric: Metric, step: str) -> str:
         return f"{finished['status']} at {step} {finished['diverged_at']}: {why}"
     values = finished["values"]
     logged = {split: values.get(f"{split}_{metric.recorded}") for split in ("valid", "test")}
-    parts = [f"{split} {_value(metric, value)}" for split, value in logged.items() if value is not None]
+    parts = [f"{split} {metric.text(metric.value(value))}" for split, value in logged.items() if value is not None]
     return " · ".join([*parts, duration(finished["seconds"])])
-
-
-def _value(metric: Metric, logged: float) -> str:
-    digits = 1 if metric.scale == "log" else 2
-    return f"{metric.value(logged):,.{digits}f}" + (f" {metric.unit}" if metric.unit else "")
 
 
 def describe_left_out(left_out: Sequence[LeftOut]) -> list[str]:

@@ -123,5 +123,5 @@ def test_absurd_learning_rates_diverge_or_are_infinite_and_the_others_stand(tmp_
     code, out, err = inside(*arguments, folder=tmp_path)
     assert (code, err) == (1, "")
     assert "lr=1e+38 · seed 0: DIVERGED at window" in out
-    assert "lr=1000000000.0 · seed 0: valid inf" in out
+    assert "lr=1000000000.0 · seed 0: valid over 1,000,000" in out
     assert "lr=0.01 · seed 0: valid" in out
