@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
-from ablate.analyze.paired import LEVEL, Array, better_interval, holm, t_interval
+from ablate.analyze.paired import LEVEL, Array, holm, t_interval
 from benchmarks.common import Table
 
 Interval = tuple[Array, Array]
@@ -28,7 +28,7 @@ class Measured:
     """Shares of simulated studies. Coverage: the 95 % interval held the truth. False: a finding where there was none.
 
     Attributes:
-        paired, marginal, shapley, better: coverage of what ablate reports.
+        paired, marginal, shapley: coverage of what ablate reports.
         percentile, bca, bootstrap_t: coverage of three bootstraps of the same paired differences.
         endless: bootstrap-t intervals that are infinite (they hold the truth and say nothing).
         false_holm, false_each: studies of six cells without any effect in which some cell was found to differ, by
@@ -38,7 +38,6 @@ class Measured:
     paired: float
     marginal: float
     shapley: float
-    better: float
     percentile: float
     bca: float
     bootstrap_t: float
@@ -53,7 +52,7 @@ def calibration(studies: int = 2000, resamples: int = 999) -> Table:
     for noise in NOISES:
         for n in SEEDS:
             m = measure(noise, n, studies, resamples, np.random.default_rng([n, NOISES.index(noise)]))
-            ours = [f"{100 * share:.1f}" for share in (m.paired, m.marginal, m.shapley, m.better)]
+            ours = [f"{100 * share:.1f}" for share in (m.paired, m.marginal, m.shapley)]
             bootstraps = [f"{100 * m.percentile:.1f}", f"{100 * m.bca:.1f}"]
             last = f"{100 * m.bootstrap_t:.1f} ({100 * m.endless:.0f} % of them infinite)"
             false = [f"{100 * m.false_holm:.1f}", f"{100 * m.false_each:.1f}"]
@@ -62,14 +61,14 @@ def calibration(studies: int = 2000, resamples: int = 999) -> Table:
         title="Whether a 95 % interval holds the truth 95 % of the time",
         command="python -m benchmarks calibration",
         headings=[
-            "noise", "seeds", "paired t", "factor effect", "Shapley value", "P(better)", "percentile bootstrap", "BCa",
+            "noise", "seeds", "paired t", "factor effect", "Shapley value", "percentile bootstrap", "BCa",
             "bootstrap-t", "false findings, Holm", "without Holm",
         ],
         rows=rows,
         note=f"Per cent of {studies:,} simulated studies. First the coverage of what `ablate` reports, then of what it "
         f"does not use ({resamples} resamples of the same paired differences), then the share of studies of six cells "
         "without any effect that find one. Exponential and lognormal: the paired differences themselves are skewed so "
-        "(skewness 2 and 6; that of two cells with alike noise is near 0). P(better) rests on normality most. The "
+        "(skewness 2 and 6; that of two cells with alike noise is near 0). The "
         "simulation's own error is about 1 percentage point (two standard errors).",
     )  # fmt: skip
 
@@ -78,15 +77,12 @@ def measure(noise: str, n: int, studies: int, resamples: int, rng: np.random.Gen
     """Simulate studies of `n` seeds and count. `noise`: one of NOISES."""
     nll = simulate(noise, n, studies, rng)
     delta = nll[..., 1] - nll[..., 0]
-    spread = math.hypot(SPREADS[0], SPREADS[1]) if noise == "normal" else SPREADS[1]
     percentile, bootstrap_t, endless = resampled(delta, resamples, rng)
     p = np.stack([t_interval(nll[..., cell] - nll[..., 0])[2] for cell in range(1, SPREADS.size)], axis=-1)
     return Measured(
         paired=covers(t_interval(delta)[:2], 0.0),
         marginal=covers(t_interval(marginal(nll))[:2], 0.0),
         shapley=covers(t_interval(shapley(noise, n, studies, rng))[:2], 0.0),
-        # The same differences around an effect of one standard deviation for the better.
-        better=covers(better_interval((delta - spread).mean(-1), delta.std(-1, ddof=1), n)[1:], _truly_better(noise)),
         percentile=covers(percentile, 0.0),
         bca=covers(accelerated(delta, resamples, rng), 0.0),
         bootstrap_t=covers(bootstrap_t, 0.0),
@@ -132,15 +128,6 @@ def _draw(noise: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array
         return rng.exponential(size=shape) - 1
     z = rng.normal(size=shape)
     return z if noise == "normal" else (np.exp(z) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e)
-
-
-def _truly_better(noise: str) -> float:
-    """P(difference < 0) of a mean of minus one standard deviation."""
-    if noise == "normal":
-        return float(special.ndtr(1.0))
-    if noise == "exponential":
-        return 1 - math.exp(-2)
-    return float(special.ndtr(math.log(math.exp(0.5) + math.sqrt((math.e - 1) * math.e))))
 
 
 def covers(interval: Interval, truth: float) -> float:

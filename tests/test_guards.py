@@ -11,6 +11,7 @@ import pytest
 from made import PERPLEXITY
 
 from ablate.analyze.by_budget import changes_of_sign, effects_by_budget
+from ablate.analyze.evidence import Evidence
 from ablate.analyze.guards import guards
 from ablate.analyze.study import analyse
 from ablate.report.guards import guards_told
@@ -175,7 +176,7 @@ def test_guards_reach_the_page_and_the_terminal():
 
 
 def by_budget(table, components):
-    return effects_by_budget(PERPLEXITY, table, components, "budget")
+    return effects_by_budget(Evidence(PERPLEXITY, table), components, "budget")
 
 
 def by_budget_of(effects, seeds=3, noise=0.002):

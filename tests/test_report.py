@@ -11,6 +11,7 @@ from made import PERPLEXITY, results, trials
 from scipy import stats
 
 from ablate.analyze import caveats, compare, confounds
+from ablate.analyze.evidence import Evidence
 from ablate.report import write_report
 from ablate.report.tables import display, markdown
 from ablate.report.told import missing
@@ -27,7 +28,7 @@ def warnings_for(table):
 
 def test_means_spreads_and_differences_are_those_of_the_textbook():
     a, b = [4.0, 4.1, 4.3], [3.9, 4.0, 4.15]
-    table = compare(PERPLEXITY, trials({"a": a, "b": b}))
+    table = compare(Evidence(PERPLEXITY, trials({"a": a, "b": b})))
     assert table["test_mean"].tolist() == pytest.approx([np.exp(a).mean(), np.exp(b).mean()])
     assert table["test_sd"].tolist() == pytest.approx([np.exp(a).std(ddof=1), np.exp(b).std(ddof=1)])
     interval = stats.ttest_rel(b, a).confidence_interval(0.95)
@@ -37,7 +38,7 @@ def test_means_spreads_and_differences_are_those_of_the_textbook():
 
 
 def test_seeds_are_paired_and_only_those_that_both_finished():
-    table = compare(PERPLEXITY, trials({"a": [4.0, 5.0, 6.0], "b": [3.9, None, 5.9]}))
+    table = compare(Evidence(PERPLEXITY, trials({"a": [4.0, 5.0, 6.0], "b": [3.9, None, 5.9]})))
     row = table.iloc[1]
     assert (row["n"], row["pairs"]) == (2, 2)
     assert row["effect"] == pytest.approx(-0.1)
@@ -45,7 +46,7 @@ def test_seeds_are_paired_and_only_those_that_both_finished():
 
 
 def test_one_seed_has_no_spread_and_no_interval():
-    table = compare(PERPLEXITY, trials({"a": [4.0], "b": [3.9]}))
+    table = compare(Evidence(PERPLEXITY, trials({"a": [4.0], "b": [3.9]})))
     assert table[["test_sd", "low"]].isna().all().all()
     shown = display(PERPLEXITY, TASK, table)
     assert shown["difference to the first row"].tolist() == ["–", "−9.5 % (n = 1)"]
@@ -53,7 +54,7 @@ def test_one_seed_has_no_spread_and_no_interval():
 
 
 def test_a_cell_without_a_result_is_not_a_number_and_says_why():
-    shown = display(PERPLEXITY, TASK, compare(PERPLEXITY, trials({"a": [None], "b": [3.9]})))
+    shown = display(PERPLEXITY, TASK, compare(Evidence(PERPLEXITY, trials({"a": [None], "b": [3.9]}))))
     assert shown["test perplexity"].tolist() == ["n/a", "49.4"]
     assert shown["difference to the first row"].tolist() == ["–", "n/a"]
     assert shown["missing"].tolist() == ["seed 0 failed (OSError: x)", ""]
@@ -95,7 +96,9 @@ def test_the_page_stands_alone_and_says_what_it_found(tmp_path):
     page = report.page.read_text()
     assert not re.findall(r"(?:src|href)=[\"']http|@import|url\(http", page)
     assert page.count("<svg") == 4
-    assert re.search(r"b has the lowest test perplexity, 53\.\d: 11\.\d % below a, the first row", page)
+    assert re.search(
+        r"b has the lowest valid perplexity, and a test perplexity of 53\.\d: 11\.\d % below a, the first row", page
+    )
     assert "95 % interval" in page
     assert report.all_finished
 
@@ -105,9 +108,12 @@ def test_the_page_stands_alone_and_says_what_it_found(tmp_path):
     [
         (trials({"a": [None]}), "No trial has finished yet."),
         (trials({"a": [4.0]}), "a reaches a test perplexity of 54.6 (n = 1)."),
-        (trials({"a": [3.0], "b": [4.0]}), "a has the lowest test perplexity: 20.1 (n = 1)."),
+        (trials({"a": [3.0], "b": [4.0]}), "a has the lowest valid perplexity, and a test perplexity of 20.1 (n = 1)."),
         (trials({"a": [4.0], "b": [3.0]}), "with one seed this may be chance"),
-        (trials({"a": [None], "b": [3.0], "c": [3.5]}), "b has the lowest test perplexity: 20.1 (n = 1)."),
+        (
+            trials({"a": [None], "b": [3.0], "c": [3.5]}),
+            "b has the lowest valid perplexity, and a test perplexity of 20.1 (n = 1).",
+        ),
     ],
 )
 def test_the_headline_is_computed_from_the_table(table, sentence, tmp_path):

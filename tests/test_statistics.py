@@ -15,13 +15,14 @@ from made import PERPLEXITY
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
 from ablate.analyze import caveats, compare, confounds_between, factor_effects, front, noise
+from ablate.analyze.evidence import Evidence, p_equivalent
 from ablate.analyze.paired import (
     Difference,
-    better_interval,
+    clopper_pearson,
     holm,
-    meaningful,
     paired,
     sign_flip,
     smallest_p,
@@ -126,23 +127,23 @@ def test_more_than_forty_sign_flips_are_drawn_from_the_callers_generator():
 
 def test_one_seed_has_a_mean_and_nothing_else():
     found = paired([-0.1])
-    assert (found.n, found.mean, found.wins) == (1, pytest.approx(-0.1), 1.0)
-    unknown = ("low", "high", "p", "p_sign_flip", "better", "better_low", "better_high", "sd")
+    assert (found.n, found.mean, found.wins, found.losses) == (1, pytest.approx(-0.1), 1, 0)
+    unknown = ("low", "high", "p", "p_sign_flip", "error", "df", "sd")
     assert all(math.isnan(getattr(found, name)) for name in unknown)
 
 
 def test_no_seed_has_nothing():
     assert paired([]).n == 0
-    assert all(math.isnan(v) for name, v in vars(paired([])).items() if name not in ("n", "deltas"))
+    assert all(math.isnan(v) for name, v in vars(paired([])).items() if name not in ("n", "wins", "losses", "deltas"))
     assert paired([]).deltas == ()
     assert unpaired([], [4.0]).n == 0
 
 
-@pytest.mark.parametrize(("delta", "p", "better"), [([0.0] * 6, 1.0, 0.5), ([-0.1] * 6, 1 / 32, 1.0)])
-def test_differences_that_do_not_vary_have_no_interval_of_width_zero(delta, p, better):
+@pytest.mark.parametrize(("delta", "p"), [([0.0] * 6, 1.0), ([-0.1] * 6, 1 / 32)])
+def test_differences_that_do_not_vary_have_no_interval_of_width_zero(delta, p):
     found = paired(delta)
-    assert (found.p, found.p_sign_flip, found.better, found.sd) == (p, p, better, 0.0)
-    assert all(math.isnan(v) for v in (found.low, found.high, found.better_low, found.better_high))
+    assert (found.p, found.p_sign_flip, found.sd) == (p, p, 0.0)
+    assert all(math.isnan(v) for v in (found.low, found.high))
 
 
 def test_rounding_is_no_spread():
@@ -161,10 +162,8 @@ def test_without_common_seeds_the_difference_is_welchs():
     assert found.p == pytest.approx(told.pvalue)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert found.n == 4
-    assert found.wins == pytest.approx(1 - stats.mannwhitneyu(B, A[:4]).statistic / (7 * 4))
     assert math.isnan(found.p_sign_flip)
     assert math.isnan(unpaired([4.0], [4.1, 4.2]).p)
-    assert math.isnan(unpaired([4.0, 4.0], [4.1, 4.1]).p)
 
 
 @given(st.lists(finite, min_size=2, max_size=9), st.randoms(use_true_random=False))
@@ -181,35 +180,40 @@ def test_the_order_of_the_seeds_does_not_matter(delta, random):
 def test_to_swap_the_two_cells_mirrors_everything(delta):
     one, other = paired(delta), paired([-d for d in delta])
     assert (one.p, one.p_sign_flip) == pytest.approx((other.p, other.p_sign_flip), nan_ok=True)
-    assert one.better == pytest.approx(1 - other.better)
-    assert one.better_low == pytest.approx(1 - other.better_high, nan_ok=True, abs=1e-6)
-    assert one.wins == pytest.approx(1 - other.wins)
+    assert (one.wins, one.losses) == (other.losses, other.wins)
+    assert one.wins_low == pytest.approx(1 - other.wins_high, nan_ok=True)
 
 
 @given(st.lists(finite, min_size=2, max_size=9))
 @settings(deadline=None)
-def test_the_interval_of_better_excludes_one_half_exactly_where_the_t_test_rejects(delta):
-    found = paired(delta)
-    if found.sd == 0 or abs(found.p - 0.05) < 1e-6:
-        return
-    assert (found.better_low > 0.5 or found.better_high < 0.5) == (found.p < 0.05)
-    assert found.better_low <= found.better <= found.better_high or found.n == 2
-    assert found.p_sign_flip >= smallest_p(found.n) * (1 - 1e-9)
+def test_no_test_of_signs_is_surer_than_its_pairs_allow(delta):
+    assert paired(delta).p_sign_flip >= smallest_p(len(delta)) * (1 - 1e-9)
 
 
-def test_the_interval_of_better_holds_what_the_noncentral_t_does_not_reject():
-    n, mean, sd = 5, -0.02, 0.01
-    _, low, high = (float(x) for x in better_interval(mean, sd, n))
-    t = mean / sd * math.sqrt(n)
-    for end, tail in ((low, 0.025), (high, 0.975)):
-        shift = -stats.norm.ppf(end) * math.sqrt(n)
-        assert stats.nct.cdf(t, n - 1, shift) == pytest.approx(tail, abs=1e-6)
+@pytest.mark.parametrize(("wins", "n"), [(0, 5), (3, 5), (5, 5), (7, 20)])
+def test_the_interval_of_wins_is_that_of_scipys_exact_binomial_test(wins, n):
+    told = stats.binomtest(wins, n).proportion_ci(method="exact")
+    assert clopper_pearson(wins, n) == pytest.approx((told.low, told.high))
 
 
-def test_the_rule_for_meaningful_is_bouthilliers():
-    assert meaningful(0.51, 0.9)
-    assert not meaningful(0.49, 0.9)  # may be chance
-    assert not meaningful(0.51, 0.74)  # shown, but small
+def test_a_tie_is_neither_a_win_nor_a_loss():
+    found = paired([-0.1, 0.0, -0.2, 0.3])
+    assert (found.wins, found.losses) == (2, 1)
+    assert (found.wins_low, found.wins_high) == clopper_pearson(2, 3)
+    assert all(math.isnan(end) for end in clopper_pearson(0, 0))
+
+
+def test_welch_without_any_spread_is_judged_by_the_ways_to_deal_out_the_values():
+    assert unpaired([1.0, 1.0, 1.0], [2.0, 2.0, 2.0]).p == pytest.approx(2 / 20)
+    assert unpaired([1.0, 1.0], [2.0, 2.0, 2.0]).p == pytest.approx(1 / 10)
+    assert unpaired([1.0, 1.0], [1.0, 1.0]).p == 1
+
+
+def test_equivalence_is_that_of_statsmodels():
+    delta = np.array([0.001, -0.004, 0.003, 0.002, -0.001])
+    assert p_equivalent(paired(delta), 0.01) == pytest.approx(ttost_paired(delta, np.zeros(5), -0.01, 0.01)[0])
+    assert math.isnan(p_equivalent(paired(delta), None))
+    assert math.isnan(p_equivalent(paired([0.001, 0.001]), 0.01))
 
 
 # --- Many tests, and what they could show.
@@ -267,12 +271,12 @@ def test_an_unseen_spread_promises_nothing():
 
 
 def test_a_comparison_is_pingouins_pairwise_tests_with_holms_correction():
-    table = compare(PERPLEXITY, trials({"a": A, "b": B, "c": C})).set_index("cell")
+    table = compare(Evidence(PERPLEXITY, trials({"a": A, "b": B, "c": C}))).set_index("cell")
     told = pg.pairwise_tests(data=long({"a": A, "b": B, "c": C}), dv="nll", within="cell", subject="seed")
     told = told[told["A"] == "a"].set_index("B")["p_unc"]
     assert table.loc[["b", "c"], "p"].tolist() == pytest.approx(told[["b", "c"]].tolist())
     assert table.loc[["b", "c"], "p_holm"].tolist() == pytest.approx(holm(told[["b", "c"]].to_numpy()))
-    assert table["verdict"].tolist() == ["baseline", "better", "not distinguishable"]
+    assert table["verdict"].tolist() == ["baseline", "better", "undecided"]
     assert table["difference_kind"].tolist() == ["", "paired", "paired"]
     assert table.loc["b", "detectable"] == pytest.approx(detectable(np.std(B - A, ddof=1), 7))
     assert table.loc["b", "seeds_for_half"] == seeds_for_half(7)
@@ -280,7 +284,7 @@ def test_a_comparison_is_pingouins_pairwise_tests_with_holms_correction():
 
 def test_cells_without_a_common_seed_are_compared_as_posthocs_does_and_flagged():
     apart = {"a": dict(enumerate(A)), "b": {10 + s: x for s, x in enumerate(B)}}
-    row = compare(PERPLEXITY, trials(apart)).iloc[1]
+    row = compare(Evidence(PERPLEXITY, trials(apart))).iloc[1]
     told = sp.posthoc_ttest(long({"a": A, "b": B}), "nll", "cell", equal_var=False)
     assert row["p"] == pytest.approx(told.loc["a", "b"])
     assert (row["difference_kind"], row["pairs"], row["verdict"]) == ("unpaired", 0, "better")
@@ -288,28 +292,30 @@ def test_cells_without_a_common_seed_are_compared_as_posthocs_does_and_flagged()
 
 
 def test_any_cell_can_be_the_baseline_and_an_unknown_one_is_refused():
-    table = compare(PERPLEXITY, trials({"a": A, "b": B}), baseline="b")
+    table = compare(Evidence(PERPLEXITY, trials({"a": A, "b": B})), baseline="b")
     assert table["verdict"].tolist() == ["worse", "baseline"]
     assert table["effect"].tolist() == pytest.approx([np.mean(A - B), 0])
     with pytest.raises(KnobError, match=r"baseline lsmt: .* no such cell; did you mean 'lstm'.*it has a, lstm"):
-        compare(PERPLEXITY, trials({"a": A, "lstm": B}), baseline="lsmt")
+        compare(Evidence(PERPLEXITY, trials({"a": A, "lstm": B})), baseline="lsmt")
 
 
 def test_every_row_says_what_its_seeds_allow():
-    table = compare(
-        PERPLEXITY, trials({"base": [4.0, 4.1, 4.2], "one": [3.9, None, None], "none": [None], "same": [4.0, 4.1, 4.2]})
-    )
-    assert table["verdict"].tolist() == ["baseline", "one seed", "no result", "not distinguishable"]
-    assert table["pairs"].tolist() == [3, 1, 0, 3]
+    cells = {"base": [4.0, 4.1, 4.2], "one": [3.9, None, None], "none": [None], "same": [4.0, 4.1, 4.2]}
+    table = compare(Evidence(PERPLEXITY, trials(cells)))
+    assert table["verdict"].tolist() == ["baseline", "one seed", "no result", "undecided"]
+    assert table["pairs"].tolist() == [0, 1, 0, 3]
     assert table.loc[3, ["effect", "p"]].tolist() == [0, 1]
-    assert compare(PERPLEXITY, trials({"base": [None], "b": [4.0]}))["verdict"].tolist() == ["baseline", "no result"]
-    assert compare(PERPLEXITY, trials({"only": [4.0]}))["verdict"].tolist() == ["baseline"]
+    assert compare(Evidence(PERPLEXITY, trials({"base": [None], "b": [4.0]})))["verdict"].tolist() == [
+        "baseline",
+        "no result",
+    ]
+    assert compare(Evidence(PERPLEXITY, trials({"only": [4.0]})))["verdict"].tolist() == ["baseline"]
 
 
 def test_differences_that_are_all_alike_are_judged_by_their_signs():
-    few = compare(PERPLEXITY, trials({"a": A[:3], "b": A[:3] - 0.1})).iloc[1]
-    many = compare(PERPLEXITY, trials({"a": A, "b": A - 0.1})).iloc[1]
-    assert (few["verdict"], few["p"]) == ("not distinguishable", 0.25)
+    few = compare(Evidence(PERPLEXITY, trials({"a": A[:3], "b": A[:3] - 0.1}))).iloc[1]
+    many = compare(Evidence(PERPLEXITY, trials({"a": A, "b": A - 0.1}))).iloc[1]
+    assert (few["verdict"], few["p"]) == ("undecided", 0.25)
     assert (many["verdict"], many["p"]) == ("better", 1 / 64)
     assert math.isnan(many["low"])
 
@@ -317,7 +323,7 @@ def test_differences_that_are_all_alike_are_judged_by_their_signs():
 @pytest.mark.parametrize("odd", [np.nan, np.inf])
 def test_a_loss_that_is_no_finite_number_is_no_result_and_is_named(odd):
     table = trials({"a": [4.0, 4.1, 4.2], "b": [3.9, odd, 4.15]})
-    row = compare(PERPLEXITY, table).iloc[1]
+    row = compare(Evidence(PERPLEXITY, table)).iloc[1]
     assert (row["n"], row["pairs"]) == (2, 2)
     assert missing(row["missing"]) == "seed 1 finished with a test loss that is no finite number"
     assert any("no finite number counts as no result: b (seed 1)" in w for w in warnings_for(table))
@@ -330,8 +336,8 @@ def test_what_all_cells_share_and_the_order_of_rows_change_no_verdict(shared, ra
     moved = table.assign(test_nll=table["test_nll"] + shared * (1 + table["seed"]))
     order = sorted(range(len(A)), key=lambda _: random.random())
     moved = pd.concat([moved[moved["cell"] == cell].iloc[order] for cell in ("a", "b", "c")])
-    columns = ["p", "p_holm", "p_sign_flip", "better", "effect", "sd"]
-    one, other = compare(PERPLEXITY, table)[columns], compare(PERPLEXITY, moved)[columns]
+    columns = ["p", "p_holm", "p_sign_flip", "wins", "effect", "sd"]
+    one, other = compare(Evidence(PERPLEXITY, table))[columns], compare(Evidence(PERPLEXITY, moved))[columns]
     assert np.allclose(one.to_numpy(float), other.to_numpy(float), equal_nan=True, atol=1e-6)
 
 
@@ -342,7 +348,7 @@ def test_noise_is_pooled_over_cells_and_pairing_takes_out_what_they_share():
     rng = np.random.default_rng(0)
     shared = 0.03 * rng.normal(size=(200, 1))
     nll = 5 + shared + 0.01 * rng.normal(size=(200, 3))
-    found = noise(PERPLEXITY, trials({str(c): nll[:, c] for c in range(3)}))
+    found = noise(Evidence(PERPLEXITY, trials({str(c): nll[:, c] for c in range(3)})))
     assert found.sd == pytest.approx(math.sqrt(nll.var(axis=0, ddof=1).mean()))
     assert found.sd_low < math.hypot(0.03, 0.01) < found.sd_high
     assert found.correlation == pytest.approx(0.9, abs=0.03)
@@ -352,7 +358,7 @@ def test_noise_is_pooled_over_cells_and_pairing_takes_out_what_they_share():
 
 
 def test_the_noise_of_cells_of_their_own_has_scipys_interval():
-    found = noise(PERPLEXITY, trials({"a": A}))
+    found = noise(Evidence(PERPLEXITY, trials({"a": A})))
     assert found.df == 6
     told = np.std(A, ddof=1) * np.sqrt(6 / stats.chi2.ppf([0.975, 0.025], 6))
     assert (found.sd_low, found.sd_high) == pytest.approx(tuple(told))
@@ -365,7 +371,7 @@ def test_the_interval_of_the_noise_holds_the_truth(n, sharing):
     rng, held = np.random.default_rng(n), 0
     for _ in range(200):
         nll = 5 + sharing * rng.normal(size=(n, 1)) + 0.01 * rng.normal(size=(n, 4))
-        found = noise(PERPLEXITY, trials({str(c): nll[:, c] for c in range(4)}))
+        found = noise(Evidence(PERPLEXITY, trials({str(c): nll[:, c] for c in range(4)})))
         held += found.sd_low <= math.hypot(sharing, 0.01) <= found.sd_high
     assert held / 200 > 0.89
 
@@ -379,14 +385,14 @@ def test_the_interval_of_the_noise_holds_the_truth(n, sharing):
     ],
 )
 def test_noise_that_was_not_seen_is_not_available_and_says_why(cells, reason):
-    found = noise(PERPLEXITY, trials(cells))
+    found = noise(Evidence(PERPLEXITY, trials(cells)))
     assert NOT_KNOWN[found.reason] == reason
     assert math.isnan(found.detectable)
     assert math.isnan(found.sd_low)
 
 
 def test_noise_of_parallel_cells_is_all_taken_out_by_pairing():
-    found = noise(PERPLEXITY, trials({"a": A, "b": A - 0.1}))
+    found = noise(Evidence(PERPLEXITY, trials({"a": A, "b": A - 0.1})))
     assert (found.correlation, found.paired_sd) == (1.0, pytest.approx(0, abs=1e-12))
     assert math.isnan(found.detectable)
 
@@ -467,7 +473,7 @@ def test_a_cell_trained_by_two_versions_of_the_code_shows_both():
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_intervals_hold_the_truth_and_tables_without_an_effect_find_none(n):
     found = measure("normal", n, 1000, 99, np.random.default_rng(n))
-    for share in (found.paired, found.marginal, found.shapley, found.better):
+    for share in (found.paired, found.marginal, found.shapley):
         assert 0.93 <= share <= 0.97
     assert found.false_holm <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1000)
     assert found.percentile < 0.93
@@ -481,9 +487,12 @@ def test_the_calibration_measures_the_functions_that_the_report_calls(noise):
         cells = {f"{depth} {tie}": nll[study, :, 3 * tie + depth] for tie in range(2) for depth in range(3)}
         table = trials(cells).drop(columns="factor.tie")
         table[["factor.depth", "factor.tie"]] = table["cell"].str.split(" ", expand=True).to_numpy()
-        row = factor_effects(PERPLEXITY, table).query("factor == 'depth' and level == '1' and at == ''").iloc[0]
+        row = (
+            factor_effects(Evidence(PERPLEXITY, table)).query("factor == 'depth' and level == '1' and at == ''").iloc[0]
+        )
         assert row[["low", "high", "p"]].tolist() == pytest.approx([low[study], high[study], p[study]])
 
 
 def test_what_a_difference_does_not_know_is_not_a_number():
-    assert all(math.isnan(value) for name, value in vars(Difference(0)).items() if name not in ("n", "deltas"))
+    counted = ("n", "wins", "losses", "deltas")
+    assert all(math.isnan(value) for name, value in vars(Difference(0)).items() if name not in counted)

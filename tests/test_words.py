@@ -61,7 +61,7 @@ def test_an_absurd_loss_is_told_in_few_digits_and_hides_nothing_else(nll, tmp_pa
     row = report.table.set_index("cell").loc["wild"]
     assert row["test perplexity"] == "over 1,000,000"
     assert all(len(value) < 60 for value in row)
-    assert "b has the lowest test perplexity" in report.findings[-1]
+    assert "b has the lowest valid perplexity" in report.findings[-1]
 
 
 def test_a_part_without_which_the_model_collapses_is_no_division_by_zero(tmp_path):
@@ -99,13 +99,13 @@ def test_what_must_not_be_compared_is_compared_nowhere(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         other = write_report(results(table, points=curves(table)), tmp_path, baseline="big")
-    assert "bigger has the lowest test perplexity" in other.findings[-1]
+    assert "bigger has the lowest valid perplexity" in other.findings[-1]
     assert set(pd.read_csv(other.folder / "factors.csv")["level"]) == {"bigger"}
 
 
 def test_the_lowest_mean_over_other_seeds_is_not_called_better(tmp_path):
     report = report_of(trials({"a": [4.0, 4.4], "b": [4.05, 4.41, 3.2, 3.2]}), tmp_path)
-    assert report.findings[-1].startswith("b has the lowest test perplexity")
+    assert report.findings[-1].startswith("b has the lowest valid perplexity")
     assert "below" not in report.findings[-1]
     assert "2 seeds cannot tell from chance" in report.findings[-1]
     apart = trials({"a": [4.0, 4.1, 4.05], "b": [3.0, 3.1, 3.05]})

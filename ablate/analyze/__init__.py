@@ -5,12 +5,12 @@ from ablate.analyze.comparison import compare
 from ablate.analyze.components import component_effects, disagreements
 from ablate.analyze.differs import confounds, confounds_between
 from ablate.analyze.effects import factor_effects, interactions
+from ablate.analyze.evidence import Contrast, Evidence, between, estimate
 from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.paired import (
     Difference,
     holm,
-    meaningful,
     paired,
     smallest_p,
     unpaired,
@@ -21,10 +21,13 @@ from ablate.analyze.variance import VarianceShares, variance_shares
 
 __all__ = [
     "Caveats",
+    "Contrast",
     "Difference",
+    "Evidence",
     "Guards",
     "Noise",
     "VarianceShares",
+    "between",
     "caveats",
     "compare",
     "component_effects",
@@ -32,12 +35,12 @@ __all__ = [
     "confounds_between",
     "detectable",
     "disagreements",
+    "estimate",
     "factor_effects",
     "front",
     "guards",
     "holm",
     "interactions",
-    "meaningful",
     "noise",
     "paired",
     "seeds_for_half",

@@ -13,14 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analyze.components import component_effects, widest_kind
-from ablate.analyze.effects import factor_effects
-from ablate.analyze.table import finished, judge
-from ablate.metric import Metric
+from ablate.analyze.components import rows_of_components, widest_kind
+from ablate.analyze.effects import rows_of_factors
+from ablate.analyze.evidence import ESTIMATED, Evidence
+from ablate.analyze.families import judge_alone
+from ablate.analyze.table import finished
 
 PART = ["part", "kind", "level", "reference"]
-_TESTED = ["n", "effect", "low", "high", "p", "deltas"]
-_COLUMNS = [*PART, "budget", "seen", *_TESTED, "p_holm", "verdict"]
+_COLUMNS = [*PART, "budget", "seen", *ESTIMATED]
 
 
 @dataclass(frozen=True)
@@ -39,53 +39,55 @@ class Change:
     seen: float
 
 
-def effects_by_budget(
-    metric: Metric, trials: pd.DataFrame, components: Sequence[str] | None, knob: str | None
-) -> pd.DataFrame:
+def effects_by_budget(evidence: Evidence, components: Sequence[str] | None, knob: str | None) -> pd.DataFrame:
     """The effects of components, or of the other factors, in the trials of each budget alone.
 
     Args:
-        metric: whose scores are compared.
-        trials: of one study, in which `factor.<knob>` has two levels or more.
+        evidence: of one study, in which `factor.<knob>` has two levels or more.
         components: that the study's design varies; None or empty: its factors are looked at.
         knob: that scales a whole training; None: there is none.
 
     Returns:
         One row a (part, budget), budgets ascending: `part` (a component or a factor), `kind` (of a component's effect,
-        "" where the study has one kind), `level`, `reference` (of a factor), `budget`, `seen` (mean), `n`, `effect`,
-        `low`, `high`, `p`, `deltas`, and `p_holm`, `verdict`, corrected over this table. Empty where the knob is no
-        factor.
+        "" where the study has one kind), `level`, `reference` (of a factor), `budget`, `seen` (mean), what `estimate`
+        gives, and what `judge` adds, with this table as a family of its own. Empty where the knob is no factor.
     """
+    return judge_alone("by_budget", rows_by_budget(evidence, components, knob))
+
+
+def rows_by_budget(evidence: Evidence, components: Sequence[str] | None, knob: str | None) -> pd.DataFrame:
+    """`effects_by_budget` without verdicts."""
+    trials = evidence.trials
     budgets = pd.to_numeric(trials.get(f"factor.{knob}", pd.Series(dtype=float)), errors="coerce")
     rows: list[dict[str, Any]] = []
     for budget in sorted(budgets.dropna().unique()):
         here = trials[budgets == budget].drop(columns=[f"factor.{knob}"])
-        seen = finished(metric, here)["seen"].astype(float).mean()
-        rows += [{**row, "budget": float(budget), "seen": seen} for row in _effects(metric, here, components)]
-    known = pd.DataFrame([row for row in rows if pd.notna(row["effect"])], columns=_COLUMNS[:-2])
+        seen = finished(evidence.metric, here)["seen"].astype(float).mean()
+        rows += [{**row, "budget": float(budget), "seen": seen} for row in _effects(evidence.of(here), components)]
+    known = pd.DataFrame([row for row in rows if pd.notna(row["effect"])], columns=_COLUMNS)
     # One budget of a part is no curve.
     several = known[known.groupby(PART)["budget"].transform("size") > 1] if len(known) else known
     if several.empty:
         return pd.DataFrame(columns=_COLUMNS)
     places = several.groupby(PART, sort=False).ngroup()
     ordered = several.assign(place=places).sort_values(["place", "budget"], kind="stable").drop(columns="place")
-    return judge(ordered.reset_index(drop=True), "helps", "hurts")[_COLUMNS]
+    return ordered.reset_index(drop=True)
 
 
-def _effects(metric: Metric, here: pd.DataFrame, components: Sequence[str] | None) -> list[dict[str, Any]]:
+def _effects(here: Evidence, components: Sequence[str] | None) -> list[dict[str, Any]]:
     if components:
-        effects = component_effects(metric, here, components)
+        effects = rows_of_components(here, components)
         chosen = effects[(effects["kind"] == widest_kind(effects)) & (effects["at"] == "")]
         several = effects["kind"].nunique() > 1
         return [
             {"part": row["component"], "kind": row["kind"] if several else "", "level": "", "reference": ""}
-            | {name: row[name] for name in _TESTED}
+            | {name: row[name] for name in ESTIMATED}
             for row in chosen.to_dict("records")
         ]
-    effects = factor_effects(metric, here)
+    effects = rows_of_factors(here)
     return [
         {"part": row["factor"], "kind": "", "level": row["level"], "reference": row["reference"]}
-        | {name: row[name] for name in _TESTED}
+        | {name: row[name] for name in ESTIMATED}
         for row in effects[effects["at"] == ""].to_dict("records")
     ]
 

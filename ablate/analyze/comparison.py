@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ablate.analyze import paired as pairs
-from ablate.analyze.paired import Difference
-from ablate.analyze.power import detectable, seeds_for_half
-from ablate.analyze.table import cells_of, finished, judge, score_table, started, without_finite_score
+from ablate.analyze.evidence import Evidence, between, estimate
+from ablate.analyze.families import judge_alone
+from ablate.analyze.power import seeds_for_half
+from ablate.analyze.table import cells_of, finished, started, without_finite_score
 from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.registry import suggest
 
 _COMPARED = ["cell", "seed", "status", "reason", "parameters", "seen", "train_seconds"]
 _MOST_NAMED = 20
+BASELINE, NOT_COMPARABLE = "baseline", "not comparable"
 
 
 @dataclass(frozen=True)
@@ -29,50 +30,65 @@ class Missing:
     reason: str
 
 
-def compare(metric: Metric, trials: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+def compare(evidence: Evidence, baseline: str | None = None) -> pd.DataFrame:
     """Summarise a study.
 
     Args:
-        metric: whose scores are compared.
-        trials: one row a trial, as `read_study` gives it.
         baseline: label of the cell that the others are compared with; None: the first.
 
     Returns:
         One row a cell, in the order of the study: `cell`, `parameters`, `seen`, `train_seconds` (mean; NaN: not known),
         `n` (finished trials), `valid_mean`, `valid_sd`, `test_mean`, `test_sd` (of the metric; sd over seeds, NaN with
-        one), `effect` (difference of its test score to the baseline's: below 0 it is better), `low`, `high` (its 95 %
-        interval, not corrected for the number of rows), `pairs` (seeds that both finished), `missing` (a tuple of
-        `Missing`: what has no result, and why), and
-
-        - `difference_kind`: "paired"; "unpaired" (no seed in common: Welch's t); "" (nothing to compare).
-        - `p`, `p_sign_flip`: two-sided, as in `Difference`; `p_holm`: `p` corrected for all rows (Holm).
-        - `better`, `better_low`, `better_high`: probability that a new pair of seeds favours this row, and its 95 %
-          interval.
-        - `sd`: standard deviation of the differences; `deltas`: these themselves, one a seed.
-        - `detectable`: the smallest difference of scores that so many pairs show with a power of 80 %;
-          `seeds_for_half`: the pairs that show half of it. NaN without pairs.
-        - `verdict`: "baseline"; "better" or "worse" (p_holm < 0.05); "not distinguishable"; "one seed"; "no result";
-          "not comparable" (evaluated on other data than the baseline: no difference is given).
+        one), `missing` (a tuple of `Missing`: what has no result, and why), what `estimate` knows of its difference to
+        the baseline (its `n` as `pairs`, 0 where it is unpaired), `seeds_for_half` (the pairs that show half of it),
+        and what `judge` adds, with this table as a family of its own. `verdict` is also "baseline", and "not comparable"
+        (evaluated on other data than the baseline: no difference is given).
 
     Raises:
         KnobError: when there is no cell `baseline`.
+    """
+    return told_apart(judge_alone("comparison", rows_of_cells(evidence, baseline)))
+
+
+def rows_of_cells(evidence: Evidence, baseline: str | None = None) -> pd.DataFrame:
+    """`compare` without verdicts, with the column `stands`: "" where a row is compared, else what it is instead.
+
+    A row that is compared with nothing has an empty contrast.
+    """
+    first = baseline_of(evidence.trials, baseline)
+    metric, trials = evidence.metric, evidence.trials
+    results = [f"test_{metric.recorded}", f"valid_{metric.name}", f"test_{metric.name}"]
+    needed = trials[list(dict.fromkeys([*_COMPARED, *results]))]  # a hundred knobs would make it slow
+    by_cell = dict(iter(needed.groupby("cell", sort=False)))
+    alike = set(comparable(trials, first))
+    rows = [_row(evidence, by_cell[cell], first if cell in alike else cell) for cell in evidence.cells]
+    stands = [BASELINE if cell == first else "" if cell in alike else NOT_COMPARABLE for cell in evidence.cells]
+    return pd.DataFrame(rows).assign(stands=stands)
+
+
+def told_apart(judged: pd.DataFrame) -> pd.DataFrame:
+    """Rows with their verdicts, of which the baseline and what cannot be compared with it have one of their own."""
+    stands = judged["stands"]
+    is_base = (stands == BASELINE) & (judged["n"] > 0)
+    return judged.assign(
+        verdict=judged["verdict"].where(stands == "", stands),
+        family=judged["family"].where(stands == "", ""),
+        effect=judged["effect"].mask(is_base, 0.0),
+    ).drop(columns="stands")
+
+
+def baseline_of(trials: pd.DataFrame, baseline: str | None) -> str:
+    """The cell that others are compared with: the first, where none is named.
+
+    Raises:
+        KnobError: when there is no cell of that name.
     """
     cells = cells_of(trials)
     first = cells[0] if baseline is None else baseline
     if first not in cells:
         named = ", ".join(cells[:_MOST_NAMED]) + (" …" if len(cells) > _MOST_NAMED else "")
         raise KnobError(f"baseline {first}: the study has no such cell{suggest(first, cells)}; it has {named}")
-    scores = score_table(metric, trials)
-    results = [f"test_{metric.recorded}", f"valid_{metric.name}", f"test_{metric.name}"]
-    needed = trials[list(dict.fromkeys([*_COMPARED, *results]))]  # a hundred knobs would make it slow
-    by_cell = dict(iter(needed.groupby("cell", sort=False)))
-    same = set(comparable(trials, first))
-    alike = {cell: cell in same for cell in cells}
-    rows = pd.DataFrame([_row(metric, by_cell[cell], scores, first, alike[cell]) for cell in cells])
-    judged = judge(rows, "better", "worse")
-    judged.loc[~judged["cell"].map(alike).astype(bool), "verdict"] = "not comparable"
-    judged.loc[judged["cell"] == first, "verdict"] = "baseline"
-    return judged
+    return first
 
 
 def other_spreads(metric: Metric, metrics: Sequence[Metric], trials: pd.DataFrame) -> pd.DataFrame:
@@ -95,25 +111,6 @@ def other_spreads(metric: Metric, metrics: Sequence[Metric], trials: pd.DataFram
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def difference_between(scores: pd.DataFrame, cell: str, base: str) -> tuple[Difference, str, int]:
-    """What is known of `cell` against `base`.
-
-    Args:
-        scores: shape [seeds, cells], as `score_table` gives it.
-
-    Returns:
-        (difference, kind, pairs): "paired" over the seeds that both have; "unpaired" where both have seeds and none in
-        common; "" where one has none.
-    """
-    a, b = scores[cell].dropna(), scores[base].dropna()
-    both = a.index.intersection(b.index)
-    if len(both):
-        return pairs.paired((a[both] - b[both]).to_numpy(float)), "paired", len(both)
-    if len(a) and len(b):
-        return pairs.unpaired(a.to_numpy(float), b.to_numpy(float)), "unpaired", 0
-    return Difference(0), "", 0
-
-
 def comparable(trials: pd.DataFrame, baseline: str) -> list[str]:
     """The cells that are evaluated on what the baseline is, in the study's order; what never started counts too."""
     known = started(trials)
@@ -123,32 +120,23 @@ def comparable(trials: pd.DataFrame, baseline: str) -> list[str]:
     return [cell for cell in cells_of(trials) if mine is None or evaluated.get(cell, mine) == mine]
 
 
-def _row(metric: Metric, of_cell: pd.DataFrame, scores: pd.DataFrame, baseline: str, alike: bool) -> dict[str, object]:
-    cell, done = str(of_cell["cell"].iloc[0]), finished(metric, of_cell)
-    found, kind, both = difference_between(scores, cell, baseline) if alike else (Difference(0), "", 0)
-    if cell == baseline:  # it is no comparison: nothing is tested, and no test is counted
-        found, kind = Difference(found.n, mean=found.mean), ""
-    known = asdict(found)
-    spread = found.sd if kind == "paired" else float("nan")
+def _row(evidence: Evidence, of_cell: pd.DataFrame, other: str) -> dict[str, object]:
+    cell, done = str(of_cell["cell"].iloc[0]), finished(evidence.metric, of_cell)
+    found = estimate(between(cell, other), evidence)
+    n = found.pop("n")
+    pairs = n if found["difference_kind"] == "paired" else 0
     return {
         "cell": cell,
         "parameters": of_cell["parameters"].dropna().head(1).max(),  # a seed that never started has none on record
         "seen": done["seen"].astype(float).mean(),
         "train_seconds": done["train_seconds"].astype(float).mean(),
         "n": len(done),
-        **_spread(metric, "valid", done),
-        **_spread(metric, "test", done),
-        "effect": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "pairs": both,
-        "missing": tuple(_missing(metric, of_cell)),
-        "difference_kind": kind,
-        **{name: known[name] for name in ("p", "p_sign_flip", "better", "better_low", "better_high")},
-        "sd": found.sd,
-        "deltas": found.deltas,
-        "detectable": detectable(spread, found.n),
-        "seeds_for_half": seeds_for_half(found.n) if kind == "paired" else float("nan"),
+        **_spread(evidence.metric, "valid", done),
+        **_spread(evidence.metric, "test", done),
+        "missing": tuple(_missing(evidence.metric, of_cell)),
+        "pairs": pairs,
+        **found,
+        "seeds_for_half": seeds_for_half(pairs),
     }
 
 

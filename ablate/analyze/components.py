@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
-from ablate.analyze.paired import Array, paired
-from ablate.analyze.table import factors_of, judge, score_table
-from ablate.metric import Metric
+from ablate.analyze.evidence import ESTIMATED, Contrast, Evidence, between, combined, estimate, weigh
+from ablate.analyze.families import judge_alone
+from ablate.analyze.table import factors_of
 
 KINDS = ("removal", "addition", "cumulative", "shapley")
 _BY_STEPS = ("removal", "addition", "cumulative")
 _PREFERRED = ("shapley", "removal", "cumulative", "addition")
-_TESTED = ["n", "effect", "low", "high", "p", "deltas"]
-_DISAGREEMENT = [
-    "component", "at", "first", "second", "first_effect", "first_verdict", "second_effect", "second_verdict",
-]  # fmt: skip
-_COLUMNS = ["component", "kind", "at", "without", "with_", *_TESTED, "p_holm", "verdict"]
+# What a design of components is made to measure.
+MEASURES = {"leave_one_out": "removal", "cumulative": "cumulative", "add_one_in": "addition"}
+_DISAGREEMENT = ["component", "at", "first", "second", "first_effect", "second_effect", *ESTIMATED]
+_COLUMNS = ["component", "kind", "at", "without", "with_", *ESTIMATED]
 
 
 @dataclass(frozen=True)
@@ -56,23 +55,20 @@ class _Context:
 
 
 def component_effects(
-    metric: Metric, trials: pd.DataFrame, components: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    evidence: Evidence, components: Sequence[str] | Mapping[str, Sequence[str]] | None = None
 ) -> pd.DataFrame:
     """The effect of having each component, in every way that the study's cells allow.
 
     Args:
-        metric: whose scores are compared.
-        trials: one row a trial, as `read_study` gives it, with a column `component.<name>` for each component.
         components: their names in the order to show; a mapping also says which factors belong to each. None: those
             that vary in the study. Where it is not said, a factor belongs to a component when its level decides
             whether the component is on (in this study's cells).
 
     Returns:
         One row a component, kind and context: `component`, `kind`, `at` (levels of the factors that belong to no
-        component, "" where these do not vary), `without`, `with_` (labels of the two cells compared), `n` (seeds),
-        `effect` (of having it: below 0 it helps), `low`, `high` (95 % t interval over seeds), `p`,
-        `deltas` (one a seed), `p_holm` (corrected over the rows of a kind), `verdict` ("helps", "hurts", "not
-        distinguishable", "one seed", "no result"). Kinds:
+        component, "" where these do not vary), `without`, `with_` (labels of the two cells compared), what `estimate`
+        gives (`effect` is that of having it: below 0 it helps), and what `judge` adds, with the rows of this table as
+        a family of their own. Kinds:
 
         - `removal`: the full model (all that vary on; the first such cell) against the one without it.
         - `addition`: the plainest model (all that vary off) with it against without. Not given where it would be the
@@ -83,20 +79,23 @@ def component_effects(
           effect over all orders of adding them, for each seed that finished all cells (Shapley 1953). They add up to
           the full against the plainest model; those two are `without` and `with_`.
     """
-    scores = score_table(metric, trials)
-    on, levels = _states(trials, components), factors_of(trials)
-    belongs = _belongs(on, levels, components)
-    rows: list[dict[str, object]] = []
-    for context in _contexts(on, levels, belongs):
-        for component, kind, without, with_, delta in _effects(context, scores):
-            found = asdict(paired(delta))
-            tested = {name: found["mean" if name == "effect" else name] for name in _TESTED}
-            named = {"component": component, "kind": kind, "at": context.at, "without": without, "with_": with_}
-            rows.append({**named, **tested})
+    return judge_alone("components", rows_of_components(evidence, components))
+
+
+def rows_of_components(
+    evidence: Evidence, components: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """`component_effects` without verdicts."""
+    on, levels = _states(evidence.trials, components), factors_of(evidence.trials)
+    rows = [
+        {"component": component, "kind": kind, "at": context.at, "without": without, "with_": with_}
+        | estimate(contrast, evidence)
+        for context in _contexts(on, levels, _belongs(on, levels, components))
+        for component, kind, without, with_, contrast in _effects(context)
+    ]
     order = {name: place for place, name in enumerate(on.columns)}
     rows.sort(key=lambda row: order[str(row["component"])])
-    table = pd.DataFrame(rows, columns=[c for c in _COLUMNS if c not in ("p_holm", "verdict")])
-    return judge(table, "helps", "hurts", family="kind")[_COLUMNS]
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def widest_kind(effects: pd.DataFrame) -> str:
@@ -106,34 +105,26 @@ def widest_kind(effects: pd.DataFrame) -> str:
     return max((kind for kind in _PREFERRED if kind in covered), key=lambda kind: covered[kind], default="")
 
 
-def disagreements(effects: pd.DataFrame) -> pd.DataFrame:
-    """Components of which two ways of measuring do not say the same.
+def disagreements(effects: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
+    """By how much two ways of measuring a component differ, seed by seed.
 
     Args:
         effects: as `component_effects` gives it.
 
     Returns:
-        One row a component and two of the kinds removal, addition and cumulative whose verdicts or signs differ:
-        `component`, `at`, `first`, `second` (kinds), `first_effect`, `first_verdict`, `second_effect`,
-        `second_verdict`.
+        One row a component and two of the kinds removal, addition and cumulative that have a result: `component`,
+        `at`, `first`, `second` (kinds), `first_effect`, `second_effect`, and what `estimate` knows of the first minus
+        the second.
     """
     rows = []
-    told = effects[effects["kind"].isin(_BY_STEPS) & (effects["verdict"] != "no result")]
+    told = effects[effects["kind"].isin(_BY_STEPS) & effects["effect"].notna()]
     for (component, at), group in told.groupby(["component", "at"], sort=False):
-        known = group.to_dict("records")
-        for i, one in enumerate(known):
-            for other in known[i + 1 :]:
-                if one["verdict"] != other["verdict"] or np.sign(one["effect"]) != np.sign(other["effect"]):
-                    both = {"first": one, "second": other}
-                    rows.append(
-                        {"component": component, "at": at}
-                        | {which: row["kind"] for which, row in both.items()}
-                        | {
-                            f"{which}_{what}": row[what]
-                            for which, row in both.items()
-                            for what in ("effect", "verdict")
-                        }
-                    )
+        for one, other in combinations(group.to_dict("records"), 2):
+            apart = combined([(one["contrast"], 1.0), (other["contrast"], -1.0)])
+            if apart.weights:
+                named = {"component": component, "at": at, "first": one["kind"], "second": other["kind"]}
+                both = {"first_effect": one["effect"], "second_effect": other["effect"]}
+                rows.append({**named, **both, **estimate(apart, evidence)})
     return pd.DataFrame(rows, columns=_DISAGREEMENT)
 
 
@@ -178,8 +169,8 @@ def _contexts(on: pd.DataFrame, levels: pd.DataFrame, belongs: dict[str, set[str
         )
 
 
-def _effects(context: _Context, scores: pd.DataFrame) -> Iterator[tuple[str, str, str, str, Array]]:
-    """(component, kind, without, with, differences by seed)."""
+def _effects(context: _Context) -> Iterator[tuple[str, str, str, str, Contrast]]:
+    """(component, kind, without, with, contrast)."""
     varying = frozenset[str]().union(*context.on.values()) - frozenset.intersection(*context.on.values())
     common = frozenset.intersection(*context.on.values())
     full = _first(context, varying | common)
@@ -195,13 +186,13 @@ def _effects(context: _Context, scores: pd.DataFrame) -> Iterator[tuple[str, str
     }
     for kind, steps in kinds.items():
         for component, without, with_ in steps:
-            yield component, kind, without, with_, (scores[with_] - scores[without]).dropna().to_numpy(float)
+            yield component, kind, without, with_, between(with_, without)
     if factorial and len(context.on) == 2 ** len(varying) and len(varying) > 1:
         cells = {on & varying: cell for cell, on in context.on.items()}
         assert plain is not None
         assert full is not None
-        for component, delta in _shapley(cells, sorted(varying), scores).items():
-            yield component, "shapley", plain, full, delta
+        for component, contrast in _shapley(cells, sorted(varying)).items():
+            yield component, "shapley", plain, full, contrast
 
 
 def _first(context: _Context, on: frozenset[str]) -> str | None:
@@ -234,20 +225,14 @@ def _ladder(context: _Context, order: Sequence[str], common: frozenset[str]) -> 
     return steps if all(context.differ(without, with_) == name for name, without, with_ in steps) else []
 
 
-def _shapley(cells: dict[frozenset[str], str], players: list[str], scores: pd.DataFrame) -> dict[str, Array]:
-    """Component ↦ its Shapley value for each seed that finished all cells."""
-    done = scores[list(cells.values())].dropna()
-    value = {subset: done[cell].to_numpy(float) for subset, cell in cells.items()}
+def _shapley(cells: Mapping[frozenset[str], str], players: Sequence[str]) -> dict[str, Contrast]:
+    """Component ↦ its Shapley value, a weighting of all cells."""
     k = len(players)
+    share = [math.factorial(size) * math.factorial(k - size - 1) / math.factorial(k) for size in range(k)]
     return {
-        player: sum(
-            (
-                (value[subset | {player}] - value[subset])
-                * (math.factorial(len(subset)) * math.factorial(k - len(subset) - 1) / math.factorial(k))
-                for subset in cells
-                if player not in subset
-            ),
-            start=np.zeros(len(done)),
-        )
+        player: weigh({
+            cell: share[len(subset) - 1] if player in subset else -share[len(subset)]
+            for subset, cell in cells.items()
+        })
         for player in players
-    }
+    }  # fmt: skip

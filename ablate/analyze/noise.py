@@ -9,10 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from ablate.analyze import paired as pairs
+from ablate.analyze.evidence import Evidence
 from ablate.analyze.paired import LEVEL, NAN
 from ablate.analyze.power import detectable, seeds_for_half
-from ablate.analyze.table import cells_of, score_table
-from ablate.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,9 @@ class Noise:
         paired_sd: median over cells of the standard deviation of the differences to the baseline.
         n: the fewest pairs of a cell with the baseline that has any.
         smallest_p: the smallest p that a sign-flip test of n pairs can give.
-        detectable: the smallest difference of scores that n pairs show with a power of 80 %, at paired_sd.
+        detectable: the smallest difference of scores that n pairs show with a power of 80 %, at paired_sd, where it is
+            the only one that is tested; in_family: where it is one of `tests`, and has to pass the first and hardest
+            step of Holm's correction.
         seeds_for_half: pairs that show half of it.
         reason: why some of these are NaN: "no result" (of any trial), "one seed" (no cell has two with a result), "no
             spread" (every seed of a cell gave the same), "no pairs" (no cell shares two seeds with the baseline); "".
@@ -45,14 +46,21 @@ class Noise:
     paired_sd: float = NAN
     smallest_p: float = NAN
     detectable: float = NAN
+    in_family: float = NAN
+    tests: int = 1
     seeds_for_half: float = NAN
     reason: str = ""
 
 
-def noise(metric: Metric, trials: pd.DataFrame, baseline: str | None = None) -> Noise:
-    """What the seeds of a study say about chance. `baseline`: label of a cell; None: the first."""
-    scores = score_table(metric, trials)
-    first = cells_of(trials)[0] if baseline is None else baseline
+def noise(evidence: Evidence, baseline: str | None = None, tests: int = 1) -> Noise:
+    """What the seeds of a study say about chance.
+
+    Args:
+        baseline: label of a cell; None: the first.
+        tests: of the primary family.
+    """
+    scores = evidence.scores
+    first = evidence.cells[0] if baseline is None else baseline
     deltas = scores.drop(columns=first).sub(scores[first], axis=0)
     shared = deltas.count()
     n = int(shared[shared > 0].min()) if (shared > 0).any() else 0
@@ -75,6 +83,8 @@ def noise(metric: Metric, trials: pd.DataFrame, baseline: str | None = None) -> 
         known,
         paired_sd=paired_sd,
         detectable=detectable(paired_sd, n),
+        in_family=detectable(paired_sd, n, level=1 - (1 - LEVEL) / max(1, tests)),
+        tests=tests,
         seeds_for_half=seeds_for_half(n),
     )
 

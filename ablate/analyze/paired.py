@@ -1,4 +1,4 @@
-"""What n paired differences say: an interval, two tests, a probability.
+"""What n paired differences say: an interval, two tests, how many go which way.
 
 Pure functions of arrays. Differences are of scores (`ablate.metric`), one a seed; lower is better. Shapes: [..., n] has
 seeds in its last axis.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import stats
 
 Array = NDArray[np.float64]
 NAN = float("nan")
@@ -22,8 +23,6 @@ NO_SPREAD = 1e-12
 # All 2^n signs are counted up to here, in two halves of 2^20; beyond, they are drawn.
 EXACT_UP_TO = 40
 _DRAWS = 100_000
-# The noncentral t is computed up to here; every probability of interest is 0 or 1 long before.
-FAR = 1e4
 
 
 @dataclass(frozen=True)
@@ -31,19 +30,19 @@ class Difference:
     """What the differences between two cells say. NaN is what n does not allow.
 
     Attributes:
-        n: differences (0: everything else is NaN; 1: `mean` and `wins` alone are known).
-        mean: their mean.
+        n: differences (0: everything else is NaN; 1: `mean`, `wins` and `losses` alone are known).
+        mean: their mean; error: its standard error, with df degrees of freedom.
         low, high: its 95 % interval (Student's t).
         p: two-sided, of the paired t test.
         p_sign_flip: two-sided, of the exact sign-flip test, which asks only for symmetry.
-        better: probability that a new pair of seeds comes out below 0, Φ(−mean/sd): under normality.
-        better_low, better_high: its 95 % interval, which excludes 0.5 exactly where p < 0.05.
-        wins: the plain share of differences below 0; a difference of 0 is half a win.
+        wins, losses: differences below and above 0.
+        wins_low, wins_high: 95 % interval of the chance that a new difference, if it is not 0, lies below
+            (Clopper & Pearson 1934): exact at any n, whatever the differences' distribution.
         sd: standard deviation of the differences.
         deltas: the differences themselves; () where there are no pairs.
 
-    Where differences do not vary at all (`sd` = 0), their spread was not seen and Student's t is not defined: `low`,
-    `high`, `better_low` and `better_high` are NaN, `better` is 0, 0.5 or 1, and `p` is the sign-flip test's.
+    Where differences do not vary at all (`sd` = 0), their spread was not seen and Student's t is not defined: `low`
+    and `high` are NaN, and `p` is the sign-flip test's.
     """
 
     n: int
@@ -52,10 +51,12 @@ class Difference:
     high: float = NAN
     p: float = NAN
     p_sign_flip: float = NAN
-    better: float = NAN
-    better_low: float = NAN
-    better_high: float = NAN
-    wins: float = NAN
+    error: float = NAN
+    df: float = NAN
+    wins: int = 0
+    losses: int = 0
+    wins_low: float = NAN
+    wins_high: float = NAN
     sd: float = NAN
     deltas: tuple[float, ...] = ()
 
@@ -76,16 +77,14 @@ def paired(delta: ArrayLike, rng: np.random.Generator | None = None) -> Differen
     n = values.size
     if n == 0:
         return Difference(0)
-    mean, wins = float(values.mean()), share_of_wins(values)
+    mean, signs = float(values.mean()), _signs(values)
     if n == 1:
-        return Difference(1, mean=mean, wins=wins, deltas=(mean,))
+        return Difference(1, mean=mean, **signs, deltas=(mean,))
     low, high, p = (float(x) for x in t_interval(values))
-    sd = _sd(values)
-    better, better_low, better_high = (float(x) for x in better_interval(mean, sd, n))
-    p_sign_flip = sign_flip(values, rng)
+    sd, flipped = float(_sd(values)), sign_flip(values, rng)
     return Difference(
-        n, mean, low, high, p_sign_flip if sd == 0 else p, p_sign_flip, better, better_low, better_high, wins,
-        float(sd), tuple(values.tolist()),
+        n, mean, low, high, flipped if sd == 0 else p, flipped, sd / math.sqrt(n), n - 1, **signs, sd=sd,
+        deltas=tuple(values.tolist()),
     )  # fmt: skip
 
 
@@ -96,32 +95,43 @@ def unpaired(a: ArrayLike, b: ArrayLike) -> Difference:
         a, b: scores, shapes [n_a] and [n_b]; finite.
 
     Returns:
-        `n` is the smaller of the two. `sd` is that of the difference between a new a and a new b; `better` is
-        Φ(−mean/sd), and has no interval; there is no sign-flip test without pairs.
+        `n` is the smaller of the two. `sd` is that of the difference between a new a and a new b; there are no wins and
+        no sign-flip test without pairs. Where neither varies, `p` is that of the exact permutation test.
     """
     x, y = np.asarray(a, float), np.asarray(b, float)
     n = min(x.size, y.size)
     if n == 0:
         return Difference(0)
     mean = float(x.mean() - y.mean())
-    apart = x[:, None] - y[None, :]
     if n == 1:
-        return Difference(1, mean=mean, wins=share_of_wins(apart))
+        return Difference(1, mean=mean)
     parts = np.array([_sd(x) ** 2 / x.size, _sd(y) ** 2 / y.size])
     sd = math.hypot(_sd(x), _sd(y))
-    better = float(better_interval(mean, sd, n)[0])
     if sd == 0:
-        return Difference(n, mean, better=better, wins=share_of_wins(apart), sd=0.0)
+        # Of all ways to deal out the values, these two are as far apart; a mean of the other sign is as far in size.
+        p = 1.0 if abs(mean) < NO_SPREAD else (2 if x.size == y.size else 1) / math.comb(x.size + y.size, x.size)
+        return Difference(n, mean, p=p, error=0.0, sd=0.0)
     error = math.sqrt(parts.sum())
-    df = parts.sum() ** 2 / (parts**2 / np.array([x.size - 1, y.size - 1])).sum()
+    df = float(parts.sum() ** 2 / (parts**2 / np.array([x.size - 1, y.size - 1])).sum())
     half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, df))
-    return Difference(n, mean, mean - half, mean + half, p, better=better, wins=share_of_wins(apart), sd=sd)
+    return Difference(n, mean, mean - half, mean + half, p, error=error, df=df, sd=sd)
 
 
-def share_of_wins(delta: Array) -> float:
-    """Share of differences below 0; one of 0 is half a win."""
-    return float((delta < 0).mean() + 0.5 * (delta == 0).mean())
+def _signs(delta: Array) -> dict[str, Any]:
+    wins, losses = int((delta < 0).sum()), int((delta > 0).sum())
+    low, high = clopper_pearson(wins, wins + losses)
+    return {"wins": wins, "losses": losses, "wins_low": low, "wins_high": high}
+
+
+def clopper_pearson(wins: int, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a probability of which `wins` of `n` came true; NaN for n = 0."""
+    if n == 0:
+        return NAN, NAN
+    tail = (1 - LEVEL) / 2
+    low = float(stats.beta.ppf(tail, wins, n - wins + 1)) if wins else 0.0
+    high = float(stats.beta.ppf(1 - tail, wins + 1, n - wins)) if wins < n else 1.0
+    return low, high
 
 
 def t_interval(delta: Array) -> tuple[Array, Array, Array]:
@@ -142,38 +152,6 @@ def t_interval(delta: Array) -> tuple[Array, Array, Array]:
     error = np.where(sd > 0, sd, NAN) / math.sqrt(n)
     half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * error
     return mean - half, mean + half, 2 * stats.t.sf(np.abs(mean) / error, n - 1)
-
-
-def better_interval(mean: ArrayLike, sd: ArrayLike, n: int) -> tuple[Array, Array, Array]:
-    """Probability that a new pair comes out below 0, Φ(−μ/σ), with its 95 % interval, under normality.
-
-    √n·mean/sd is noncentral t with n − 1 degrees of freedom and noncentrality √n·μ/σ. The interval holds the
-    noncentralities at which what was seen lies in neither tail of 2.5 % (Steiger & Fouladi 1997; Cumming & Finch
-    2001): it is exact at any n, and excludes 0.5 exactly where the t test gives p < 0.05.
-
-    Args:
-        mean, sd: of n ≥ 2 differences, shape [...].
-
-    Returns:
-        (better, low, high), shape [...]; low and high are NaN where sd is 0.
-    """
-    mean, sd = np.broadcast_arrays(np.asarray(mean, float), np.asarray(sd, float))
-    flat = sd == 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        effect = np.where(flat, np.where(np.abs(mean) < NO_SPREAD, 0.0, np.sign(mean) * np.inf), mean / sd)
-    t = np.where(flat, NAN, np.clip(effect * math.sqrt(n), -FAR, FAR))
-    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    # The larger the noncentrality, the smaller P(T ≤ t): the lower tail gives its upper end.
-    low, high = (special.ndtr(-special.nctdtrinc(n - 1, tail, t) / math.sqrt(n)) for tail in tails)
-    return special.ndtr(-effect), low, high
-
-
-def meaningful(better_low: float, better_high: float, gamma: float = 0.75) -> bool:
-    """Whether one is better than the other in a way that matters (Bouthillier et al. 2021).
-
-    Their rule for P(better): the interval lies above 0.5 (it is no chance) and reaches above γ (it may matter).
-    """
-    return better_low > 0.5 and better_high > gamma
 
 
 def sign_flip(delta: Array, rng: np.random.Generator | None = None) -> float:

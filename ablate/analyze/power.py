@@ -8,9 +8,11 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special, stats
 
-from ablate.analyze.paired import FAR, LEVEL, NAN
+from ablate.analyze.paired import LEVEL, NAN
 
 POWER = 0.8
+# The noncentral t is computed up to here; every probability of interest is 0 or 1 long before.
+_FAR = 1e4
 
 
 def detectable(sd: float, n: int, power: float = POWER, level: float = LEVEL) -> float:
@@ -60,7 +62,7 @@ def _power(noncentrality: float, n: int, level: float) -> float:
     """Of the two-sided t test of n pairs."""
     edge = stats.t.ppf((1 + level) / 2, n - 1)
     # scipy gives NaN for some tails too thin for a float.
-    upper, lower = np.nan_to_num(special.nctdtr(n - 1, min(noncentrality, FAR), [edge, -edge]))
+    upper, lower = np.nan_to_num(special.nctdtr(n - 1, min(noncentrality, _FAR), [edge, -edge]))
     return float(1 - upper + lower)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from ablate.analyze.by_budget import Change, changes_of_sign, effects_by_budget
+from ablate.analyze.by_budget import Change, changes_of_sign, rows_by_budget
 from ablate.analyze.caveats import Caveats, caveats
-from ablate.analyze.comparison import comparable, compare, other_spreads
-from ablate.analyze.components import component_effects, disagreements
+from ablate.analyze.comparison import baseline_of, comparable, other_spreads, rows_of_cells, told_apart
+from ablate.analyze.components import MEASURES, disagreements, rows_of_components
 from ablate.analyze.differs import Task, confounds, confounds_between
-from ablate.analyze.effects import factor_effects, interactions
+from ablate.analyze.effects import rows_of_factors, rows_of_interactions
+from ablate.analyze.evidence import Evidence
+from ablate.analyze.families import judge, size_of_family
 from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_data, published
@@ -30,15 +33,19 @@ class Analysis:
 
     Attributes:
         metric: what is compared; effects are differences of its scores. others: what else was measured.
+        margin: differences of scores within ± it are as good as none; None: nobody said so.
         task: as the launch records it.
         designed: whether the study was made to tell components apart.
+        primary: name of the table whose primary rows answer what the study was made for: "components", "by_budget",
+            "factors" (and "interactions" with it), or "comparison"; tests: contrasts of this family.
         comparison: one row a cell, beside the baseline, with `train_mean`: the train metric of the last steps, the mean
             over finished seeds, and `test_<name>_mean`, `test_<name>_sd` of each of `others`.
         components: what having each component changes, by kind of effect.
-        disagreements: where kinds of effect contradict each other.
-        factors: what each level of a factor changes against its first; interactions: how much that depends on
+        disagreements: by how much two kinds of effect of a component differ.
+        factors: what each level of a factor changes against its reference; interactions: how much that depends on
             another factor. Empty where the study was designed for components: it then holds few of the combinations.
         by_budget: what each part does at each budget, where that is a factor; changes: where an effect changes sign.
+        ends: by cell, trials `asked`, and of these `diverged`.
         shares: of the variation between trials, by factor.
         noise: how far seeds alone move a result, and what could have been shown.
         confounds: what differs between cells.
@@ -49,8 +56,11 @@ class Analysis:
 
     metric: Metric
     others: Sequence[Metric]
+    margin: float | None
     task: Task
     designed: bool
+    primary: str
+    tests: int
     comparison: pd.DataFrame
     components: pd.DataFrame
     disagreements: pd.DataFrame
@@ -58,6 +68,7 @@ class Analysis:
     interactions: pd.DataFrame
     by_budget: pd.DataFrame
     changes: Sequence[Change]
+    ends: pd.DataFrame
     shares: VarianceShares
     noise: Noise
     confounds: pd.DataFrame
@@ -68,31 +79,41 @@ class Analysis:
     guards: Guards
 
 
-def analyse(results: Results, baseline: str | None = None) -> Analysis:
-    """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
+def analyse(results: Results, baseline: str | None = None, margin: float | None = None) -> Analysis:
+    """Compute everything.
+
+    Args:
+        baseline: the cell that others are compared with; None: the first.
+        margin: differences of scores within ± it are as good as none.
+    """
     trials, task, (metric, *others) = results.trials, results.task, results.metrics
-    comparison = _compared(metric, others, results, baseline)
-    designed = bool(results.design.get("components"))
+    base = baseline_of(trials, baseline)
+    whole = Evidence(metric, trials, margin)
     # What was evaluated on other data cannot be averaged with the rest.
-    base = str(comparison.loc[comparison["verdict"] == "baseline", "cell"].iloc[0])
-    alike = trials[trials["cell"].isin(comparable(trials, base))]
-    components = _components(metric, alike, results.design.get("components"))
-    factors, together = factor_effects(metric, alike), interactions(metric, alike)
-    by_budget = effects_by_budget(metric, alike, results.design.get("components"), next(iter(task["budget"]), None))
+    alike = whole.of(trials[trials["cell"].isin(comparable(trials, base))])
+    rows = _rows(results, whole, alike, baseline)
+    primary = _primary(results.design, rows)
+    judged = judge(rows, primary)
+    tests = size_of_family(judged)
+    comparison = told_apart(judged["comparison"])
     return Analysis(
         metric=metric,
         others=others,
+        margin=margin,
         task=task,
-        designed=designed,
-        comparison=comparison,
-        components=components,
-        disagreements=disagreements(components),
-        factors=factors.iloc[:0] if designed else factors,
-        interactions=together.iloc[:0] if designed else together,
-        by_budget=by_budget,
-        changes=changes_of_sign(by_budget),
-        shares=variance_shares(metric, alike),
-        noise=noise(metric, alike, base),
+        designed=bool(results.design.get("components")),
+        primary=next(iter(primary)),
+        tests=tests,
+        comparison=_with_means(metric, others, results, comparison),
+        components=judged["components"],
+        disagreements=judged["disagreements"],
+        factors=judged["factors"],
+        interactions=judged["interactions"],
+        by_budget=judged["by_budget"],
+        changes=changes_of_sign(judged["by_budget"]),
+        ends=alike.ends,
+        shares=variance_shares(metric, alike.trials),
+        noise=noise(alike, base, tests),
         confounds=confounds(task, trials),
         besides=_besides(task, trials, comparison, base),
         published=published(metric, task["name"], trials, comparison),
@@ -102,8 +123,38 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
     )
 
 
-def _compared(metric: Metric, others: Sequence[Metric], results: Results, baseline: str | None) -> pd.DataFrame:
-    comparison = compare(metric, results.trials, baseline)
+def _rows(results: Results, whole: Evidence, alike: Evidence, baseline: str | None) -> dict[str, pd.DataFrame]:
+    """All contrasts of a page, by table."""
+    designed = results.design.get("components")
+    components = _components(alike, designed)
+    factors, together = rows_of_factors(alike, baseline), rows_of_interactions(alike)
+    return {
+        "components": components,
+        "by_budget": rows_by_budget(alike, designed, next(iter(results.task["budget"]), None)),
+        "factors": factors.iloc[:0] if designed else factors,
+        "interactions": together.iloc[:0] if designed else together,
+        "comparison": rows_of_cells(whole, baseline),
+        "disagreements": disagreements(components, alike),
+    }
+
+
+def _primary(design: Mapping[str, Any], rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[bool]]:
+    """Which rows of which tables are what the design was made for."""
+    kinds = design["kind"].split("+")
+    by_budget, components, factors, together = (
+        rows[name] for name in ("by_budget", "components", "factors", "interactions")
+    )
+    if len(by_budget):
+        return {"by_budget": pd.Series(True, index=by_budget.index)}
+    if design.get("components") and len(components):
+        measured = components["kind"].isin([MEASURES[kind] for kind in kinds if kind in MEASURES])
+        return {"components": measured if measured.any() else ~measured}
+    if len(factors) and "cells" not in kinds:
+        return {"factors": factors["at"] == "", "interactions": pd.Series(True, index=together.index)}
+    return {"comparison": pd.Series(True, index=rows["comparison"].index)}
+
+
+def _with_means(metric: Metric, others: Sequence[Metric], results: Results, comparison: pd.DataFrame) -> pd.DataFrame:
     trained_to = comparison["cell"].map(_trained_to(metric, results.trials, results.curves)).astype(float)
     return comparison.assign(train_mean=trained_to).join(other_spreads(metric, others, results.trials), on="cell")
 
@@ -116,12 +167,12 @@ def _trained_to(metric: Metric, trials: pd.DataFrame, curves: pd.DataFrame) -> d
     return {str(cell): float(mean) for cell, mean in last.merge(done).groupby("cell")[metric.name].mean().items()}
 
 
-def _components(metric: Metric, trials: pd.DataFrame, designed: Sequence[str] | None) -> pd.DataFrame:
+def _components(evidence: Evidence, designed: Sequence[str] | None) -> pd.DataFrame:
     """Effects of the components that the design varies.
 
     A grid varies factors; it says something of components where it holds all of their combinations (Shapley).
     """
-    effects = component_effects(metric, trials, designed or None)
+    effects = rows_of_components(evidence, designed or None)
     if not designed and not (effects["kind"] == "shapley").any():
         return effects.iloc[:0]
     # The last step of a ladder is a removal too, and its first an addition: one pair of cells is told once.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analyze.paired import LEVEL, Array, holm
+from ablate.analyze.paired import Array
 from ablate.metric import Metric
 
 
@@ -75,35 +75,6 @@ def show(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() else f"{value:g}"
     return str(value)
-
-
-def judge(rows: pd.DataFrame, lower: str, higher: str, family: str | None = None) -> pd.DataFrame:
-    """Add `p_holm` and `verdict` to rows that have `effect` and `p`.
-
-    Args:
-        lower, higher: the verdict where p_holm < 0.05, by the sign of `effect`. The others are `not distinguishable`,
-            `one seed` (an effect without a test) and `no result`.
-        family: a column; rows that share its value are corrected together. None: all rows are.
-    """
-    p = rows["p"].to_numpy(float)
-    adjusted = np.full(p.shape, np.nan)
-    groups = np.zeros(len(rows), dtype=int) if family is None else pd.factorize(rows[family])[0]
-    for group in np.unique(groups):
-        adjusted[groups == group] = holm(p[groups == group])
-    effects = rows["effect"].to_numpy(float)
-    verdicts = [verdict(e, q, lower, higher) for e, q in zip(effects, adjusted, strict=True)]
-    return rows.assign(p_holm=adjusted, verdict=pd.Series(verdicts, index=rows.index, dtype=object))
-
-
-def verdict(effect: float, p_holm: float, lower: str, higher: str) -> str:
-    """What may be said of a difference, in a word or three."""
-    if np.isnan(effect):
-        return "no result"
-    if np.isnan(p_holm):
-        return "one seed"
-    if p_holm >= 1 - LEVEL:
-        return "not distinguishable"
-    return lower if effect < 0 else higher
 
 
 def _test_scores(metric: Metric, trials: pd.DataFrame) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analyze.differs import Task
+from ablate.analyze.families import BETTER, HELPS, HURTS, WORSE
 from ablate.analyze.study import Analysis
 from ablate.analyze.variance import LEAST_SQUARES, MIXED_MODEL, MIXED_MODEL_FAILED
 
@@ -84,7 +85,7 @@ def effects_to_draw(analysis: Analysis) -> tuple[pd.DataFrame, str]:
     if len(analysis.factors):
         return named_factors(analysis), "taking the second level"
     rows = analysis.comparison[analysis.comparison["verdict"] != "baseline"]
-    verdicts = {"better": "helps", "worse": "hurts"}
+    verdicts = {BETTER: HELPS, WORSE: HURTS}
     effects = rows.rename(columns={"cell": "name"}).assign(
         verdict=rows["verdict"].map(lambda verdict: verdicts.get(verdict, verdict))
     )

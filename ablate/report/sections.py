@@ -9,9 +9,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from ablate.analyze.by_budget import PART
+from ablate.analyze.families import SETTLED
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.budgets import by_budget
 from ablate.report.figures.style import Drawn
 from ablate.report.method import method
 from ablate.report.names import (
@@ -23,10 +25,11 @@ from ablate.report.names import (
     named_interactions,
     named_simple,
 )
+from ablate.report.parts import disagreement
 from ablate.report.records import besides, commands, differs, failures, left_out, provenance, published
 from ablate.report.section import Section
 from ablate.report.tables import Shown, comparison_table, effects_table, write_table
-from ablate.report.words import by_budget, certainty, disagreement
+from ablate.report.words import certainty
 from ablate.track.read import Results
 
 TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects", "budgets")
@@ -34,6 +37,10 @@ TABLES = ("comparison", "components", "factors", "interactions-table", "simple-e
 Figures = Mapping[str, Drawn | None]
 
 _CELLS_SAMPLED = 12
+_FAMILY = (
+    "Verdicts that are marked as exploratory are not of the question that the study was made for: they are corrected "
+    "among themselves, and are worth a study of their own before anybody relies on them."
+)
 _SIMPLE_SHOWN = 60
 
 
@@ -78,9 +85,10 @@ def _comparison(results: Results, analysis: Analysis, drawn: Figures, folder: Pa
 def _note(results: Results, analysis: Analysis) -> str:
     metric, several = analysis.metric, analysis.comparison["n"].max() > 1
     spread = (
-        "± is the standard deviation over seeds; brackets hold 95 % intervals, of differences paired by seed. "
-        f"P(better): chance that a new seed has the {metric.better} {metric.name} here. p: paired t test (Welch's "
-        "where two rows share no seed), corrected for the number of rows (Holm); the intervals are not."
+        "± is the standard deviation over seeds; brackets hold 95 % intervals, of differences paired by seed. wins: "
+        "seeds in which the row is better than the baseline, with the 95 % interval of that chance. pairing: the "
+        "correlation r of the two rows over seeds, and the width of the interval to that of one without pairs (below "
+        f"×1 pairing gained). p: t test, corrected for what counts together (Holm); the intervals are not. {_FAMILY}"
         if several
         else "One seed a row: no spread can be given."
     )
@@ -103,8 +111,7 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     metric, components, factors = analysis.metric, named_components(analysis), named_factors(analysis)
     note = (
         f"The change of test {metric.name} by having the part; {_helps(metric)} it helps. Paired by seed, averaged "
-        f"over seeds{_as_logarithm(metric)}. P-values are corrected (Holm) over the rows that are measured the same "
-        "way."
+        f"over seeds{_as_logarithm(metric)}. {_corrected(analysis)}"
     )
     tables = []
     if len(components):
@@ -112,14 +119,15 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     if len(factors):
         note = (
             f"The change of test {metric.name} from the first level to the second, averaged over those settings of the "
-            f"other factors that have both; {_helps(metric)} the second is better. P-values are corrected "
-            "(Holm) over this table."
+            f"other factors that have both; {_helps(metric)} the second is better. {_corrected(analysis)}"
         )
         tables.append(_html(effects_table(metric, factors, "factors", note), folder))
     return Section(
         "parts",
         "What each part buys",
-        warns=[disagreement(metric, row) for row in analysis.disagreements.to_dict("records")],
+        warns=[
+            disagreement(metric, row) for row in analysis.disagreements.to_dict("records") if row["verdict"] in SETTLED
+        ],
         tables=tables,
         figures=_there(drawn, "effects", "steps"),
     )
@@ -134,8 +142,7 @@ def _by_budget(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     named = named.drop(columns=PART)
     note = (
         f"The change of test {metric.name} by having the part, within the trials of each budget; {_helps(metric)} it "
-        "helps. "
-        "P-values are corrected (Holm) over this table."
+        f"helps. {_corrected(analysis)}"
     )
     table = _html(effects_table(metric, named, "budgets", note), folder)
     return Section(
@@ -160,14 +167,22 @@ def _grid(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     if len(analysis.interactions):
         note = (
             f"How much more (or less) one factor changes {metric.name} when the other has its second level; zero means "
-            "that they act independently. P-values are corrected (Holm) over this table."
+            f"that they act independently. {_corrected(analysis)}"
         )
         tables.append(_html(effects_table(metric, named_interactions(analysis), "interactions-table", note), folder))
     if 0 < len(simple := named_simple(analysis)) <= _SIMPLE_SHOWN:
-        note = "The same effects, each at one combination of the other factors. P-values are corrected over this table."
+        note = f"The same effects, each at one combination of the other factors. {_corrected(analysis)}"
         tables.append(_html(effects_table(metric, simple, "simple-effects", note), folder))
     figures = _there(drawn, "grid", "interactions")
     return Section("grid", "The grid", says=says if figures or tables else (), tables=tables, figures=figures)
+
+
+def _corrected(analysis: Analysis) -> str:
+    """What counts together."""
+    return (
+        f"P-values are corrected (Holm) over the {analysis.tests} comparisons that the study was made for, those of "
+        "the rest among themselves; a comparison that stands in several tables is tested once."
+    )
 
 
 def _helps(metric: Metric) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from great_tables import GT
 
 from ablate.analyze.differs import Task
+from ablate.analyze.families import EXPLORATORY, is_claim
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.told import NOT_AVAILABLE
@@ -104,7 +105,7 @@ def comparison_table(
     metric: Metric, task: Task, comparison: pd.DataFrame, note: str, others: Sequence[Metric] = ()
 ) -> Shown:
     """One row a cell, each beside the baseline."""
-    wide = (told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", "P(better)", "missing")
+    wide = (told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", "wins", "pairing", "missing")
     words = ("cell", "verdict", "missing")
     numbers = _changes(metric, comparison).assign(missing=comparison["missing"].map(told.missing))
     return Shown("comparison", display(metric, task, comparison, others), numbers, note, words, wide)
@@ -112,10 +113,21 @@ def comparison_table(
 
 def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
     """The numbers of a table, with effects as changes of the metric, the lower end of each interval first."""
+    changes = {
+        name: table[_end(metric, name)].astype(float).map(metric.change)
+        for name in map(str, table.columns)
+        if name.startswith(("effect", "low", "high")) or name == "detectable"
+    }
+    lost = table["diverged"].map(lambda found: f"{found.with_}/{found.of_with} {found.without}/{found.of_without}")
+    shown = table.assign(**changes, diverged=lost).drop(columns=["deltas", "contrast"])
+    return shown.rename(columns={"effect": "change"})
+
+
+def _end(metric: Metric, name: str) -> str:
+    """The column that holds an end of an interval: higher is better where the lower score is the higher value."""
     ends = dict(zip(("low", "high"), told.ends(metric, "low", "high"), strict=True))
-    known = {name: ends.get(name, name) for name in ("effect", "low", "high", "detectable") if name in table}
-    changes = {name: table[of].astype(float).map(metric.change) for name, of in known.items()}
-    return table.assign(**changes).drop(columns="deltas").rename(columns={"effect": "change"})
+    end, _, rest = name.partition("_")
+    return name if end not in ends else ends[end] + (f"_{rest}" if rest else "")
 
 
 def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequence[Metric] = ()) -> pd.DataFrame:
@@ -140,9 +152,10 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
             f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"]),
             **{f"test {other.name}": _of_other(other, row) for other in others},
             f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row),
-            "P(better)": _probability(row["better"], row["better_low"], row["better_high"]),
+            "wins": _wins(row),
+            "pairing": _pairing(row),
             "p": p_value(row["p_holm"]),
-            "verdict": str(row["verdict"]),
+            "verdict": _verdict(row),
             "missing": told.missing(row["missing"]),
         }
         for row in comparison.to_dict("records")
@@ -150,8 +163,8 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
     shown = pd.DataFrame(rows)
     not_known = [name for name in ("parameters", seen, train) if (shown[name] == NOT_AVAILABLE).all()]
     shown = shown.drop(columns=not_known)
-    if not (comparison["pairs"] > 1).any():
-        shown = shown.drop(columns=["P(better)", "p", "verdict"])  # one seed says nothing of the kind
+    if not (comparison["n"] > 1).any():
+        shown = shown.drop(columns=["wins", "pairing", "p", "verdict"])  # one seed says nothing of the kind
     return shown if shown["missing"].any() else shown.drop(columns="missing")
 
 
@@ -167,16 +180,19 @@ def effects_table(
             "95 % interval": told.span(metric, row["low"], row["high"]) if _known(row["low"]) else NOT_AVAILABLE,
             "p (Holm)": p_value(row["p_holm"]),
             "n": str(row["n"]),
+            "wins": _wins(row),
+            "pairing": _pairing(row),
             "parameters": (costs or {}).get(row["name"], "–"),
-            "verdict": row["verdict"],
+            "verdict": _verdict(row),
         }
         for row in effects.to_dict("records")
     ]
-    columns = ["part", change, "95 % interval", "p (Holm)", "n", "parameters", "verdict"]
+    columns = ["part", change, "95 % interval", "p (Holm)", "n", "wins", "pairing", "parameters", "verdict"]
     text = pd.DataFrame(rows, columns=columns)
     if (text["parameters"] == "–").all():
         text = text.drop(columns="parameters")
-    return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"))
+    wide = ("wins", "pairing")
+    return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=wide)
 
 
 def whole(value: float | None) -> str:
@@ -191,13 +207,36 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _probability(value: float, low: float, high: float) -> str:
-    return f"{_chance(value)} [{_chance(low)}, {_chance(high)}]" if _known(low) else "–"
+def _wins(row: Mapping[Any, Any]) -> str:
+    """How many pairs went for the better."""
+    ties = len(row["deltas"]) - row["wins"] - row["losses"]
+    if not row["deltas"]:
+        return "–"
+    tied = f", {ties} tied" if ties else ""
+    chance = f" [{row['wins_low']:.2f}, {row['wins_high']:.2f}]" if _known(row["wins_low"]) else ""
+    return f"{row['wins']} of {len(row['deltas'])}{tied}{chance}"
 
 
-def _chance(value: float) -> str:
-    """A probability in two digits, never 0 or 1."""
-    return "< 0.01" if value < 0.005 else "> 0.99" if value > 0.995 else f"{value:.2f}"
+def _pairing(row: Mapping[Any, Any]) -> str:
+    """Correlation of the cells over seeds, and the width of the paired interval to that of an unpaired one."""
+    if not _known(row["width_ratio"]):
+        return "–"
+    correlation = f"r {row['correlation']:.2f}, " if _known(row["correlation"]) else ""
+    return f"{correlation}×{row['width_ratio']:.2f}".replace("-", "−")
+
+
+def _verdict(row: Mapping[Any, Any]) -> str:
+    """With what it is worth: what belongs to no question that was asked beforehand is marked, and so is divergence."""
+    diverged = row["diverged"]
+    lost = [
+        f"{k}/{n} diverged {where}"
+        for k, n, where in (
+            (diverged.with_, diverged.of_with, "with"), (diverged.without, diverged.of_without, "without"),
+        )
+        if k
+    ]  # fmt: skip
+    marks = [*(["exploratory"] if row["family"] == EXPLORATORY and is_claim(row["verdict"]) else []), *lost]
+    return f"{row['verdict']} ({', '.join(marks)})" if marks else str(row["verdict"])
 
 
 def _known(value: float | None) -> bool:

@@ -25,7 +25,7 @@ def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Dr
         "comparison": draw_comparison(metric, trials, comparison, look, folder),
         "cost": draw_cost(metric, trials, comparison, look, folder),
         "curves": draw_curves(metric, task, results.curves, look, folder),
-        "effects": draw_effects(metric, *effects_to_draw(analysis), folder),
+        "effects": draw_effects(metric, *effects_to_draw(analysis), analysis.margin, folder),
         "budget": draw_by_budget(metric, task, named_by_budget(analysis), analysis.changes, folder),
         "steps": draw_steps(metric, analysis.components, finished, folder),
         # A design of components holds few of the combinations of its factors.

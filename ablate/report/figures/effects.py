@@ -12,6 +12,7 @@ import pandas as pd
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.figures.style import (
+    EQUIVALENT,
     HELPS,
     HURTS,
     SOFT,
@@ -34,15 +35,16 @@ _ROWS_SHOWN = 30
 _PANELS_SHOWN = 4
 _TITLES = {"cumulative": "Added one after another", "removal": "Taken away one at a time"}
 _KINDS_OF_STEPS = tuple(_TITLES)
-_COLOURS = {"helps": HELPS, "hurts": HURTS}
+_COLOURS = {"helps": HELPS, "hurts": HURTS, "equivalent": EQUIVALENT}
 
 
-def draw_effects(metric: Metric, effects: pd.DataFrame, what: str, folder: Path) -> Drawn | None:
+def draw_effects(metric: Metric, effects: pd.DataFrame, what: str, margin: float | None, folder: Path) -> Drawn | None:
     """A forest plot.
 
     Args:
         effects: `name`, `effect`, `low`, `high`, `deltas`, `verdict`, in the order to show.
         what: whose effect it is, for example "having the part".
+        margin: differences of scores within ± it are as good as none; None: nobody said so.
     """
     import matplotlib.pyplot as plt
 
@@ -56,6 +58,8 @@ def draw_effects(metric: Metric, effects: pd.DataFrame, what: str, folder: Path)
         for place, row in enumerate(rows.to_dict("records")):
             _draw_effect(metric, axis, place, row)
         axis.axvline(0, color=TEXT, lw=1)
+        if margin is not None:
+            axis.axvspan(metric.change(-margin), metric.change(margin), color=EQUIVALENT, alpha=0.12, lw=0)
         sides = ("helps", "hurts") if metric.better == "lower" else ("hurts", "helps")
         axis.set(
             ylim=(len(rows) - 0.4, -0.6),
@@ -66,8 +70,9 @@ def draw_effects(metric: Metric, effects: pd.DataFrame, what: str, folder: Path)
         axis.xaxis.set_major_formatter(change_tick(metric))
         caption = (
             f"What {what} changes: the mark is the mean over seeds, the line its 95 % interval, a dot one seed. "
-            "A line that crosses zero is no finding. Green helps, orange hurts, grey cannot be told from zero after "
-            "correction for the number of effects."
+            "A line that crosses zero is no finding. Green helps, orange hurts, grey is undecided after correction for "
+            "the number of effects"
+            + (", blue is as good as none: within the band." if margin is not None else ".")
             + _not_drawn(effects[changes.abs() >= told.ABSURD])
             + counted(len(rows), len(known), "effects", "first in order")
         )

@@ -1,0 +1,251 @@
+"""Contrasts of cells, and what the seeds of a study say about each.
+
+A contrast weighs cells with weights that sum to zero: a cell against another, an effect averaged over settings, a
+difference of differences, a Shapley value. For every seed it is one number, and all that is known of it is computed
+here. Below zero it is for the better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from ablate.analyze.paired import LEVEL, NAN, Array, Difference, paired, unpaired
+from ablate.analyze.power import detectable
+from ablate.analyze.table import cells_of, score_table, without_finite_score
+from ablate.metric import Metric
+
+_ZERO = 1e-12  # weights that cancel leave so much
+_FEW = 3  # seeds, below which a correlation is 1 or −1
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Cells with their weights, sorted, without zeros."""
+
+    weights: tuple[tuple[str, float], ...]
+
+    @property
+    def cells(self) -> list[str]:
+        """Those that it weighs."""
+        return [cell for cell, _ in self.weights]
+
+    @property
+    def key(self) -> tuple[tuple[str, float], ...]:
+        """The same for a contrast and for its reverse: they are one test."""
+        sign = -1 if self.weights and self.weights[0][1] < 0 else 1
+        return tuple((cell, round(sign * weight, 9)) for cell, weight in self.weights)
+
+    def side(self, sign: int) -> list[str]:
+        """The cells with positive (1) or negative (−1) weights."""
+        return [cell for cell, weight in self.weights if sign * weight > 0]
+
+
+def weigh(weights: Mapping[str, float]) -> Contrast:
+    """The contrast with these weights."""
+    return Contrast(tuple(sorted((cell, float(w)) for cell, w in weights.items() if abs(w) > _ZERO)))
+
+
+def between(cell: str, other: str) -> Contrast:
+    """A cell against another."""
+    return weigh({cell: 1.0, other: -1.0} if cell != other else {})
+
+
+def combined(parts: Sequence[tuple[Contrast, float]]) -> Contrast:
+    """A weighted sum of contrasts."""
+    total: dict[str, float] = {}
+    for contrast, factor in parts:
+        for cell, weight in contrast.weights:
+            total[cell] = total.get(cell, 0.0) + factor * weight
+    return weigh(total)
+
+
+def average(contrasts: Sequence[Contrast]) -> Contrast:
+    """The mean of contrasts."""
+    return combined([(contrast, 1 / len(contrasts)) for contrast in contrasts])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What contrasts are estimated from.
+
+    Attributes:
+        metric: whose scores are compared.
+        trials: one row a trial, as `read_study` gives it.
+        margin: differences of scores within ± it are as good as none; None: nobody said so.
+    """
+
+    metric: Metric
+    trials: pd.DataFrame
+    margin: float | None = None
+
+    def of(self, trials: pd.DataFrame) -> Evidence:
+        """The same of some of the trials."""
+        return replace(self, trials=trials)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Shape [seeds, cells], as `score_table` gives it."""
+        return score_table(self.metric, self.trials)
+
+    @cached_property
+    def cells(self) -> list[str]:
+        """In the order of the study."""
+        return cells_of(self.trials)
+
+    @cached_property
+    def ends(self) -> pd.DataFrame:
+        """By cell: `asked` trials, and how many of them `diverged` or have a test score that is no number."""
+        odd = self.trials.index.isin(without_finite_score(self.metric, self.trials).index)
+        diverged = ((self.trials["status"] == "DIVERGED") | odd).groupby(self.trials["cell"], sort=False)
+        return pd.DataFrame({"asked": diverged.size(), "diverged": diverged.sum()})
+
+    def deltas(self, contrast: Contrast) -> Array:
+        """Shape [seeds]: NaN where a cell has no result."""
+        return np.asarray(self.scores[contrast.cells].to_numpy(float) @ _weights(contrast), float)
+
+
+# What `estimate` knows of every contrast.
+ESTIMATED = (
+    "n", "effect", "low", "high", "p", "p_sign_flip", "p_equivalent", "difference_kind", "sd", "wins", "losses",
+    "wins_low", "wins_high", "correlation", "width_ratio", "detectable", "diverged", "deltas", "contrast",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """How many of the trials asked for diverged on either side of a contrast: `with_` has the positive weights."""
+
+    with_: int = 0
+    of_with: int = 0
+    without: int = 0
+    of_without: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether any did."""
+        return self.with_ + self.without > 0
+
+    @property
+    def more(self) -> int:
+        """Which side diverged more often: 1, with; −1, without; 0, neither."""
+        with_, without = (k / n if n else 0.0 for k, n in ((self.with_, self.of_with), (self.without, self.of_without)))
+        return (with_ > without) - (with_ < without)
+
+
+def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
+    """All that is known of a contrast: `ESTIMATED`.
+
+    `difference_kind`: "paired", over the seeds that all of its cells have; "unpaired", Welch's t, where two cells share
+    fewer than two seeds and each has two; "" where there is nothing to compare. `n`: pairs, or the fewer of the two
+    cells' seeds. `effect`, `low`, `high`: mean and 95 % interval. `p`: two-sided, of no difference. `p_equivalent`: of
+    a difference of at least the margin (two one-sided tests; Schuirmann 1987); NaN without a margin. `wins`, `losses`:
+    pairs below and above zero; `wins_low`, `wins_high`: 95 % interval of the chance that a new pair, if not tied, is a
+    win (Clopper & Pearson 1934). `correlation`: mean correlation over seeds of the cells' scores; `width_ratio`: of
+    the paired interval to the one that the same scores would have with seeds of their own (Welch), below 1 where
+    pairing gained. `detectable`: the smallest difference that so many pairs show with a power of 80 %. `diverged`: a
+    `Diverged`.
+    """
+    scores, weights = evidence.scores[contrast.cells], _weights(contrast)
+    whole = scores.dropna().to_numpy(float)
+    found, kind = paired(whole @ weights) if contrast.weights else Difference(0), "paired"
+    if found.n < 2 and len(contrast.cells) == 2:
+        mine, other = (scores[contrast.side(sign)[0]].dropna().to_numpy(float) for sign in (1, -1))
+        if min(mine.size, other.size) > 1:
+            found, kind = unpaired(mine, other), "unpaired"
+    known = asdict(found)
+    return {
+        **{name: known[name] for name in ESTIMATED if name in known},
+        "effect": found.mean,
+        "p_equivalent": p_equivalent(found, evidence.margin),
+        "difference_kind": kind if found.n else "",
+        "correlation": _correlation(whole) if kind == "paired" else NAN,
+        "width_ratio": _width_ratio(whole, weights, found) if kind == "paired" else NAN,
+        "detectable": detectable(found.sd, found.n) if kind == "paired" else NAN,
+        "diverged": _diverged(contrast, evidence),
+        "contrast": contrast,
+    }
+
+
+def averaged(contexts: Mapping[str, Contrast], evidence: Evidence) -> dict[str, Any]:
+    """The mean of contrasts over the contexts that have results, as `estimate` gives it.
+
+    Returns:
+        With `contexts` (how many are averaged), `where` (these, by name) and `dropped` (differences that were asked for
+        and left out, because a trial has no result or so that every seed averages over the same contexts).
+    """
+    deltas = np.stack([evidence.deltas(contrast) for contrast in contexts.values()], axis=-1)
+    seeds, chosen = complete(np.isfinite(deltas))
+    used = [name for name, is_used in zip(contexts, chosen, strict=True) if is_used]
+    found = estimate(average([contexts[name] for name in used or contexts]), evidence)
+    everything = estimate(average([*contexts.values()]), evidence)["diverged"]
+    dropped = int(deltas.size - seeds.sum() * chosen.sum())
+    return {**found, "diverged": everything, "contexts": len(used), "where": tuple(used), "dropped": dropped}
+
+
+def complete(known: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The seeds and contexts to average, so that every seed averages over the same contexts.
+
+    Contexts are taken from the most to the least complete; among these choices, first those that leave two seeds,
+    then the one that uses the most results. The choice looks at what is missing, never at a value.
+
+    Args:
+        known: shape [seeds, contexts].
+
+    Returns:
+        Masks of shape [seeds] and [contexts].
+    """
+    order = np.argsort(-known.sum(axis=0), kind="stable")
+    best, seeds, contexts = (0, 0), np.zeros(known.shape[0], bool), np.zeros(known.shape[1], bool)
+    for size in range(1, order.size + 1):
+        with_all = np.asarray(known[:, order[:size]].all(axis=1), dtype=bool)
+        score = (min(int(with_all.sum()), 2), int(with_all.sum()) * size)
+        if score >= best and score[0] > 0:
+            best, seeds, contexts = score, with_all, np.isin(np.arange(order.size), order[:size])
+    return seeds, contexts
+
+
+def p_equivalent(found: Difference, margin: float | None) -> float:
+    """P of the two one-sided tests that a difference lies within ±margin (Schuirmann 1987; Lakens 2017).
+
+    NaN without a margin, and where the spread of the difference was not seen.
+    """
+    if margin is None or not found.error > 0:
+        return NAN
+    above = stats.t.sf((found.mean + margin) / found.error, found.df)
+    below = stats.t.cdf((found.mean - margin) / found.error, found.df)
+    return float(max(above, below))
+
+
+def _weights(contrast: Contrast) -> Array:
+    return np.array([weight for _, weight in contrast.weights], float)
+
+
+def _correlation(scores: Array) -> float:
+    """Mean of the correlations between the columns of shape [seeds, cells]; NaN where one of them does not vary."""
+    seeds, cells = scores.shape
+    if seeds < _FEW or cells < 2 or (scores.std(axis=0) < _ZERO).any():
+        return NAN
+    each = np.asarray(np.corrcoef(scores.T), float)
+    return float(each[np.triu_indices(cells, 1)].mean())
+
+
+def _width_ratio(scores: Array, weights: Array, found: Difference) -> float:
+    if found.n < 2 or not found.error > 0:
+        return NAN
+    parts = weights**2 * scores.var(axis=0, ddof=1) / found.n
+    df = parts.sum() ** 2 / (parts**2).sum() * (found.n - 1)  # Welch–Satterthwaite
+    alone = stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(parts.sum())
+    return float((found.high - found.low) / 2 / alone)
+
+
+def _diverged(contrast: Contrast, evidence: Evidence) -> Diverged:
+    with_, without = (evidence.ends.loc[contrast.side(sign)].sum() for sign in (1, -1))
+    return Diverged(int(with_["diverged"]), int(with_["asked"]), int(without["diverged"]), int(without["asked"]))

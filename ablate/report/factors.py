@@ -1,0 +1,123 @@
+"""What the factors of a grid do, in sentences: first where one depends on another, then each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ablate.analyze.families import (
+    BETTER_TOGETHER,
+    EQUIVALENT,
+    SETTLED,
+    WORSE_TOGETHER,
+)  # fmt: skip
+from ablate.metric import Metric
+from ablate.report import told
+from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, seeds
+from ablate.report.tables import p_value
+
+_MOST = 3  # of a kind, in a headline
+_CONTEXTS_NAMED = 3
+
+
+def of_factors(metric: Metric, factors: pd.DataFrame, together: pd.DataFrame, size: float | None) -> str:
+    """Interactions first, with what they mean at each level; then what factors do that depend on no other.
+
+    Args:
+        factors, together: as `factor_effects` and `interactions` give them.
+        size: the margin of what matters; None: nobody said so.
+    """
+    marginal = factors[(factors["at"] == "") & factors["effect"].notna()] if len(factors) else factors
+    if marginal.empty or marginal["factor"].nunique() < 2:
+        return ""
+    settled = together[together["verdict"].isin([BETTER_TOGETHER, WORSE_TOGETHER])]
+    said = [_interaction(metric, row) for row in _largest(settled)]
+    if len(settled) > _MOST:
+        said.append(f"{len(settled) - _MOST} more interactions are in the table.")
+    entangled = {*settled["factor"], *settled["other"]}
+    rows: Sequence[Row] = marginal[~marginal["factor"].isin(entangled)].to_dict("records")
+    said += _alone(metric, rows, size, first=not said)
+    return " ".join(said)
+
+
+def _largest(rows: pd.DataFrame) -> list[Row]:
+    ordered = sorted(rows.to_dict("records"), key=lambda row: -abs(float(row["effect"])))
+    return list(ordered[:_MOST])
+
+
+def _interaction(metric: Metric, row: Row) -> str:
+    at = [
+        f"{_simple(metric, row, which)} at {row['other']}={row[level]}"
+        for which, level in (("reference", "other_reference"), ("level", "other_level"))
+    ]
+    return (
+        f"What {row['factor']} does depends on {row['other']}: {row['factor']}={row['level']} instead of "
+        f"{row['reference']} changes test {metric.name} by {at[0]} and by {at[1]}{_averaged(row)} (interaction: p "
+        f"{_p(row['p_holm'])} after correction, {seeds(row)}{diverged(row)})."
+    )
+
+
+def _simple(metric: Metric, row: Row, which: str) -> str:
+    low, high = row[f"low_at_{which}"], row[f"high_at_{which}"]
+    return told.change(metric, row[f"effect_at_{which}"]) + interval(metric, low, high, seeds(row))
+
+
+def _alone(metric: Metric, rows: Sequence[Row], size: float | None, first: bool) -> list[str]:
+    """Factors that depend on no other. `first`: nothing was said of the others."""
+    settled = sorted((row for row in rows if row["verdict"] in SETTLED), key=lambda row: -abs(float(row["effect"])))
+    alike = [row for row in rows if row["verdict"] == EQUIVALENT]
+    unsure = [row for row in rows if row["verdict"] not in (*SETTLED, EQUIVALENT)]
+    said = [f"{capital(_does(metric, row))}." for row in settled[:_MOST]]
+    if said and first and len(rows) > 1:
+        said[0] = f"{capital(settled[0]['factor'])} matters most, by the mean: {_does(metric, settled[0])}."
+    if len(settled) > _MOST:
+        said.append(f"{len(settled) - _MOST} more levels have an effect that is in the table.")
+    if alike and size is not None:
+        named = listed([_which(row) for row in alike])
+        said.append(f"Less difference than {margin(metric, size)} either way: {named}.")
+    if unsure:
+        said.append(_unsure(metric, unsure, nothing=first and not said))
+    return said
+
+
+def _unsure(metric: Metric, rows: Sequence[Row], nothing: bool) -> str:
+    """`nothing`: there is nothing else to tell of the study."""
+    if not nothing or any(row["diverged"].any for row in rows):
+        shown = [f"{_which(row)} ({told.change(metric, row['effect'])}{_where(row)}{diverged(row)})" for row in rows]
+        return f"Not decided: {listed(shown)}."
+    if any(row["n"] > 1 for row in rows):
+        names = listed(list(dict.fromkeys(str(row["factor"]) for row in rows)))
+        return f"None of {names} makes a difference that these seeds can show, alone or together."
+    row = max(rows, key=lambda row: abs(float(row["effect"])))
+    return f"{capital(row['factor'])} matters most, by the mean: {_does(metric, row)}."
+
+
+def _does(metric: Metric, row: Row) -> str:
+    sure = interval(metric, row["low"], row["high"], seeds(row)) if row["n"] > 1 else ", one seed: this may be chance"
+    change = told.change(metric, row["effect"])
+    return f"{_which(row)} changes test {metric.name} by {change}{_averaged(row)}{sure}{diverged(row)}"
+
+
+def _which(row: Row) -> str:
+    return f"{row['factor']}={row['level']} instead of {row['reference']}"
+
+
+def _averaged(row: Row) -> str:
+    """Over which settings of the other factors an effect is averaged."""
+    if where := _where(row):
+        return where
+    return f" on average over {row['contexts']} settings of the rest" if row["contexts"] > 1 else ""
+
+
+def _where(row: Row) -> str:
+    """The settings of the other factors that an effect is from, where these are not all."""
+    if row["contexts"] == row["of_contexts"]:
+        return ""
+    named = listed([*row["where"][:_CONTEXTS_NAMED], *(["…"] if len(row["where"]) > _CONTEXTS_NAMED else [])])
+    return f" at {named} alone"
+
+
+def _p(p: float) -> str:
+    shown = p_value(p)
+    return shown if shown.startswith("<") else f"= {shown}"

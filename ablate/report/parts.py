@@ -1,0 +1,114 @@
+"""What each component buys, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ablate.analyze.components import widest_kind
+from ablate.analyze.families import DIVERGES, EQUIVALENT, HELPS, HURTS, ONE_SEED, PRIMARY, UNDECIDED
+from ablate.metric import Metric
+from ablate.report import told
+from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, seeds, verb
+
+_HOW = {
+    "removal": "without it test {} is",
+    "shapley": "averaged over all orders, having it makes test {}",
+    "addition": "added to the plainest model it makes test {}",
+    "cumulative": "added in its turn it makes test {}",
+}
+
+
+def of_parts(metric: Metric, effects: pd.DataFrame, size: float | None) -> str:
+    """What each component buys, by the measure that tells of the most of them.
+
+    Args:
+        effects: the rows of the primary family, or all where none is in it.
+        size: the margin of what matters; None: nobody said so.
+    """
+    primary = effects[effects["family"] == PRIMARY] if len(effects) else effects
+    asked = primary if len(primary) else effects
+    if asked.empty:
+        return ""
+    rows: Sequence[Row] = asked[asked["kind"] == widest_kind(asked)].to_dict("records")
+    by = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in _TOLD}
+    helping = sorted(by[HELPS], key=lambda row: float(row["effect"]))
+    hurting = sorted(by[HURTS], key=lambda row: -float(row["effect"]))
+    said = []
+    if helping:
+        # Where a model without some part does not train at all, no percentage is the largest.
+        most = "has the largest mean benefit" if len(helping) > 1 and not by[DIVERGES] else "earns its keep"
+        said.append(f"{capital(_name(helping[0]))} {most}: {_phrase(metric, helping[0])}.")
+    if helping[1:]:
+        said.append(f"{capital(_list(metric, helping[1:]))} {verb(helping[1:], 'helps', 'help')} too.")
+    if hurting:
+        said.append(f"{capital(_name(hurting[0]))} hurts here: {_phrase(metric, hurting[0])}.")
+    if hurting[1:]:
+        said.append(f"So {verb(hurting[1:], 'does', 'do')} {_list(metric, hurting[1:])}.")
+    if by[EQUIVALENT] and size is not None:
+        are = verb(by[EQUIVALENT], "makes", "each make")
+        said.append(
+            f"{capital(_list(metric, by[EQUIVALENT]))} {are} less difference than {margin(metric, size)}: as good as "
+            "none."
+        )
+    said += [
+        _unsure(metric, rows, n) for n in sorted({int(r["n"]) for r in by[UNDECIDED] + by[ONE_SEED]}, reverse=True)
+    ]
+    return " ".join(said)
+
+
+_TOLD = (HELPS, HURTS, EQUIVALENT, UNDECIDED, ONE_SEED, DIVERGES)
+
+
+def _unsure(metric: Metric, rows: Sequence[Row], n: int) -> str:
+    unsure = [row for row in rows if row["verdict"] in (UNDECIDED, ONE_SEED) and row["n"] == n]
+    why = f"{n} seeds cannot tell" if n > 1 else "one seed cannot tell, it may be chance"
+    return f"Whether {_list(metric, unsure)} {verb(unsure, 'helps', 'help')}: {why}."
+
+
+def _phrase(metric: Metric, row: Row) -> str:
+    """An effect in words, with its interval."""
+    effect, low, high = _as_told(row)
+    how = _HOW[row["kind"]].format(metric.name)
+    what = f"{how} {told.size(metric, effect)} {told.direction(metric, effect)}"
+    return what + interval(metric, low, high, seeds(row)) + diverged(row)
+
+
+def _as_told(row: Row) -> tuple[float, float, float]:
+    """Effect, low and high as they are told: of taking a part away for a removal, else of having it."""
+    if row["kind"] == "removal":
+        return -float(row["effect"]), -float(row["high"]), -float(row["low"])
+    return float(row["effect"]), float(row["low"]), float(row["high"])
+
+
+def _name(row: Row) -> str:
+    return f"{row['component']} at {row['at']}" if row["at"] else str(row["component"])
+
+
+def _list(metric: Metric, rows: Sequence[Row]) -> str:
+    """Names with their effects."""
+    shown = [
+        f"{_name(row)} ({'without it ' if row['kind'] == 'removal' else ''}{told.change(metric, _as_told(row)[0])}"
+        f"{diverged(row)})"
+        for row in rows
+    ]
+    return listed(shown)
+
+
+def disagreement(metric: Metric, row: Row) -> str:
+    """That what a component does depends on the parts around it."""
+    effects = [f"{told.change(metric, row[f'{which}_effect'])} {_WHERE[row[which]]}" for which in ("first", "second")]
+    where = f" at {row['at']}" if row["at"] else ""
+    apart = interval(metric, row["low"], row["high"], seeds(row))
+    return (
+        f"What {row['component']}{where} does depends on the parts around it: it changes {metric.name} by {effects[0]} "
+        f"and by {effects[1]}, which differ by {told.change(metric, row['effect'])}{apart}."
+    )
+
+
+_WHERE = {
+    "removal": "in the full model",
+    "addition": "in the plainest model",
+    "cumulative": "on its step of the ladder",
+}
