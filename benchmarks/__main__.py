@@ -12,9 +12,10 @@ from benchmarks.common import RESULTS, Table
 BENCHMARKS = {
     "throughput": "throughput", "one_epoch": "one_epoch", "study": "study", "overhead": "study", "tracking": "study",
     "scaling": "scaling", "packs": "packs", "workers": "workers", "calibration": "calibration",
-    "report_scale": "report_scale",
+    "report_scale": "report_scale", "pages": "pages", "equivalence": "pages", "real": "pages",
 }  # fmt: skip
 NEEDS_PEER = ("throughput", "one_epoch", "study")
+NEEDS_RUNS = ("real",)
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
     names = list(BENCHMARKS)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--peer", type=Path, help="folder word_language_model of a checkout of pytorch/examples")
+    parser.add_argument("--runs", type=Path, help="folder of journals with a study of many seeds, for real")
     parser.add_argument("--rounds", type=int, default=3, help="times that each contestant has its turn (default: 3)")
     parser.add_argument("--cells", type=int, default=1000, help="cells of the overhead's study (default: 1000)")
     parser.add_argument("--write", action="store_true", help="append the tables to RESULTS.md")
@@ -32,7 +34,11 @@ def main() -> None:
     peer = None if options.peer is None else options.peer.resolve()
     if peer is not None and not (peer / "main.py").exists():
         parser.error(f"--peer {peer}: holds no main.py; name the folder word_language_model")
-    chosen = options.names or [name for name in names if peer is not None or name not in NEEDS_PEER]
+    chosen = options.names or [
+        name for name in names if (peer is not None or name not in NEEDS_PEER) and name not in NEEDS_RUNS
+    ]
+    if options.runs is None and set(chosen) & set(NEEDS_RUNS):
+        parser.error("real: needs --runs PATH")
     if peer is None and set(chosen) & set(NEEDS_PEER):
         parser.error(f"{', '.join(n for n in chosen if n in NEEDS_PEER)}: needs --peer PATH")
     arguments = {
@@ -41,6 +47,7 @@ def main() -> None:
         "study": [peer, options.rounds],
         "overhead": [1, options.cells],
         "tracking": [options.rounds],
+        "real": [options.runs],
         "packs": [options.rounds],
         "workers": [options.rounds],
     }

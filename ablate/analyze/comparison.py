@@ -41,8 +41,8 @@ def compare(evidence: Evidence, baseline: str | None = None) -> pd.DataFrame:
         `n` (finished trials), `valid_mean`, `valid_sd`, `test_mean`, `test_sd` (of the metric; sd over seeds, NaN with
         one), `missing` (a tuple of `Missing`: what has no result, and why), what `estimate` knows of its difference to
         the baseline (its `n` as `pairs`, 0 where it is unpaired), `seeds_for_half` (the pairs that show half of it),
-        and what `judge` adds, with this table as a family of its own. `verdict` is also "baseline", and "not comparable"
-        (evaluated on other data than the baseline: no difference is given).
+        and what `judge` adds, with this table as a family of its own. `verdict` is also "baseline", and "not
+        comparable" (evaluated on other data than the baseline: no difference is given).
 
     Raises:
         KnobError: when there is no cell `baseline`.

@@ -73,6 +73,27 @@ def average(contrasts: Sequence[Contrast]) -> Contrast:
 
 
 @dataclass(frozen=True)
+class Diverged:
+    """How many of the trials asked for diverged on either side of a contrast: `with_` has the positive weights."""
+
+    with_: int = 0
+    of_with: int = 0
+    without: int = 0
+    of_without: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether any did."""
+        return self.with_ + self.without > 0
+
+    @property
+    def more(self) -> int:
+        """Which side diverged more often: 1, with; −1, without; 0, neither."""
+        with_, without = (k / n if n else 0.0 for k, n in ((self.with_, self.of_with), (self.without, self.of_without)))
+        return (with_ > without) - (with_ < without)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What contrasts are estimated from.
 
@@ -107,9 +128,31 @@ class Evidence:
         diverged = ((self.trials["status"] == "DIVERGED") | odd).groupby(self.trials["cell"], sort=False)
         return pd.DataFrame({"asked": diverged.size(), "diverged": diverged.sum()})
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {str(cell): place for place, cell in enumerate(self.scores.columns)}
+
+    @cached_property
+    def _numbers(self) -> Array:
+        return self.scores.to_numpy(float)
+
+    def of_cells(self, cells: Sequence[str]) -> Array:
+        """Scores of some cells, shape [seeds, these]: NaN where there is no result."""
+        return np.asarray(self._numbers[:, [self._places[cell] for cell in cells]], float)
+
     def deltas(self, contrast: Contrast) -> Array:
         """Shape [seeds]: NaN where a cell has no result."""
-        return np.asarray(self.scores[contrast.cells].to_numpy(float) @ _weights(contrast), float)
+        return np.asarray(self.of_cells(contrast.cells) @ _weights(contrast), float)
+
+    @cached_property
+    def _ends(self) -> dict[str, tuple[int, int]]:
+        columns = (self.ends[name].tolist() for name in ("diverged", "asked"))
+        return dict(zip(map(str, self.ends.index), zip(*columns, strict=True), strict=True))
+
+    def diverged(self, contrast: Contrast) -> Diverged:
+        """How many trials diverged on either side."""
+        sides = [[self._ends[cell] for cell in contrast.side(sign)] for sign in (1, -1)]
+        return Diverged(*(sum(counts) for side in sides for counts in (zip(*side, strict=True) if side else ((), ()))))
 
 
 # What `estimate` knows of every contrast.
@@ -117,27 +160,6 @@ ESTIMATED = (
     "n", "effect", "low", "high", "p", "p_sign_flip", "p_equivalent", "difference_kind", "sd", "wins", "losses",
     "wins_low", "wins_high", "correlation", "width_ratio", "detectable", "diverged", "deltas", "contrast",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Diverged:
-    """How many of the trials asked for diverged on either side of a contrast: `with_` has the positive weights."""
-
-    with_: int = 0
-    of_with: int = 0
-    without: int = 0
-    of_without: int = 0
-
-    @property
-    def any(self) -> bool:
-        """Whether any did."""
-        return self.with_ + self.without > 0
-
-    @property
-    def more(self) -> int:
-        """Which side diverged more often: 1, with; −1, without; 0, neither."""
-        with_, without = (k / n if n else 0.0 for k, n in ((self.with_, self.of_with), (self.without, self.of_without)))
-        return (with_ > without) - (with_ < without)
 
 
 def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
@@ -153,11 +175,11 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
     pairing gained. `detectable`: the smallest difference that so many pairs show with a power of 80 %. `diverged`: a
     `Diverged`.
     """
-    scores, weights = evidence.scores[contrast.cells], _weights(contrast)
-    whole = scores.dropna().to_numpy(float)
+    scores, weights = evidence.of_cells(contrast.cells), _weights(contrast)
+    whole = scores[~np.isnan(scores).any(axis=1)]
     found, kind = paired(whole @ weights) if contrast.weights else Difference(0), "paired"
     if found.n < 2 and len(contrast.cells) == 2:
-        mine, other = (scores[contrast.side(sign)[0]].dropna().to_numpy(float) for sign in (1, -1))
+        mine, other = (column[~np.isnan(column)] for column in scores.T[np.argsort(-weights)])
         if min(mine.size, other.size) > 1:
             found, kind = unpaired(mine, other), "unpaired"
     known = asdict(found)
@@ -169,7 +191,7 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
         "correlation": _correlation(whole) if kind == "paired" else NAN,
         "width_ratio": _width_ratio(whole, weights, found) if kind == "paired" else NAN,
         "detectable": detectable(found.sd, found.n) if kind == "paired" else NAN,
-        "diverged": _diverged(contrast, evidence),
+        "diverged": evidence.diverged(contrast),
         "contrast": contrast,
     }
 
@@ -185,7 +207,7 @@ def averaged(contexts: Mapping[str, Contrast], evidence: Evidence) -> dict[str, 
     seeds, chosen = complete(np.isfinite(deltas))
     used = [name for name, is_used in zip(contexts, chosen, strict=True) if is_used]
     found = estimate(average([contexts[name] for name in used or contexts]), evidence)
-    everything = estimate(average([*contexts.values()]), evidence)["diverged"]
+    everything = evidence.diverged(average([*contexts.values()]))
     dropped = int(deltas.size - seeds.sum() * chosen.sum())
     return {**found, "diverged": everything, "contexts": len(used), "where": tuple(used), "dropped": dropped}
 
@@ -244,8 +266,3 @@ def _width_ratio(scores: Array, weights: Array, found: Difference) -> float:
     df = parts.sum() ** 2 / (parts**2).sum() * (found.n - 1)  # Welch–Satterthwaite
     alone = stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(parts.sum())
     return float((found.high - found.low) / 2 / alone)
-
-
-def _diverged(contrast: Contrast, evidence: Evidence) -> Diverged:
-    with_, without = (evidence.ends.loc[contrast.side(sign)].sum() for sign in (1, -1))
-    return Diverged(int(with_["diverged"]), int(with_["asked"]), int(without["diverged"]), int(without["asked"]))

@@ -87,14 +87,8 @@ def analyse(results: Results, baseline: str | None = None, margin: float | None 
         margin: differences of scores within ± it are as good as none.
     """
     trials, task, (metric, *others) = results.trials, results.task, results.metrics
-    base = baseline_of(trials, baseline)
-    whole = Evidence(metric, trials, margin)
-    # What was evaluated on other data cannot be averaged with the rest.
-    alike = whole.of(trials[trials["cell"].isin(comparable(trials, base))])
-    rows = _rows(results, whole, alike, baseline)
-    primary = _primary(results.design, rows)
-    judged = judge(rows, primary)
-    tests = size_of_family(judged)
+    found = verdicts(results, baseline, margin)
+    judged, alike, tests = found.tables, found.evidence, size_of_family(found.tables)
     comparison = told_apart(judged["comparison"])
     return Analysis(
         metric=metric,
@@ -102,7 +96,7 @@ def analyse(results: Results, baseline: str | None = None, margin: float | None 
         margin=margin,
         task=task,
         designed=bool(results.design.get("components")),
-        primary=next(iter(primary)),
+        primary=found.primary,
         tests=tests,
         comparison=_with_means(metric, others, results, comparison),
         components=judged["components"],
@@ -113,9 +107,9 @@ def analyse(results: Results, baseline: str | None = None, margin: float | None 
         changes=changes_of_sign(judged["by_budget"]),
         ends=alike.ends,
         shares=variance_shares(metric, alike.trials),
-        noise=noise(alike, base, tests),
+        noise=noise(alike, found.base, tests),
         confounds=confounds(task, trials),
-        besides=_besides(task, trials, comparison, base),
+        besides=_besides(task, trials, comparison, found.base),
         published=published(metric, task["name"], trials, comparison),
         same_data=on_the_same_data(task["name"], trials),
         caveats=caveats(metric, task, trials),
@@ -123,12 +117,34 @@ def analyse(results: Results, baseline: str | None = None, margin: float | None 
     )
 
 
-def _rows(results: Results, whole: Evidence, alike: Evidence, baseline: str | None) -> dict[str, pd.DataFrame]:
-    """All contrasts of a page, by table."""
+@dataclass(frozen=True)
+class Verdicts:
+    """Every contrast of a page with its verdict.
+
+    Attributes:
+        tables: by name: "components", "by_budget", "factors", "interactions", "comparison", "disagreements".
+        primary: the first table that holds rows of the primary family.
+        evidence: of the cells that can be compared with the baseline.
+        base: the baseline.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    primary: str
+    evidence: Evidence
+    base: str
+
+
+def verdicts(results: Results, baseline: str | None = None, margin: float | None = None) -> Verdicts:
+    """Compute and judge all contrasts; arguments as for `analyse`."""
+    base = baseline_of(results.trials, baseline)
+    whole = Evidence(results.metrics[0], results.trials, margin)
+    # What was evaluated on other data cannot be averaged with the rest.
+    alike = whole.of(results.trials[results.trials["cell"].isin(comparable(results.trials, base))])
     designed = results.design.get("components")
-    components = _components(alike, designed)
-    factors, together = rows_of_factors(alike, baseline), rows_of_interactions(alike)
-    return {
+    components, factors, together = (
+        _components(alike, designed), rows_of_factors(alike, baseline), rows_of_interactions(alike),
+    )  # fmt: skip
+    rows = {
         "components": components,
         "by_budget": rows_by_budget(alike, designed, next(iter(results.task["budget"]), None)),
         "factors": factors.iloc[:0] if designed else factors,
@@ -136,6 +152,8 @@ def _rows(results: Results, whole: Evidence, alike: Evidence, baseline: str | No
         "comparison": rows_of_cells(whole, baseline),
         "disagreements": disagreements(components, alike),
     }
+    primary = _primary(results.design, rows)
+    return Verdicts(judge(rows, primary), next(iter(primary)), alike, base)
 
 
 def _primary(design: Mapping[str, Any], rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[bool]]:

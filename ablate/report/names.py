@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from ablate.analyze.comparison import BASELINE
 from ablate.analyze.differs import Task
-from ablate.analyze.families import BETTER, HELPS, HURTS, WORSE
+from ablate.analyze.families import BETTER, HELPS, HURTS, PRIMARY, WORSE
 from ablate.analyze.study import Analysis
 from ablate.analyze.variance import LEAST_SQUARES, MIXED_MODEL, MIXED_MODEL_FAILED
 
@@ -84,12 +85,36 @@ def effects_to_draw(analysis: Analysis) -> tuple[pd.DataFrame, str]:
         return named_components(analysis), "having the part"
     if len(analysis.factors):
         return named_factors(analysis), "taking the second level"
-    rows = analysis.comparison[analysis.comparison["verdict"] != "baseline"]
+    return _named_cells(analysis), "taking the cell instead of the baseline"
+
+
+def asked(analysis: Analysis) -> pd.DataFrame:
+    """The rows of the primary family with a `name` each: what the study was made for."""
+    tables = {
+        "components": [named_components],
+        "factors": [named_factors, named_interactions],
+        "by_budget": [named_at_budgets],
+        "comparison": [_named_cells],
+    }[analysis.primary]
+    rows = pd.concat([make(analysis) for make in tables], ignore_index=True)
+    return rows[rows["family"] == PRIMARY]
+
+
+def named_at_budgets(analysis: Analysis) -> pd.DataFrame:
+    """`by_budget` with a `name` for each part and budget."""
+    knob, rows = analysis.task["budget"][0], named_by_budget(analysis)
+    return rows.assign(name=[f"{row['name']}, at {knob}={row['budget']:g}" for row in rows.to_dict("records")])
+
+
+def _named_cells(analysis: Analysis) -> pd.DataFrame:
+    return _as_effects(analysis.comparison[analysis.comparison["verdict"] != BASELINE])
+
+
+def _as_effects(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the comparison as effects of taking that cell."""
     verdicts = {BETTER: HELPS, WORSE: HURTS}
-    effects = rows.rename(columns={"cell": "name"}).assign(
-        verdict=rows["verdict"].map(lambda verdict: verdicts.get(verdict, verdict))
-    )
-    return effects, "taking the cell instead of the baseline"
+    said = [verdicts.get(verdict, verdict) for verdict in rows["verdict"]]
+    return rows.rename(columns={"cell": "name"}).assign(verdict=pd.Series(said, index=rows.index, dtype=object))
 
 
 def costs(analysis: Analysis) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ablate.report.method import method
 from ablate.report.names import (
     METHODS,
     costs,
-    named_by_budget,
+    named_at_budgets,
     named_components,
     named_factors,
     named_interactions,
@@ -51,7 +51,12 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         _parts(analysis, drawn, folder),
         _by_budget(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
-        Section("sure", "How sure are we", says=certainty(analysis.metric, analysis.noise)),
+        Section(
+            "sure",
+            "How sure are we",
+            says=certainty(analysis.metric, analysis.noise),
+            figures=_there(drawn, "stability"),
+        ),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
         published(analysis),
@@ -136,10 +141,8 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
 def _by_budget(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     if analysis.by_budget.empty:
         return Section("budget", "")
-    metric, knob = analysis.metric, analysis.task["budget"][0]
-    rows = named_by_budget(analysis)
-    named = rows.assign(name=[f"{row['name']}, at {knob}={row['budget']:g}" for row in rows.to_dict("records")])
-    named = named.drop(columns=PART)
+    metric = analysis.metric
+    named = named_at_budgets(analysis).drop(columns=PART)
     note = (
         f"The change of test {metric.name} by having the part, within the trials of each budget; {_helps(metric)} it "
         f"helps. {_corrected(analysis)}"

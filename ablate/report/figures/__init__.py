@@ -11,8 +11,9 @@ from ablate.report.figures.comparison import draw_comparison, draw_cost
 from ablate.report.figures.curves import draw_curves
 from ablate.report.figures.effects import draw_effects, draw_steps
 from ablate.report.figures.grid import draw_heatmap, draw_interactions
+from ablate.report.figures.stability import draw_stability
 from ablate.report.figures.style import Drawn, make_look
-from ablate.report.names import effects_to_draw, named_by_budget
+from ablate.report.names import asked, effects_to_draw, named_by_budget
 from ablate.track.read import Results
 
 
@@ -26,6 +27,7 @@ def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Dr
         "cost": draw_cost(metric, trials, comparison, look, folder),
         "curves": draw_curves(metric, task, results.curves, look, folder),
         "effects": draw_effects(metric, *effects_to_draw(analysis), analysis.margin, folder),
+        "stability": draw_stability(metric, asked(analysis), analysis.margin, folder),
         "budget": draw_by_budget(metric, task, named_by_budget(analysis), analysis.changes, folder),
         "steps": draw_steps(metric, analysis.components, finished, folder),
         # A design of components holds few of the combinations of its factors.

@@ -13,11 +13,10 @@ from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.figures.style import (
     EQUIVALENT,
-    HELPS,
-    HURTS,
     SOFT,
     TEXT,
     UNSURE,
+    VERDICTS,
     Drawn,
     change_tick,
     counted,
@@ -35,7 +34,6 @@ _ROWS_SHOWN = 30
 _PANELS_SHOWN = 4
 _TITLES = {"cumulative": "Added one after another", "removal": "Taken away one at a time"}
 _KINDS_OF_STEPS = tuple(_TITLES)
-_COLOURS = {"helps": HELPS, "hurts": HURTS, "equivalent": EQUIVALENT}
 
 
 def draw_effects(metric: Metric, effects: pd.DataFrame, what: str, margin: float | None, folder: Path) -> Drawn | None:
@@ -86,7 +84,7 @@ def _not_drawn(effects: pd.DataFrame) -> str:
 
 
 def _draw_effect(metric: Metric, axis: Axes, place: int, row: dict[Any, Any]) -> None:
-    colour = _COLOURS.get(row["verdict"], UNSURE)
+    colour = VERDICTS.get(row["verdict"], UNSURE)
     seeds = np.array([metric.change(delta) for delta in row["deltas"]], float)
     seeds = seeds[np.isfinite(seeds)]
     axis.plot(seeds, np.full(len(seeds), place), "o", ms=4, color=colour, alpha=0.45, mew=0)
@@ -180,7 +178,7 @@ def _draw_removals(
 
 def _bar(axis: Axes, place: int, before: float, after: float, change: str, verdict: str) -> None:
     """A bar between two means; `change` is the one that is paired by seed, as in the table."""
-    colour = _COLOURS.get(verdict, UNSURE)
+    colour = VERDICTS.get(verdict, UNSURE)
     axis.bar(place, after - before, bottom=before, width=0.6, color=colour, alpha=0.8, zorder=2)
     up = after >= before
     axis.annotate(

@@ -27,6 +27,7 @@ TEXT = "#1c1c1e"  # in a page that is read in the dark it becomes the page's own
 PAPER = "#fefefe"  # and the paper the page's own paper
 SOFT = "#767680"  # readable on white and on black
 HELPS, HURTS, EQUIVALENT, UNSURE = "#0b7a5c", "#c2410c", "#2563a8", "#767680"
+VERDICTS = {"helps": HELPS, "hurts": HURTS, "equivalent": EQUIVALENT}
 _LONGEST = 60  # letters of a name in a figure
 SERIES_SHOWN = 10  # as many as colours and markers can tell apart
 _MARKERS = "osD^vPX<>*"
