@@ -71,6 +71,19 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """The test examples in blocks: runs of neighbours, or the task's own groups (documents, chapters).
+
+    Attributes:
+        sizes: examples of each block.
+        totals: the sum over a block's examples of what `test_<recorded>` of the first metric is the mean of.
+    """
+
+    sizes: Sequence[int]
+    totals: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a trial came to.
 
@@ -85,6 +98,8 @@ class Outcome:
         sample: text that the trained model wrote; "" where it writes none.
         reason: why it diverged, where the status alone does not say it.
         parameters: numbers that were trained, where `Facts` could not know.
+        blocks: what the test examples scored, the same examples in the same blocks in every trial that is evaluated on
+            the same data; None: not measured by example.
     """
 
     status: str
@@ -98,6 +113,7 @@ class Outcome:
     sample: str = ""
     parameters: int | None = None
     reason: str = ""
+    blocks: Blocks | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ablate.analyze.study import verdicts
 from ablate.analyze.table import score_table
 from ablate.metric import Metric
 from ablate.track.read import Results
+from ablate.track.tables import blocks_table
 from benchmarks.common import Table
 
 _METRIC = Metric("perplexity", scale="log", logged="nll")
@@ -99,7 +100,7 @@ def made(cells: Mapping[str, Cell], nll: Mapping[str, Array], design: Mapping[st
         for seed, value in enumerate(nll[cell].tolist())
     ])  # fmt: skip
     whole = {"left_out": [], **design}
-    return Results("made", "", "", whole, [_METRIC], _TASK, trials, pd.DataFrame(), {})
+    return Results("made", "", "", whole, [_METRIC], _TASK, trials, pd.DataFrame(), blocks_table([]), {})
 
 
 def equivalence(studies: int = 2000) -> Table:

@@ -112,7 +112,8 @@ def train(config: Config, run):
 
     run.load_best()
     each = errors(model, *splits["test"])
-    return {"test_error": each.mean(), "test_error_each": each}
+    run.examples(each)
+    return {"test_error": each.mean()}
 
 
 if __name__ == "__main__":

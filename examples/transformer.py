@@ -203,7 +203,8 @@ def train(config: Config, run):
 
     run.load_best()
     each = evaluate(model, splits["test"])
-    return {"test_nll": each.mean(), "test_nll_each": each}
+    run.examples(each)
+    return {"test_nll": each.mean()}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pandas as pd
 from ablate.study.records import task_record
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS
 from ablate.track.read import Results
+from ablate.track.tables import blocks_table
 
 NASTY = "a$b_c|d{e}<script>alert(1)</script>\\&%#^~*`"
 PARTS = ("gating", "depth", "dropout", "tying")
@@ -126,8 +127,11 @@ def curves(table):
     )
 
 
-def results(table, name="study", points=None, design=None):
+def results(table, name="study", points=None, design=None, blocks=None):
     """What the reader would give for these trials."""
     design = {"kind": "grid", "components": [], "left_out": []} | (design or {})
     points = curves(table) if points is None else points
-    return Results(name, "python -m ablate", "2020-01-01T00:00:00", design, [PERPLEXITY], TASK, table, points, {})
+    blocks = blocks_table([]) if blocks is None else blocks
+    return Results(
+        name, "python -m ablate", "2020-01-01T00:00:00", design, [PERPLEXITY], TASK, table, points, blocks, {}
+    )

@@ -124,7 +124,7 @@ def part(tmp_path, servers, monkeypatch):
 
 
 def test_a_task_that_keeps_what_it_changes_passes(tmp_path):
-    script = write(tmp_path / "good.py")
+    script = write(tmp_path / "good.py", ("# after", "run.examples(each)"))
     task = load_task(str(script))
     said: list[str] = []
     report = ablate.check(task, say=said.append)
@@ -151,6 +151,8 @@ def test_what_is_checked_is_short_by_itself_or_as_the_caller_says(tmp_path):
          ["does not repeat in a fresh process: drawn at epoch 0 is", "a generator without a seed"]),
         (("# before", "run.log(drawn=[ord(name) for name in {'a', 'b', 'c', 'd', 'e', 'f', 'g'}][0])"),
          ["does not repeat in a fresh process: drawn", "the order of a set or hash() of a text"]),
+        (("# after", "run.examples(each.mean() + torch.tensor([1, -1]) * (time.time_ns() % 10007))"),
+         ["does not repeat in a fresh process: test_examples of the result differs"]),
         (("data=None", "data=lambda config: str(time.time())"), ["the data's digest differs", "ablate.digest(path)"]),
     ],
 )  # fmt: skip

@@ -52,7 +52,24 @@ def changed_lines():
 def test_digits_are_learned(knobs):
     result = example("digits.py").run(seed=0, epochs=20, **knobs)
     assert result["test_error"] < 60
-    assert len(result["test_error_each"]) == 1197
+
+
+@pytest.mark.parametrize(
+    ("file", "knobs", "examples"),
+    [
+        ("digits.py", ["epochs=1"], 1197),
+        ("transformer.py", ["width=8", "heads=1", "depth=1", "steps=1", "batch=2"], 25_000),
+    ],
+)
+def test_examples_record_what_each_test_example_scored(file, knobs, examples, tmp_path):
+    code, out, err = study(example(file), *knobs, folder=tmp_path)
+    assert code == 0, out + err
+    (events,) = journals(tmp_path).values()
+    blocks, values = events[-1]["blocks"], events[-1]["values"]
+    assert len(blocks["sizes"]) == 50
+    assert sum(blocks["sizes"]) == pytest.approx(examples, rel=0.2 if file == "transformer.py" else 0)
+    name = "test_error" if file == "digits.py" else "test_nll"
+    assert sum(blocks["totals"]) / sum(blocks["sizes"]) == pytest.approx(values[name], rel=1e-5)
 
 
 def test_every_component_of_every_example_is_on_in_its_full_model():
@@ -108,10 +125,12 @@ def test_boosting_is_a_study_of_two_metrics(tmp_path):
 
 def test_a_converted_script_gives_what_the_plain_one_does_in_about_twenty_changed_lines(tmp_path):
     new, gone = changed_lines()
-    assert (len(new), len(gone)) == (18, 13)
+    assert (len(new), len(gone)) == (19, 13)
     code, out, err = study(example("after/digits_plain.py"), "-m", "normalise=true,false", "epochs=2", folder=tmp_path)
     assert code == 0, out + err
     assert "2 done" in out
+    for events in journals(tmp_path).values():
+        assert sum(events[-1]["blocks"]["sizes"]) == 997
 
 
 def test_the_page_shows_every_changed_line_and_their_number():

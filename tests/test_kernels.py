@@ -32,6 +32,16 @@ def test_the_loss_of_the_output_layer_is_torchs():
     torch.testing.assert_close(kernels.cross_entropy(*inputs, targets), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_the_loss_of_each_token_is_torchs_and_their_mean_the_loss_to_the_bit():
+    inputs, targets = layer_inputs(torch.float32)
+    x, weight, bias = inputs
+    mean, by_token = kernels.cross_entropy_by_token(*inputs, targets)
+    expected = F.cross_entropy(F.linear(x, weight, bias), targets, reduction="none")
+    torch.testing.assert_close(by_token, expected.detach())
+    assert torch.equal(mean, kernels.cross_entropy(*inputs, targets))
+    assert not by_token.requires_grad
+
+
 def test_a_target_of_no_measurable_probability_has_a_loss_and_not_infinity():
     x, weight = torch.tensor([[1.0], [0.1]], requires_grad=True), torch.tensor([[0.0], [300.0]], requires_grad=True)
     bias, targets = torch.zeros(2, requires_grad=True), torch.tensor([0, 1])

@@ -93,10 +93,12 @@ def test_each_trial_of_a_pack_is_the_one_trained_alone(model, tmp_path, monkeypa
         (curve,), (outcome,) = train([trial], tmp_path / f"alone {number}")
         assert len([e for e in curve if "train_nll" in e]) == 50
         assert_alike(curves[number], curve)
-        rounded = {"values": {}, "sample": ""}
+        rounded = {"values": {}, "sample": "", "blocks": None}
         assert replace(outcomes[number], **rounded) == replace(outcome, **rounded)
         assert outcomes[number].values == pytest.approx(outcome.values, rel=TOLERANCE)
         assert outcomes[number].values["clipped"] == outcome.values["clipped"]
+        assert outcomes[number].blocks.sizes == outcome.blocks.sizes
+        assert outcomes[number].blocks.totals == pytest.approx(outcome.blocks.totals, rel=10 * TOLERANCE)
     assert len({round(outcome.values["test_nll"], 4) for outcome in outcomes}) == len(trials), (
         "they are different trials"
     )
@@ -129,6 +131,7 @@ def test_a_pack_goes_on_from_its_checkpoints_to_the_same_bits(tmp_path):
     curves, outcomes = train(trials, tmp_path)
     rest, again = train(trials, tmp_path, state_of=40)
     assert again == outcomes
+    assert all(outcome.blocks is not None for outcome in outcomes)
     assert [each[0]["step"] for each in rest] == [50] * 3
     assert [each for curve in rest for each in curve] == [e for curve in curves for e in curve if e["step"] == 50]
 
@@ -304,6 +307,9 @@ def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
         assert events[-1]["values"]["test_nll"] == pytest.approx(
             by_name[path.name][-1]["values"]["test_nll"], rel=TOLERANCE
         )
+        blocks, of_alone = (each[-1]["blocks"] for each in (events, by_name[path.name]))
+        assert blocks["sizes"] == of_alone["sizes"]
+        assert blocks["totals"] == pytest.approx(of_alone["totals"], rel=10 * TOLERANCE)
     assert len({events[0]["process"] for events in together.values()}) == 1
 
 

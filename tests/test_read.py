@@ -32,7 +32,8 @@ from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.store import Store
 from ablate.track.process import this_process
 from ablate.track.read import Results, open_source, read_studies, read_study
-from ablate.track.tables import curves_schema, trials_schema, trials_table, validated
+from ablate.track.tables import blocks_schema, blocks_table, curves_schema, trials_schema, trials_table, validated
+from ablate.train.examples import BLOCKS
 
 TASK = task_record(LANGUAGE_MODEL)
 ENDS = {
@@ -42,6 +43,7 @@ ENDS = {
             "status": "DIVERGED",
             "diverged_at": 31,
             "values": {"best_valid_nll": 1.5, "valid_nll": None, "test_nll": None},
+            "blocks": None,
         },
     ),
     "failed": ("failed", {"reason": "RuntimeError: no $ignal", "log": "trial.log"}),
@@ -54,6 +56,7 @@ DATA = {
 FINISHED = {
     "status": "FINISHED", "diverged_at": None, "steps": 60, "seen": 600, "seconds": 2.0, "train_seconds": 1.5,
     "best_step": 60, "values": {"best_valid_nll": 1.5, "valid_nll": 1.5, "test_nll": 1.6}, "sample": "",
+    "blocks": {"sizes": [3, 2], "totals": [4.0, 4.0]},
 }  # fmt: skip
 
 
@@ -133,6 +136,7 @@ def mirrored(folder, *launches):
 def assert_same(one, other):
     assert_frame_equal(one.trials, other.trials)
     assert_frame_equal(one.curves, other.curves)
+    assert_frame_equal(one.blocks, other.blocks)
     assert (one.name, one.command, one.launched, one.design, one.samples) == (
         other.name, other.command, other.launched, other.design, other.samples,
     )  # fmt: skip
@@ -163,6 +167,9 @@ def test_a_study_read_from_mlflow_is_the_study_read_from_its_journals(study, tmp
     assert set(journals.trials["status"]) == {"FINISHED"}
     assert len(journals.curves) > 8
     assert_same(journals, store)
+    blocks = journals.blocks.groupby(["cell", "seed"], sort=False)[["examples", "total"]].sum()
+    assert len(journals.blocks) == 4 * BLOCKS
+    assert list(blocks["total"] / blocks["examples"]) == pytest.approx(list(journals.trials["test_nll"]), rel=1e-6)
     for name, results in (("journals", journals), ("again", journals), ("store", store)):
         write_report(results, tmp_path / name)
     assert files(tmp_path / "journals") == files(tmp_path / "again") == files(tmp_path / "store")
@@ -255,6 +262,27 @@ def test_every_way_to_end_is_the_same_from_both_sources_whatever_a_page_holds(tm
     assert store.samples == {"full": "text of full 0", "b": "text of b 0"}
     assert store.design == {"kind": "grid", "components": [], "left_out": []}
     assert store.metrics == [PERPLEXITY]
+    have = store.blocks.groupby(["cell", "seed"], sort=False).agg(list).reset_index()
+    assert list(zip(have["cell"], have["seed"], strict=True)) == [("full", 0), ("b", 0), ("b", 1), ("b", 2)]
+    for column, values in (("block", [0, 1]), ("examples", [3, 2]), ("total", [4.0, 4.0])):
+        assert list(have[column]) == [values] * 4
+
+
+def test_where_nothing_was_measured_by_example_there_is_an_empty_table_of_the_same_types(tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "s", {"full": ["failed", "new"]})
+    record(folder, "t", {"full": ["failed"], "b": ["finished"]})
+    none, some = read_study(folder, "s").blocks, read_study(folder, "t").blocks
+    assert (len(none), len(some)) == (0, 2)
+    assert none.dtypes.to_dict() == some.dtypes.to_dict()
+    joined = read_studies(folder, ["s", "t"]).blocks
+    assert_frame_equal(joined, some)
+
+
+def test_blocks_that_cannot_be_right_are_refused():
+    twice = blocks_table([("a", 0, {"sizes": [1], "totals": [0.5]})] * 2)
+    with pytest.raises(KnobError, match="here: what is recorded cannot be right"):
+        validated(twice, blocks_schema(), "here")
 
 
 def test_a_trial_trained_anew_is_read_from_its_newest_attempt(tmp_path):
@@ -475,6 +503,9 @@ def test_two_studies_are_read_as_one_and_what_they_share_is_there_once(tmp_path)
     points = both.curves.groupby(["cell", "seed"]).size()
     assert set(points) == {4}
     assert len(points) == 8
+    of_trials = both.blocks.groupby(["cell", "seed"], sort=False).size()
+    assert set(of_trials) == {2}
+    assert set(of_trials.index) == set(points.index) - {("without tying (cumulative)", 0)}
     assert set(both.samples) == {"full", "without tying", "base"}
     assert both.command == "python -m ablate name=leave_one_out && python -m ablate name=cumulative"
     assert both.trials.dtypes.to_dict() == read_study(folder, "cumulative").trials.dtypes.to_dict()

@@ -17,16 +17,17 @@ from conftest import TINY, knobs_of
 from reference import ReferenceLM
 
 from ablate.knobs import plain
-from ablate.protocol import Trial
+from ablate.protocol import Blocks, Trial
 from ablate.tasks.language_model import engine as engine_module
 from ablate.tasks.language_model.build import make_model
 from ablate.tasks.language_model.data import Corpus, Windows, load_corpus
 from ablate.tasks.language_model.engine import fit
-from ablate.tasks.language_model.evaluate import evaluate, sample
+from ablate.tasks.language_model.evaluate import evaluate, evaluate_by_token, sample
 from ablate.tasks.language_model.model import RecurrentLM
 from ablate.tasks.language_model.model.packed import Alone
 from ablate.tasks.language_model.training import settle
 from ablate.train import Checkpoints
+from ablate.train.examples import BLOCKS, EXAMPLES, blocks_of, save_examples
 from ablate.train.machine import check_device, machine_facts
 
 
@@ -113,17 +114,18 @@ def test_the_test_text_is_read_once_with_the_weights_asked_for(tmp_path, monkeyp
     curve = iter([1.0, 5.0])
     seen = []
 
-    def fake(program, ids, knobs, device, streams=None):
-        if ids.size == 601:
-            seen.append(program.model.output.bias.detach().clone())
-            return [7.0]
-        return [next(curve)]
+    def test(program, ids, knobs, device, streams=None):
+        assert ids.size == 601
+        seen.append(program.model.output.bias.detach().clone())
+        return [7.0], torch.tensor([[6.0, 8.0]])
 
-    monkeypatch.setattr(engine_module, "evaluate", fake)
+    monkeypatch.setattr(engine_module, "evaluate", lambda *_: [next(curve)])
+    monkeypatch.setattr(engine_module, "evaluate_by_token", test)
     corpus = load_corpus(knobs_of(*TINY).data)
     corpus = replace(corpus, test=np.concatenate([corpus.test, corpus.test[:1]]))
     outcome, _ = run(tmp_path, f"test_weights={test_weights}", corpus=corpus)
     assert len(seen) == 1
+    assert outcome.blocks == Blocks([1, 1], [6.0, 8.0])
     assert (outcome.values["valid_nll"], outcome.values["test_nll"]) == (valid, 7.0)
     checkpoints = Checkpoints(tmp_path, "x")
     saved = checkpoints.best(20) if test_weights == "best" else checkpoints.last()
@@ -137,6 +139,7 @@ def test_carry_decides_whether_position_and_state_restart_with_the_epoch(tmp_pat
     monkeypatch.setattr(Windows, "at", lambda self, n: (places.append(n), at(self, n))[1])
     monkeypatch.setattr(RecurrentLM, "loss", lambda self, x, y, s: (fresh.append(s is None), loss(self, x, y, s))[1])
     monkeypatch.setattr(engine_module, "evaluate", lambda *_: [1.0])
+    monkeypatch.setattr(engine_module, "evaluate_by_token", lambda *_: ([1.0], torch.ones(1, 1)))
     # 100 train tokens are 4 windows of 4 × 5.
     run(tmp_path, "train_tokens=100", "windows=9", "carry=true")
     assert places == list(range(9))
@@ -174,11 +177,61 @@ def test_evaluation_is_the_books_to_the_last_digit():
     assert model.training, "evaluation gives the model back as it was"
 
 
+def test_what_each_token_scored_comes_in_the_order_of_the_text():
+    knobs = knobs_of(*TINY, "eval_batch=3", "eval_window=4")
+    ids = np.random.default_rng(0).integers(30, size=101).astype(np.int32)
+    model = make_model(knobs, 30)
+    model.initialize(0, 0.01)
+    model.double()
+    means, by_token = evaluate_by_token(Alone(model), ids, knobs, torch.device("cpu"))
+    assert means == evaluate(Alone(model), ids, knobs, torch.device("cpu"))
+    assert by_token.shape == (1, 96)
+    assert means[0] == pytest.approx(by_token.mean().item(), abs=1e-12)
+    # The three readers, one after the other: 8 windows of 4 from 0, 33 and 66 on.
+    model.eval()
+    for reader in range(3):
+        part = torch.from_numpy(ids[33 * reader : 33 * reader + 33]).long()
+        logits, _ = model(part[:-1, None], None)
+        expected = torch.nn.functional.cross_entropy(logits[:, 0], part[1:], reduction="none")
+        torch.testing.assert_close(by_token[0, 32 * reader : 32 * (reader + 1)], expected.detach())
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["test_batch=1"], ["eval_batch=7", "eval_window=3", "test_batch=null"], ["test_weights=last"]]
+)
+def test_blocks_of_the_test_text_add_up_to_the_test_loss_and_each_tokens_is_in_a_file(tmp_path, overrides):
+    outcome, _ = run(tmp_path, *overrides)
+    by_token = np.load(tmp_path / EXAMPLES)
+    sizes, totals = np.array(outcome.blocks.sizes), np.array(outcome.blocks.totals)
+    assert by_token.dtype == np.float16
+    assert sizes.size == BLOCKS
+    assert sizes.sum() == by_token.size > 500
+    assert sizes.max() - sizes.min() <= 1
+    assert totals.sum() / sizes.sum() == pytest.approx(outcome.values["test_nll"], rel=1e-6)
+    ends = np.cumsum(sizes)
+    expected = [by_token[end - size : end].astype(float).sum() for size, end in zip(sizes, ends, strict=True)]
+    assert totals == pytest.approx(expected, rel=1e-3), "half precision is all that is lost"
+
+
+def test_a_text_of_few_tokens_has_a_block_for_each():
+    blocks = blocks_of(np.array([1.0, 2.0, 4.0], np.float32))
+    assert blocks == Blocks([1, 1, 1], [1.0, 2.0, 4.0])
+    assert blocks_of(np.array([1.0, np.nan])) is None
+
+
+def test_a_loss_too_large_for_half_precision_is_kept_as_it_is(tmp_path):
+    save_examples(tmp_path, np.array([1e6, 1.5]))
+    assert np.load(tmp_path / EXAMPLES).tolist() == [1e6, 1.5]
+    Checkpoints(tmp_path, "x").clear()
+    assert not list(tmp_path.iterdir())
+
+
 def test_divergence_is_a_result_with_its_first_window(tmp_path, monkeypatch):
     outcome, events = run(tmp_path, "optimizer=sgd", "lr=1e38", "clip=null", "windows=100")
     assert outcome.status == "DIVERGED"
     assert outcome.steps == 20
-    assert outcome.values["test_nll"] is None
+    assert outcome.values["test_nll"] is outcome.blocks is None
+    assert not (tmp_path / EXAMPLES).exists()
     assert not math.isfinite(of(events, "train")[-1]["train_nll"])
     monkeypatch.setattr(engine_module, "LOG_EVERY", 1)
     exact, fine = run(tmp_path, "optimizer=sgd", "lr=1e38", "clip=null", "windows=100")

@@ -17,6 +17,7 @@ from ablate.analyze.paired import (
 )
 from ablate.analyze.pareto import front
 from ablate.analyze.power import detectable, seeds_for_half, seeds_needed
+from ablate.analyze.text import TextAndSeeds, text_and_seeds
 from ablate.analyze.variance import VarianceShares, variance_shares
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Evidence",
     "Guards",
     "Noise",
+    "TextAndSeeds",
     "VarianceShares",
     "between",
     "caveats",
@@ -46,6 +48,7 @@ __all__ = [
     "seeds_for_half",
     "seeds_needed",
     "smallest_p",
+    "text_and_seeds",
     "unpaired",
     "variance_shares",
 ]

@@ -20,6 +20,7 @@ from scipy import stats
 from ablate.analyze.paired import LEVEL, NAN, Array, Difference, paired, unpaired
 from ablate.analyze.power import detectable
 from ablate.analyze.table import cells_of, score_table, without_finite_score
+from ablate.analyze.text import text_and_seeds
 from ablate.metric import Metric
 
 _ZERO = 1e-12  # weights that cancel leave so much
@@ -101,11 +102,13 @@ class Evidence:
         metric: whose scores are compared.
         trials: one row a trial, as `read_study` gives it.
         margin: differences of scores within ± it are as good as none; None: nobody said so.
+        blocks: one row a block of test examples, as `read_study` gives it; None: not measured by example.
     """
 
     metric: Metric
     trials: pd.DataFrame
     margin: float | None = None
+    blocks: pd.DataFrame | None = None
 
     def of(self, trials: pd.DataFrame) -> Evidence:
         """The same of some of the trials."""
@@ -140,6 +143,37 @@ class Evidence:
         """Scores of some cells, shape [seeds, these]: NaN where there is no result."""
         return np.asarray(self._numbers[:, [self._places[cell] for cell in cells]], float)
 
+    @cached_property
+    def _by_block(self) -> dict[str, tuple[pd.DataFrame, Array]]:
+        """Cell → totals of scores, shape [seeds, blocks], and examples of each block; without cells whose seeds differ
+        in their blocks."""
+        if self.blocks is None:
+            return {}
+        found = {}
+        for cell, part in self.blocks.groupby("cell", sort=False):
+            seeds = part["seed"].unique()
+            if len(part) % len(seeds) == 0:
+                sizes, totals = (part[name].to_numpy(float).reshape(len(seeds), -1) for name in ("examples", "total"))
+                if (sizes == sizes[0]).all():
+                    found[str(cell)] = pd.DataFrame(self.metric.sign * totals, index=seeds), sizes[0]
+        return found
+
+    def by_block(self, contrast: Contrast) -> tuple[Array, Array] | None:
+        """The contrast summed over each block's examples, [seeds, blocks], and the blocks' sizes, [blocks].
+
+        Over the seeds that all of its cells have a result of; None where a cell was not measured by example, or in
+        other blocks than another.
+        """
+        if not contrast.weights or any(cell not in self._by_block for cell in contrast.cells):
+            return None
+        totals, sizes = zip(*(self._by_block[cell] for cell in contrast.cells), strict=True)
+        if any(not np.array_equal(size, sizes[0]) for size in sizes):
+            return None
+        seeds = self.scores.index[np.isfinite(self.deltas(contrast))]
+        parts = (its.reindex(seeds).to_numpy(float) for its in totals)
+        total = np.sum([weight * part for part, weight in zip(parts, _weights(contrast), strict=True)], axis=0)
+        return (total, sizes[0]) if np.isfinite(total).all() else None
+
     def deltas(self, contrast: Contrast) -> Array:
         """Shape [seeds]: NaN where a cell has no result."""
         return np.asarray(self.of_cells(contrast.cells) @ _weights(contrast), float)
@@ -158,7 +192,8 @@ class Evidence:
 # What `estimate` knows of every contrast.
 ESTIMATED = (
     "n", "effect", "low", "high", "p", "p_sign_flip", "p_equivalent", "difference_kind", "sd", "wins", "losses",
-    "wins_low", "wins_high", "correlation", "width_ratio", "detectable", "diverged", "deltas", "contrast",
+    "wins_low", "wins_high", "correlation", "width_ratio", "detectable", "text_low", "text_high", "text_p", "diverged",
+    "deltas", "contrast",
 )  # fmt: skip
 
 
@@ -172,8 +207,9 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
     pairs below and above zero; `wins_low`, `wins_high`: 95 % interval of the chance that a new pair, if not tied, is a
     win (Clopper & Pearson 1934). `correlation`: mean correlation over seeds of the cells' scores; `width_ratio`: of
     the paired interval to the one that the same scores would have with seeds of their own (Welch), below 1 where
-    pairing gained. `detectable`: the smallest difference that so many pairs show with a power of 80 %. `diverged`: a
-    `Diverged`.
+    pairing gained. `detectable`: the smallest difference that so many pairs show with a power of 80 %. `text_low`,
+    `text_high`, `text_p`: as `low`, `high` and `p`, for other test data of the kind as well as for other seeds
+    (`text_and_seeds`); NaN where it was not measured by example. `diverged`: a `Diverged`.
     """
     scores, weights = evidence.of_cells(contrast.cells), _weights(contrast)
     whole = scores[~np.isnan(scores).any(axis=1)]
@@ -191,9 +227,18 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
         "correlation": _correlation(whole) if kind == "paired" else NAN,
         "width_ratio": _width_ratio(whole, weights, found) if kind == "paired" else NAN,
         "detectable": detectable(found.sd, found.n) if kind == "paired" else NAN,
+        **_over_text(contrast, evidence, kind == "paired" and found.n > 1),
         "diverged": evidence.diverged(contrast),
         "contrast": contrast,
     }
+
+
+def _over_text(contrast: Contrast, evidence: Evidence, has_pairs: bool) -> dict[str, float]:
+    blocks = evidence.by_block(contrast) if has_pairs else None
+    if blocks is None:
+        return {"text_low": NAN, "text_high": NAN, "text_p": NAN}
+    found = text_and_seeds(*blocks)
+    return {"text_low": float(found.low), "text_high": float(found.high), "text_p": float(found.p)}
 
 
 def averaged(contexts: Mapping[str, Contrast], evidence: Evidence) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Verdicts:
 def verdicts(results: Results, baseline: str | None = None, margin: float | None = None) -> Verdicts:
     """Compute and judge all contrasts; arguments as for `analyse`."""
     base = baseline_of(results.trials, baseline)
-    whole = Evidence(results.metrics[0], results.trials, margin)
+    whole = Evidence(results.metrics[0], results.trials, margin, results.blocks)
     # What was evaluated on other data cannot be averaged with the rest.
     alike = whole.of(results.trials[results.trials["cell"].isin(comparable(results.trials, base))])
     designed = results.design.get("components")

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablate.functions.ending import Stopped
+from ablate.functions.examples import numbers_by_example
 from ablate.functions.measured import number_of
 from ablate.functions.run import SAVE_SECONDS, Run
 from ablate.functions.state import RunError
 from ablate.functions.streams import seed_all
 from ablate.knobs import KnobError, plain
 from ablate.metric import Metric
-from ablate.protocol import Outcome, Payload, Sink, Trial
+from ablate.protocol import Blocks, Outcome, Payload, Sink, Trial
+from ablate.train.examples import save_examples
 from ablate.train.machine import choose_device
 
 if TYPE_CHECKING:
@@ -76,6 +78,9 @@ def fit(
     run = kind(list(task.metrics), trial.seed, device, files, kept, sink, state, save_seconds)
     result = call(task, task.configured(trial.config, trial.seed, device), run)
     values = _ending(result, run, kept.folder)
+    blocks = _blocks(run, values[f"test_{task.metrics[0].recorded}"])
+    if blocks is not None and run.by_example is not None:
+        save_examples(kept.folder, run.by_example.values)
     if run.ending.has_diverged:
         print(f"diverged at {task.step} {run.ending.diverged_at}: {run.ending.reason}", flush=True)
     run.finish()
@@ -90,6 +95,7 @@ def fit(
         values=values,
         parameters=run.parameters,
         reason=run.ending.reason,
+        blocks=blocks,
     )
 
 
@@ -109,6 +115,13 @@ def _ending(result: object, run: Run, folder: Path) -> dict[str, float | None]:
     return values | run.measured.values(run.tested_best) | {"tested_best": float(run.tested_best)}
 
 
+def _blocks(run: Run, test_value: float | None) -> Blocks | None:
+    """What was given to `run.examples`, in blocks; None where nothing was, and where the trial has diverged."""
+    if run.by_example is None or run.ending.has_diverged or test_value is None or not np.isfinite(test_value):
+        return None
+    return run.by_example.blocks(test_value)
+
+
 def plain_call(task: FunctionTask, config: Any, seed: int, folder: Path | None) -> dict[str, Any]:
     """Call the function with nothing around it: no journal, no checkpoints. Raises Diverged."""
     device = choose_device("auto").type
@@ -120,6 +133,9 @@ def plain_call(task: FunctionTask, config: Any, seed: int, folder: Path | None) 
         raise Diverged(f"diverged at {task.step} {run.ending.diverged_at}: {run.ending.reason}")
     check_result(result, task.metrics)
     assert isinstance(result, dict), "checked"
+    if run.by_example is not None:
+        name = f"test_{task.metrics[0].recorded}"
+        _blocks(run, number_of(f"the result's {name}", result[name]))
     return result
 
 
@@ -199,29 +215,20 @@ def disagreements(result: Mapping[str, Any]) -> list[str]:
         each = result.get(f"{name}_each")
         if each is None or value is None:
             continue
-        mean, number = float(np.mean(as_array(f"{name}_each", each))), number_of(name, value)
+        mean, number = float(np.mean(_array(f"{name}_each", each))), number_of(name, value)
         if not np.isclose(mean, number, rtol=1e-4, atol=1e-6, equal_nan=True):
             found.append(f"{name} is {number:.6g}, and the mean of {name}_each is {mean:.6g}; give both in one unit")
     return found
 
 
-def as_array(name: str, each: Any) -> Any:
-    """One value an example as an array. Raises RunError for what is none."""
-    if hasattr(each, "detach"):
-        each = each.detach().cpu().numpy()
-    try:
-        array = np.asarray(each)
-    except ValueError:
-        array = np.empty((0, 0))
-    if array.ndim != 1 or array.dtype.kind not in "bifu" or array.size == 0:
-        raise RunError(f"the result's {name}: must be one number an example, an array of shape (examples,)")
-    return array.astype(np.float64) if array.dtype.kind != "f" else array
+def _array(name: str, each: Any) -> Any:
+    return numbers_by_example(f"the result's {name}", each)
 
 
 def _save_each(path: Path, each: Any) -> None:
     new = path.with_name(f"{path.name}.tmp{os.getpid()}")
     with new.open("wb") as file:
-        np.save(file, as_array(path.stem, each))
+        np.save(file, _array(path.stem, each))
     os.replace(new, path)
 
 

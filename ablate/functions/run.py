@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ablate.functions.batches import Batches
 from ablate.functions.ending import Clock, Ending
+from ablate.functions.examples import Examples, examples_of
 from ablate.functions.kept import Kept, Store, Weights
 from ablate.functions.measured import Measured, numbers_of
 from ablate.functions.state import RunError
@@ -60,6 +61,7 @@ class Run:
         self.step = 0  # epochs or steps, the current one included
         self.resumed_at: int | None = None  # the step at which the loop went on
         self.tested_best = False
+        self.by_example: Examples | None = None
         self.clock = Clock()
         self._kept = Kept(seed)
         self._weights = Weights(store, self._kept)
@@ -158,6 +160,26 @@ class Run:
         if is_new_best:
             self._weights.copy()
         return is_new_best
+
+    def examples(self, values: Any, blocks: Any = None) -> None:
+        """Record the first metric of each test example, for intervals that hold for other test data too.
+
+        Call it once, after the loop. The test data and their order have to be the same in every trial.
+
+        Args:
+            values: shape [n], of which `test_<metric>` in the result is the mean: a list, an array, or a tensor on any
+                device.
+            blocks: what examples belong to, a text or a whole number each, shape [n]: examples of one document or one
+                patient are alike. None: up to 50 runs of neighbours.
+
+        Raises:
+            RunError: for values of another shape, a second call, a metric on a logarithmic scale that is no mean; and
+                when the function returns, where a value is not finite or the result is not their mean.
+        """
+        self.ending.refuse_more()
+        if self.by_example is not None:
+            raise RunError("run.examples: called twice; call it once, after the loop, with the values of the test data")
+        self.by_example = examples_of(self.measured.metrics[0], values, blocks)
 
     def number(self, *key: object) -> int:
         """A whole number from 0 to 2³¹ − 1 of (seed, key), for what takes a seed: `random_state=run.number("t")`."""

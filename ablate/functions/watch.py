@@ -141,6 +141,7 @@ def _one(
     from ablate.knobs import read as read_record
     from ablate.protocol import Trial
     from ablate.train import Checkpoints
+    from ablate.train.examples import EXAMPLES
 
     config: Any = read_record(task.Config, values)
     seen.data, seen.sources = task.describe(config).digest, dict(task.sources(config))
@@ -168,7 +169,8 @@ def _one(
             write(Path(job["path"]), seen)
             os._exit(STOPPED)
         seen.status, seen.result = outcome.status, dict(outcome.values)
-        seen.each = {file.stem: digest_array(np.load(file)) for file in sorted(folder.glob("*_each.npy"))}
+        by_example = sorted([*folder.glob("*_each.npy"), *folder.glob(EXAMPLES)])
+        seen.each = {file.stem: digest_array(np.load(file)) for file in by_example}
 
     with watched_order(seen.orders, lambda: step_of(runs), seen.loaders):
         finish(fit(task, Trial(config, seed, job["device"]), sink, kept, state, kind=watcher, save_seconds=0.0))

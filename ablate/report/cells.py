@@ -10,7 +10,7 @@ from ablate.analyze.comparison import BASELINE, NOT_COMPARABLE
 from ablate.analyze.families import BETTER, EQUIVALENT, ONE_SEED, WORSE
 from ablate.metric import Metric
 from ablate.report import told
-from ablate.report.phrases import Row, interval, label, listed
+from ablate.report.phrases import Row, interval, label, listed, other_text
 
 
 def of_divergence(ends: pd.DataFrame, components: pd.DataFrame) -> str:
@@ -64,7 +64,7 @@ def _beside(metric: Metric, best: Row, other: str) -> str:
     apart = f"{told.size(metric, best['effect'])} {where} {other}"
     sure = interval(metric, best["low"], best["high"], seeds + label(best))
     if best["verdict"] == BETTER:
-        return apart + sure + _lost(best, other)
+        return apart + sure + _lost(best, other) + other_text(metric, best)
     if best["verdict"] == WORSE:
         return f"but it is {apart}{sure}{_lost(best, other)}"
     if best["verdict"] == EQUIVALENT:

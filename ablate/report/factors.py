@@ -14,7 +14,7 @@ from ablate.analyze.families import (
 )  # fmt: skip
 from ablate.metric import Metric
 from ablate.report import told
-from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, seeds
+from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, other_text, seeds
 from ablate.report.tables import p_value
 
 _MOST = 3  # of a kind, in a headline
@@ -96,7 +96,12 @@ def _unsure(metric: Metric, rows: Sequence[Row], nothing: bool) -> str:
 def _does(metric: Metric, row: Row) -> str:
     sure = interval(metric, row["low"], row["high"], seeds(row)) if row["n"] > 1 else ", one seed: this may be chance"
     change = told.change(metric, row["effect"])
-    return f"{_which(row)} changes test {metric.name} by {change}{_averaged(row)}{sure}{diverged(row)}"
+    besides = diverged(row) + _other(metric, row)
+    return f"{_which(row)} changes test {metric.name} by {change}{_averaged(row)}{sure}{besides}"
+
+
+def _other(metric: Metric, row: Row) -> str:
+    return other_text(metric, row) if row["verdict"] in SETTLED else ""
 
 
 def _which(row: Row) -> str:

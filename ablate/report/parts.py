@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ablate.analyze.components import widest_kind
-from ablate.analyze.families import DIVERGES, EQUIVALENT, HELPS, HURTS, ONE_SEED, PRIMARY, UNDECIDED
+from ablate.analyze.families import DIVERGES, EQUIVALENT, HELPS, HURTS, ONE_SEED, PRIMARY, SETTLED, UNDECIDED
 from ablate.metric import Metric
 from ablate.report import told
-from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, seeds, verb
+from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, other_text, seeds, verb
 
 _HOW = {
     "removal": "without it test {} is",
@@ -72,14 +72,24 @@ def _phrase(metric: Metric, row: Row) -> str:
     effect, low, high = _as_told(row)
     how = _HOW[row["kind"]].format(metric.name)
     what = f"{how} {told.size(metric, effect)} {told.direction(metric, effect)}"
-    return what + interval(metric, low, high, seeds(row)) + diverged(row)
+    return what + interval(metric, low, high, seeds(row)) + diverged(row) + other_text(metric, row, _sign(row))
+
+
+def _sign(row: Row) -> int:
+    """A removal is told as what taking a part away does, all else as what having it does."""
+    return -1 if row["kind"] == "removal" else 1
 
 
 def _as_told(row: Row) -> tuple[float, float, float]:
-    """Effect, low and high as they are told: of taking a part away for a removal, else of having it."""
-    if row["kind"] == "removal":
-        return -float(row["effect"]), -float(row["high"]), -float(row["low"])
-    return float(row["effect"]), float(row["low"]), float(row["high"])
+    """Effect, low and high as they are told."""
+    sign = _sign(row)
+    low, high = sorted((sign * float(row["low"]), sign * float(row["high"])))
+    return sign * float(row["effect"]), low, high
+
+
+def _other(metric: Metric, row: Row) -> str:
+    """Of an effect that is told: an undecided one is no surer with other test data."""
+    return other_text(metric, row, _sign(row)) if row["verdict"] in SETTLED else ""
 
 
 def _name(row: Row) -> str:
@@ -90,7 +100,7 @@ def _list(metric: Metric, rows: Sequence[Row]) -> str:
     """Names with their effects."""
     shown = [
         f"{_name(row)} ({'without it ' if row['kind'] == 'removal' else ''}{told.change(metric, _as_told(row)[0])}"
-        f"{diverged(row)})"
+        f"{diverged(row)}{_other(metric, row)})"
         for row in rows
     ]
     return listed(shown)

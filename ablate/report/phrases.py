@@ -47,6 +47,17 @@ def interval(metric: Metric, low: float, high: float, of: str) -> str:
     return f" (95 % interval {told.span(metric, low, high)}, {of})"
 
 
+def other_text(metric: Metric, row: Row, sign: int = 1) -> str:
+    """That another sample of test data may show no such effect, where the wider interval says so.
+
+    `sign`: −1 where the effect is told the other way round.
+    """
+    if not row["text_low"] * row["text_high"] <= 0:  # also where it is not known
+        return ""
+    low, high = sorted((sign * row["text_low"], sign * row["text_high"]))
+    return f"; with other test data it may be none ({told.span(metric, low, high)})"
+
+
 def margin(metric: Metric, size: float) -> str:
     """What a difference has to be to matter."""
     return f"±{told.size(metric, metric.sign * abs(size))}"

@@ -37,6 +37,7 @@ TABLES = ("comparison", "components", "factors", "interactions-table", "simple-e
 Figures = Mapping[str, Drawn | None]
 
 _CELLS_SAMPLED = 12
+_TEXTS = " over test data too: the 95 % interval that holds for other test data of the kind as well as for other seeds."
 _FAMILY = (
     "Verdicts that are marked as exploratory are not of the question that the study was made for: they are corrected "
     "among themselves, and are worth a study of their own before anybody relies on them."
@@ -105,7 +106,8 @@ def _note(results: Results, analysis: Analysis) -> str:
         train = f" Train {metric.name} is that of the last {told.steps(analysis.task)} trained on{at_work}."
     of = f"{metric.name.capitalize()}{data}; {metric.better} is better."
     also = f" {_list(analysis.others)}: mean ± standard deviation, not compared." if analysis.others else ""
-    return f"{of} n: finished trials.{train} {spread}{also}"
+    texts = _TEXTS if analysis.comparison["text_low"].notna().any() else ""
+    return f"{of} n: finished trials.{train} {spread}{texts}{also}"
 
 
 def _list(metrics: Sequence[Metric]) -> str:
@@ -117,6 +119,7 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     note = (
         f"The change of test {metric.name} by having the part; {_helps(metric)} it helps. Paired by seed, averaged "
         f"over seeds{_as_logarithm(metric)}. {_corrected(analysis)}"
+        + (_TEXTS if components["text_low"].notna().any() else "")
     )
     tables = []
     if len(components):

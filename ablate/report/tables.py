@@ -20,6 +20,8 @@ from ablate.report import told
 from ablate.report.told import NOT_AVAILABLE
 from ablate.track.units import duration
 
+_OVER_TEXT = "over test data too"
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -105,7 +107,16 @@ def comparison_table(
     metric: Metric, task: Task, comparison: pd.DataFrame, note: str, others: Sequence[Metric] = ()
 ) -> Shown:
     """One row a cell, each beside the baseline."""
-    wide = (told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", "wins", "pairing", "missing")
+    wide = (
+        told.seen(task),
+        "time",
+        f"train {metric.name}",
+        f"valid {metric.name}",
+        _OVER_TEXT,
+        "wins",
+        "pairing",
+        "missing",
+    )
     words = ("cell", "verdict", "missing")
     numbers = _changes(metric, comparison).assign(missing=comparison["missing"].map(told.missing))
     return Shown("comparison", display(metric, task, comparison, others), numbers, note, words, wide)
@@ -116,7 +127,7 @@ def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
     changes = {
         name: table[_end(metric, name)].astype(float).map(metric.change)
         for name in map(str, table.columns)
-        if name.startswith(("effect", "low", "high")) or name == "detectable"
+        if name.startswith(("effect", "low", "high")) or name in ("detectable", "text_low", "text_high")
     }
     lost = table["diverged"].map(lambda found: f"{found.with_}/{found.of_with} {found.without}/{found.of_without}")
     shown = table.assign(**changes, diverged=lost).drop(columns=["deltas", "contrast"])
@@ -126,8 +137,7 @@ def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
 def _end(metric: Metric, name: str) -> str:
     """The column that holds an end of an interval: higher is better where the lower score is the higher value."""
     ends = dict(zip(("low", "high"), told.ends(metric, "low", "high"), strict=True))
-    end, _, rest = name.partition("_")
-    return name if end not in ends else ends[end] + (f"_{rest}" if rest else "")
+    return "_".join(ends.get(word, word) for word in name.split("_"))
 
 
 def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequence[Metric] = ()) -> pd.DataFrame:
@@ -152,6 +162,7 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
             f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"]),
             **{f"test {other.name}": _of_other(other, row) for other in others},
             f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row),
+            _OVER_TEXT: _over_text(metric, row),
             "wins": _wins(row),
             "pairing": _pairing(row),
             "p": p_value(row["p_holm"]),
@@ -162,6 +173,7 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
     ]
     shown = pd.DataFrame(rows)
     not_known = [name for name in ("parameters", seen, train) if (shown[name] == NOT_AVAILABLE).all()]
+    not_known += [_OVER_TEXT] if (shown[_OVER_TEXT] == "–").all() else []
     shown = shown.drop(columns=not_known)
     if not (comparison["n"] > 1).any():
         shown = shown.drop(columns=["wins", "pairing", "p", "verdict"])  # one seed says nothing of the kind
@@ -178,6 +190,7 @@ def effects_table(
             "part": row["name"],
             change: told.change(metric, row["effect"]) if _known(row["effect"]) else NOT_AVAILABLE,
             "95 % interval": told.span(metric, row["low"], row["high"]) if _known(row["low"]) else NOT_AVAILABLE,
+            _OVER_TEXT: _over_text(metric, row),
             "p (Holm)": p_value(row["p_holm"]),
             "n": str(row["n"]),
             "wins": _wins(row),
@@ -187,11 +200,10 @@ def effects_table(
         }
         for row in effects.to_dict("records")
     ]
-    columns = ["part", change, "95 % interval", "p (Holm)", "n", "wins", "pairing", "parameters", "verdict"]
+    columns = ["part", change, "95 % interval", _OVER_TEXT, "p (Holm)", "n", "wins", "pairing", "parameters", "verdict"]
     text = pd.DataFrame(rows, columns=columns)
-    if (text["parameters"] == "–").all():
-        text = text.drop(columns="parameters")
-    wide = ("wins", "pairing")
+    text = text.drop(columns=[name for name in ("parameters", _OVER_TEXT) if (text[name] == "–").all()])
+    wide = (_OVER_TEXT, "wins", "pairing")
     return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=wide)
 
 
@@ -205,6 +217,11 @@ def p_value(p: float) -> str:
     if not _known(p):
         return NOT_AVAILABLE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _over_text(metric: Metric, row: Mapping[Any, Any]) -> str:
+    """The interval for other test data too."""
+    return told.span(metric, row["text_low"], row["text_high"]) if _known(row["text_low"]) else "–"
 
 
 def _wins(row: Mapping[Any, Any]) -> str:

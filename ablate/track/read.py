@@ -36,6 +36,9 @@ class Results:
             `factor.<name>`, every component as `component.<name>` and every knob as `knob.<name>`.
         curves: one row a measurement, as `curves_schema` has it: `cell`, `seed`, `split` (train, valid), `step`,
             `seen`, `seconds` and the metrics.
+        blocks: one row a block of test examples, as `blocks_schema` has it: `cell`, `seed`, `block` (0, 1, …), its
+            `examples`, and the `total` over them of what `test_<recorded>` of the first metric is the mean of. No rows
+            for trials that were not measured by example.
         samples: cell → text written by its first finished seed.
     """
 
@@ -47,6 +50,7 @@ class Results:
     task: Mapping[str, Any]
     trials: pd.DataFrame
     curves: pd.DataFrame
+    blocks: pd.DataFrame
     samples: dict[str, str]
 
 
@@ -90,7 +94,16 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         KnobError: when there is no such study, its source cannot be read, or what is recorded cannot be right.
     """
     # Late, for it brings pandera.
-    from ablate.track.tables import Measurements, curves_schema, row, trials_schema, trials_table, validated
+    from ablate.track.tables import (
+        Measurements,
+        blocks_schema,
+        blocks_table,
+        curves_schema,
+        row,
+        trials_schema,
+        trials_table,
+        validated,
+    )
 
     chosen = _chosen(source, name)
     launch = launch or source.launch(chosen)
@@ -105,10 +118,13 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
     asked = [(cell, trial) for cell in launch["cells"] for trial in cell["trials"]]
     rows: list[dict[str, Any]] = []
     curves = Measurements(metrics)
+    blocks: list[tuple[str, int, Mapping[str, Any]]] = []
     samples: dict[str, str] = {}
     for (cell, trial), events in zip(asked, source.attempts(chosen, launch), strict=True):
         rows.append(row(cell, trial, events, metrics, task["step"]))
         curves.add(cell["label"], trial["seed"], events)
+        if events and (measured := events[-1].get("blocks")):
+            blocks.append((cell["label"], trial["seed"], measured))
         if events and (text := events[-1].get("sample")):
             samples.setdefault(cell["label"], text)
     where = f"the study {chosen!r} in {source}"
@@ -121,6 +137,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         task=task,
         trials=validated(trials_table(rows, metrics), trials_schema(metrics), where),
         curves=validated(curves.table(), curves_schema(metrics), where),
+        blocks=validated(blocks_table(blocks), blocks_schema(), where),
         samples=samples,
     )
 
@@ -165,20 +182,18 @@ def read_studies(source: Source, names: Sequence[str]) -> Results:
 
 
 def _joined(parts: Sequence[Results], source: Source) -> Results:
-    from ablate.track.tables import curves_schema, trials_schema, trials_table, validated
+    from ablate.track.tables import blocks_schema, curves_schema, trials_schema, trials_table, validated
 
     metrics = parts[0].metrics
-    trials, curves = [], []
+    trials, curves, blocks = [], [], []
     samples: dict[str, str] = {}
     seen: set[str] = set()
     for part, labels in zip(parts, _labels(parts), strict=True):
         new = part.trials[~part.trials["fingerprint"].isin(seen)]
         seen.update(new["fingerprint"])
-        of_new = pd.MultiIndex.from_frame(part.curves[["cell", "seed"]]).isin(
-            pd.MultiIndex.from_frame(new[["cell", "seed"]])
-        )
         trials.append(new.assign(cell=new["cell"].map(labels)))
-        curves.append(part.curves[of_new].assign(cell=part.curves["cell"][of_new].map(labels)))
+        curves.append(_of(part.curves, new, labels))
+        blocks.append(_of(part.blocks, new, labels))
         for cell, text in part.samples.items():
             samples.setdefault(labels[cell], text)
     rows = [
@@ -197,8 +212,16 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         task=parts[-1].task,
         trials=validated(trials_table(rows, metrics), trials_schema(metrics), where),
         curves=validated(pd.concat(curves, ignore_index=True), curves_schema(metrics), where),
+        blocks=validated(pd.concat(blocks, ignore_index=True), blocks_schema(), where),
         samples=samples,
     )
+
+
+def _of(table: pd.DataFrame, trials: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """The rows that belong to these trials, under the labels that their cells have among all."""
+    key = ["cell", "seed"]
+    rows = table[pd.MultiIndex.from_frame(table[key]).isin(pd.MultiIndex.from_frame(trials[key]))]
+    return rows.assign(cell=rows["cell"].map(labels).astype("str"))
 
 
 def _labels(parts: Sequence[Results]) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The two tables of a study: their columns, in order, with their types and what must hold of them.
+"""The three tables of a study: their columns, in order, with their types and what must hold of them.
 
 Imported late: pandera is needed where results are read, and nowhere else.
 """
@@ -102,6 +102,23 @@ def curves_schema(metrics: Sequence[Metric]) -> pa.DataFrameSchema:
         strict=True,
         ordered=True,
         name="curves",
+    )
+
+
+def blocks_schema() -> pa.DataFrameSchema:
+    """The table of test results by block of examples."""
+    return pa.DataFrameSchema(
+        {
+            "cell": _text(),
+            "seed": pa.Column("int64", pa.Check.ge(0)),
+            "block": pa.Column("int64", pa.Check.ge(0)),
+            "examples": pa.Column("int64", pa.Check.ge(1)),
+            "total": pa.Column("float64"),
+        },
+        unique=["cell", "seed", "block"],
+        strict=True,
+        ordered=True,
+        name="blocks",
     )
 
 

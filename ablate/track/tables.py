@@ -14,9 +14,18 @@ from numpy.typing import NDArray
 from ablate.knobs import KnobError, show
 from ablate.metric import Metric
 from ablate.track.journal import Event, status
-from ablate.track.schema import FACTS, curves_schema, results_of, trials_schema
+from ablate.track.schema import FACTS, blocks_schema, curves_schema, results_of, trials_schema
 
-__all__ = ["Measurements", "curves_schema", "row", "trials_schema", "trials_table", "validated"]
+__all__ = [
+    "Measurements",
+    "blocks_schema",
+    "blocks_table",
+    "curves_schema",
+    "row",
+    "trials_schema",
+    "trials_table",
+    "validated",
+]
 
 _OUTCOME = ("steps", "seen", "seconds", "train_seconds", "best_step")
 
@@ -141,6 +150,23 @@ class Measurements:
 
     def _joined(self, name: str) -> NDArray[Any]:
         return np.concatenate(self._parts[name]) if self._parts[name] else np.array([])
+
+
+def blocks_table(recorded: Sequence[tuple[str, int, Mapping[str, Any]]]) -> pd.DataFrame:
+    """One row a block of test examples, of each trial's label, seed and blocks as its journal has them."""
+    rows = [
+        (label, seed, block, size, total)
+        for label, seed, blocks in recorded
+        for block, (size, total) in enumerate(zip(blocks["sizes"], blocks["totals"], strict=True))
+    ]
+    schema = blocks_schema()
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema.columns)
+    return pd.DataFrame(
+        {
+            name: pd.Series(list(values), dtype="str" if name == "cell" else schema.columns[name].dtype.type)
+            for name, values in zip(schema.columns, columns, strict=True)
+        }
+    )
 
 
 def trials_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> pd.DataFrame:

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ablate.train.examples import EXAMPLES
+
 Payload = dict[str, Any]
 
 _KINDS = ("state", "best", "last")
@@ -107,6 +109,7 @@ class Checkpoints:
         """Drop everything: the trial starts anew."""
         for saved in (saved for kind in _KINDS for saved in self._all(kind)):
             saved.path.unlink(missing_ok=True)
+        (self.folder / EXAMPLES).unlink(missing_ok=True)
         self._drop_leftovers()
 
     def _all(self, kind: str) -> list[_Saved]:

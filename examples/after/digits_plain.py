@@ -71,7 +71,8 @@ def train(args, run):
         run.log(train_loss=loss, valid_error=error)
     run.load_best()
     each = errors(model, test_loader, device)
-    return {"test_error": each.mean(), "test_error_each": each}
+    run.examples(each)
+    return {"test_error": each.mean()}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from ablate.protocol import Outcome, Payload, Sink, Trial
 from ablate.tasks.language_model.config import Config
 from ablate.tasks.language_model.data import Corpus, Windows
 from ablate.tasks.language_model.data.corpus import Ids
-from ablate.tasks.language_model.evaluate import autocast, evaluate
+from ablate.tasks.language_model.evaluate import autocast, evaluate, evaluate_by_token
 from ablate.tasks.language_model.meter import Mean, Meter
 from ablate.tasks.language_model.model.language_model import log_unigram, stream
 from ablate.tasks.language_model.model.packed import States, make_program
@@ -25,6 +26,7 @@ from ablate.tasks.language_model.optim import clip_gradients
 from ablate.tasks.language_model.schedule import budget_windows, validation_windows
 from ablate.tasks.language_model.trial import Training
 from ablate.train.checkpoint import Checkpoints
+from ablate.train.examples import save_examples
 from ablate.train.machine import choose_device, on_device
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
@@ -195,13 +197,16 @@ class Pack:
             if t.knobs.test_weights == "best":
                 assert t.best_window is not None, "every trial validates at its end"
                 t.model.load_state_dict(self._checkpoints[t].best(t.best_window)["model"])
-        test_nlls = (
-            evaluate(self.program, corpus.test, knobs, device, knobs.test_batch)
-            if self.running
-            else [math.nan] * len(self.trainings)
-        )
+        test_nlls, by_token = [math.nan] * len(self.trainings), [np.empty(0)] * len(self.trainings)
+        if self.running:
+            test_nlls, nll_KN = evaluate_by_token(self.program, corpus.test, knobs, device, knobs.test_batch)
+            by_token = list(nll_KN.cpu().numpy())
+        for t, nll_N in zip(self.trainings, by_token, strict=True):
+            if t.diverged_at is None:
+                save_examples(self._checkpoints[t].folder, nll_N)
         self._read_clock()
-        return [t.outcome(nll, corpus, device) for t, nll in zip(self.trainings, test_nlls, strict=True)]
+        ends = zip(self.trainings, test_nlls, by_token, strict=True)
+        return [t.outcome(test_nll, nll_N, corpus, device) for t, test_nll, nll_N in ends]
 
     def _tell(self, t: Training, **values: float) -> None:
         seen = t.window * self._tokens_a_window

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ablate.tasks.language_model.config import Config
 from ablate.tasks.language_model.data import Corpus, Windows
@@ -13,7 +14,6 @@ from ablate.tasks.language_model.model.packed import Program
 from ablate.train.machine import on_device
 
 
-@torch.inference_mode()
 def evaluate(
     program: Program, ids: Ids, config: Config, device: torch.device, streams: int | None = None
 ) -> list[float]:
@@ -22,17 +22,30 @@ def evaluate(
     `streams` readers side by side (None: `eval_batch`), the state carried from zero, the tail that fills no window
     dropped (the book's eval_perplexity: 210 windows of PTB's valid text, 235 of its test text).
     """
+    return evaluate_by_token(program, ids, config, device, streams)[0]
+
+
+@torch.inference_mode()
+def evaluate_by_token(
+    program: Program, ids: Ids, config: Config, device: torch.device, streams: int | None = None
+) -> tuple[list[float], Tensor]:
+    """`evaluate`, and what it is the mean of: each token's cross-entropy in the order of the text, shape [K, N].
+
+    A reader's part of the text follows the one before it, without the few tokens that fill no window of its own.
+    """
     windows = Windows(ids, streams or config.eval_batch, config.eval_window)
     program.train(False)
     total_K = torch.zeros((), device=device, dtype=torch.float64)
-    states = None
+    states, windows_KBT = None, []
     for number in range(windows.per_epoch):
         inputs_1TB, targets_1TB = (on_device(ids, device) for ids in windows.at(number))
         with autocast(config, device):
-            loss_K, states = program.loss(inputs_1TB, targets_1TB, states)
+            loss_K, nll_KTB, states = program.losses(inputs_1TB, targets_1TB, states)
         total_K = total_K + loss_K
+        windows_KBT.append(nll_KTB.mT)
     program.train()
-    return [total / windows.per_epoch for total in total_K.tolist()]
+    by_token_KN = torch.cat(windows_KBT, -1).flatten(1)
+    return [total / windows.per_epoch for total in total_K.tolist()], by_token_KN
 
 
 @torch.inference_mode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -14,6 +16,7 @@ from ablate.tasks.language_model.evaluate import sample
 from ablate.tasks.language_model.model.language_model import stream
 from ablate.tasks.language_model.model.packed import States
 from ablate.tasks.language_model.schedule import lr_factor
+from ablate.train.examples import blocks_of
 
 
 class Training:
@@ -68,8 +71,14 @@ class Training:
         self.cuts += 1
         return False
 
-    def outcome(self, test_nll: float, corpus: Corpus, device: torch.device) -> Outcome:
-        """What the trial came to, with the weights that it has now."""
+    def outcome(
+        self, test_nll: float, by_token_N: NDArray[np.floating], corpus: Corpus, device: torch.device
+    ) -> Outcome:
+        """What the trial came to, with the weights that it has now.
+
+        Args:
+            by_token_N: what `test_nll` is the mean of, in the order of the text.
+        """
         diverged, knobs = self.diverged_at is not None, self.knobs
         valid_nll = self.best_valid_nll if knobs.test_weights == "best" else self.last_valid_nll
         return Outcome(
@@ -87,6 +96,7 @@ class Training:
                 "test_nll": None if diverged else test_nll,
                 "clipped": self.clipped_windows / self.window,
             },
+            blocks=None if diverged else blocks_of(by_token_N),
             sample="" if diverged else sample(self.model, corpus, knobs.sample_words, self.seed, device),
         )
 

@@ -30,15 +30,22 @@ def cross_entropy(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Te
     What `F.cross_entropy(F.linear(x, W, b), targets)` gives, with one array of N × V numbers instead of five: the
     logits become the probabilities, and these the gradient, in place.
     """
-    mean: Tensor = _apply(_CrossEntropy)(x_NH, weight_VH, bias_V, targets_N, products_dtype(x_NH))
-    return mean
+    return cross_entropy_by_token(x_NH, weight_VH, bias_V, targets_N)[0]
+
+
+def cross_entropy_by_token(x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """`cross_entropy`, and what it is the mean of: −log softmax(W x + b) at each target, through which no gradient
+    flows, shape [N] or [K, N].
+    """
+    mean, nll_N = _apply(_CrossEntropy)(x_NH, weight_VH, bias_V, targets_N, products_dtype(x_NH))
+    return mean, nll_N
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor, products: torch.dtype
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         # The bias is one more column of the matrix, where x is 1: it needs no pass of its own over N × V.
         x_NA, weight_VA = _widened(x_NH, 1.0, products), _widened(weight_VH, bias_V, products)
         with torch.autocast(x_NH.device.type, enabled=False):
@@ -54,11 +61,13 @@ class _CrossEntropy(torch.autograd.Function):
             p_NV.scatter_(-1, place_N1, (p_N1 - 1).to(products))
             ctx.save_for_backward(x_NA, weight_VA, p_NV)
             ctx.hidden, ctx.types = x_NH.shape[-1], (x_NH.dtype, weight_VH.dtype, bias_V.dtype)
-        return nll_N1.mean((-2, -1))
+        nll_N = nll_N1.squeeze(-1)
+        ctx.mark_non_differentiable(nll_N)
+        return nll_N1.mean((-2, -1)), nll_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x_NA, weight_VA, d_NV = ctx.saved_tensors
         x_type, weight_type, bias_type = ctx.types
         scale = (gradient / d_NV.shape[-2])[..., None, None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
-from ablate.tasks.language_model.model.kernels import cross_entropy
+from ablate.tasks.language_model.model.kernels import cross_entropy_by_token
 from ablate.tasks.language_model.model.layers import Dropout, State, detach
 
 
@@ -94,13 +94,23 @@ class RecurrentLM(nn.Module):
 
     def loss(self, inputs_TB: Tensor, targets_TB: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
         """Mean cross-entropy over the window's T·B tokens, in nats, in fp32 at least; and the states after it."""
+        mean, _, after = self.losses(inputs_TB, targets_TB, states)
+        return mean, after
+
+    def losses(
+        self, inputs_TB: Tensor, targets_TB: Tensor, states: list[State] | None
+    ) -> tuple[Tensor, Tensor, list[State]]:
+        """The mean, what it is the mean of, nll_TB, through which no gradient flows, and the states."""
         x_TBH, after = self._features(inputs_TB, states)
         x_NH, targets_N = x_TBH.flatten(0, 1), targets_TB.flatten()
         if x_NH.device.type == "cpu":
-            return cross_entropy(x_NH, self.output.weight, self.output.bias, targets_N), after
-        logits_NV = self.output(x_NH)
-        exact = torch.promote_types(logits_NV.dtype, torch.float32)
-        return F.cross_entropy(logits_NV.to(exact), targets_N), after
+            mean, nll_N = cross_entropy_by_token(x_NH, self.output.weight, self.output.bias, targets_N)
+        else:
+            logits_NV = self.output(x_NH)
+            exact = torch.promote_types(logits_NV.dtype, torch.float32)
+            log_p_NV = logits_NV.to(exact).log_softmax(-1)
+            mean, nll_N = F.nll_loss(log_p_NV, targets_N), -log_p_NV.detach().gather(-1, targets_N[:, None])
+        return mean, nll_N.view(targets_TB.shape), after
 
     def initialize(
         self,

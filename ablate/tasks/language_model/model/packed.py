@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
-from ablate.tasks.language_model.model.kernels import cross_entropy
+from ablate.tasks.language_model.model.kernels import cross_entropy_by_token
 from ablate.tasks.language_model.model.language_model import RecurrentLM
 from ablate.tasks.language_model.model.layers import Dropout, State, detach
 
@@ -39,6 +39,10 @@ class Program(Protocol):
 
         `states` are None at the start of a stream.
         """
+        ...
+
+    def losses(self, inputs_KTB: Tensor, targets_KTB: Tensor, states: States | None) -> tuple[Tensor, Tensor, States]:
+        """The means, what they are the means of, nll_KTB, through which no gradient flows, and the states."""
         ...
 
     def backward(self, loss_K: Tensor) -> list[Tensor]:
@@ -73,6 +77,11 @@ class Alone:
         """Its mean cross-entropy, [1]."""
         loss, after = self.model.loss(inputs_KTB[0], targets_KTB[0], states)
         return loss.unsqueeze(0), after
+
+    def losses(self, inputs_KTB: Tensor, targets_KTB: Tensor, states: States | None) -> tuple[Tensor, Tensor, States]:
+        """Its mean cross-entropy, [1], and that of each token, [1, T, B]."""
+        loss, nll_TB, after = self.model.losses(inputs_KTB[0], targets_KTB[0], states)
+        return loss.unsqueeze(0), nll_TB.unsqueeze(0), after
 
     def backward(self, loss_K: Tensor) -> list[Tensor]:
         """Its gradients, [1, …]."""
@@ -126,6 +135,11 @@ class Packed:
 
     def loss(self, inputs_KTB: Tensor, targets_KTB: Tensor, states: States | None) -> tuple[Tensor, States]:
         """Every model's mean cross-entropy, [K]; what `RecurrentLM.loss` computes for one."""
+        loss_K, _, after = self.losses(inputs_KTB, targets_KTB, states)
+        return loss_K, after
+
+    def losses(self, inputs_KTB: Tensor, targets_KTB: Tensor, states: States | None) -> tuple[Tensor, Tensor, States]:
+        """The same, and every model's cross-entropy of each token, [K, T, B]."""
         like = self._models[0]
         x_KTBD = self._embedding(inputs_KTB)
         if self._scaled:
@@ -141,7 +155,8 @@ class Packed:
             after.append(detach(state))
         weight_KVH = self._stacked["embedding.weight" if like.is_tied else "output.weight"]
         x_KNH, targets_KN = self._projection(x_KTBH.flatten(1, 2)), targets_KTB.flatten(1, 2)
-        return cross_entropy(x_KNH, weight_KVH, self._stacked["output.bias"], targets_KN), after
+        loss_K, nll_KN = cross_entropy_by_token(x_KNH, weight_KVH, self._stacked["output.bias"], targets_KN)
+        return loss_K, nll_KN.view(-1, *targets_KTB.shape[1:]), after
 
     def _projection(self, x_KNH: Tensor) -> Tensor:
         if self._models[0].projection is None:
