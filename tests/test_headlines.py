@@ -211,3 +211,29 @@ def test_pages_without_any_effect_make_a_claim_on_one_in_twenty_at_most(kind):
         rows = [row for name in TABLES for row in getattr(found, name).to_dict("records") if row["family"] == PRIMARY]
         claims += any(is_claim(row["verdict"]) for row in rows)
     assert claims <= 8  # 5 % of 60 are 3; more than 8 come once in 500
+
+
+def with_blocks(table, by_text, blocks=40):
+    """Blocks of test examples in which having a part does something else in each. by_text: sd of that, in nats."""
+    rng, rows = np.random.default_rng(2), []
+    own = {cell: by_text * rng.normal(size=blocks) for cell in table["cell"].unique()}
+    for record in table.to_dict("records"):
+        apart = own[record["cell"]] - own[record["cell"]].mean()
+        totals = 100 * (record["test_nll"] + apart)
+        rows += [
+            {"cell": record["cell"], "seed": record["seed"], "block": i, "examples": 100, "total": total}
+            for i, total in enumerate(totals)
+        ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("by_text", "holds"), [(0.02, True), (1.0, False)])
+def test_what_other_test_data_may_not_show_is_said_beside_the_effect(by_text, holds):
+    table = one_out({"gating": -0.2, "dropout": 0.0, "tying": 0.0}, noise=0.005)
+    design = {"kind": "leave_one_out", "components": ["gating", "dropout", "tying"]}
+    found = analyse(results(table, design=design, blocks=with_blocks(table, by_text)))
+    row = found.components.set_index("component").loc["gating"]
+    assert row["text_low"] < row["low"] < row["high"] < row["text_high"]
+    (first, *_) = findings(found)
+    assert first.startswith("Gating earns its keep: without it test perplexity is 2")
+    assert ("with other test data it may be none (−" in first) == (not holds)
