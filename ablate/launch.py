@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from ablate.knobs import Record, Says, knob
 
+FEWEST_SEEDS = 3  # that seeds=auto trains before it looks
+MOST_SEEDS = 20  # that it trains where max_seeds does not say
 KINDS = ("grid", "one_factor", "leave_one_out", "cumulative", "add_one_in", "cells")
 
 Name = Annotated[
@@ -17,6 +19,8 @@ Name = Annotated[
 ]
 Path = Annotated[str, Field(min_length=1), Says("a path")]
 Processes = Annotated[int, Field(ge=1, le=1024)]
+Seeds = Annotated[int, Field(ge=1, le=10_000)]
+Percentage = Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$"), Says("a percentage")]
 
 
 class Tracking(Record):
@@ -48,7 +52,17 @@ class Launch(Record):
 
     task: str = knob("what is trained: a name, or FILE.py:FUNCTION")
     seed: int = knob("first seed", 0, ge=0, le=2**31 - 1)
-    seeds: int = knob("replicates: seeds seed, seed + 1, …", 3, ge=1, le=10_000)
+    seeds: Seeds | Literal["auto"] = knob(
+        "replicates: seeds seed, seed + 1, …; auto: as many as it takes to decide every comparison", 3
+    )
+    max_seeds: int | None = knob(
+        f"the most that seeds=auto trains; null: {MOST_SEEDS}", MOST_SEEDS, ge=FEWEST_SEEDS, le=1000
+    )
+    worth: Percentage | Annotated[float, Field(gt=0)] | None = knob(
+        "the smallest difference that matters: 1% of a metric that is compared by ratios, else a number in its unit; "
+        "null: 1% of the former",
+        "1%",
+    )
     device: Literal["auto", "cpu", "cuda"] = knob("auto: cuda, else cpu")
     threads: int | None = knob("CPU threads; null: one a physical core, at most OMP_NUM_THREADS", 2, ge=1, le=1024)
     workers: Processes | Literal["auto"] = knob(
@@ -68,3 +82,17 @@ class Launch(Record):
     runs: Path = knob("folder of journals, checkpoints and mlflow.db")
     reports: Path = knob("folder of reports")
     tracking: Tracking = knob("where the MLflow mirror goes")
+
+    @field_validator("max_seeds")
+    @classmethod
+    def _is_used(cls, most: int | None, others: ValidationInfo) -> int | None:
+        if most is not None and others.data.get("seeds", "auto") != "auto":
+            raise ValueError("only used by seeds=auto; add seeds=auto, or leave out max_seeds")
+        return most
+
+    @property
+    def most_seeds(self) -> int:
+        """How many replicates a cell has at most."""
+        if self.seeds == "auto":
+            return MOST_SEEDS if self.max_seeds is None else self.max_seeds
+        return self.seeds

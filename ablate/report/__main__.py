@@ -19,11 +19,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--store", metavar="URI", help="MLflow store to read instead, sqlite:///… or http://…")
     parser.add_argument("--reports", default="reports", help="folder to write to (default: %(default)s)")
     parser.add_argument("--baseline", metavar="LABEL", help="the cell that the others are compared with")
+    parser.add_argument("--worth", help="the smallest difference that matters, 1%% or 0.5 (default: what was launched)")
     options = parser.parse_args(arguments)
     try:
         if options.runs is not None and options.store is not None:
             raise KnobError("--runs and --store: a report is written from one of them; leave out the other")
-        results = read_studies(open_source(options.runs, options.store), options.studies)
+        results = read_studies(open_source(options.runs, options.store), options.studies, options.worth)
         report = write_report(results, Path(options.reports), options.baseline)
     except (KnobError, OSError) as error:
         sys.exit(f"ablate.report: {error}")

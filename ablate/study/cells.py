@@ -35,7 +35,7 @@ class Cell:
         levels: every factor of the study → level, resolved where the cell's own overrides do not name it.
         components: every declared component → whether it is on.
         config: everything of the task that is set.
-        seeds: its replicates.
+        seeds: its replicates; with seeds=auto as many as it may come to have.
     """
 
     label: str

@@ -11,35 +11,61 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.protocol import Estimates
+from ablate.study.blocks import Blocks, to_train
 from ablate.study.cells import Study
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial
-from ablate.study.view import FILE_WIDTH, describe_left_out
-from ablate.study.workers import choose_workers, threads_of
+from ablate.study.view import FILE_WIDTH, describe_left_out, describe_look
+from ablate.study.workers import threads_of
 from ablate.track.journal import JOURNAL, Journal, last_attempt, read_events
 from ablate.track.units import duration
 from ablate.train import Checkpoints
 from ablate.train.machine import set_threads
 
 
-def show_plan(study: Study, plan: Sequence[PlannedTrial]) -> None:
-    """Print every cell with what is done, what is to do and how long it takes; train and write nothing."""
+def show_plan(study: Study, blocks: Blocks) -> None:
+    """Print every cell with what is done, what is to do and how long it takes; train and write nothing.
+
+    With seeds=auto: of the seeds that are trained in any case; then how much more it may come to.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=FILE_WIDTH)
-    to_train = [planned for planned in plan if not planned.is_done]
-    packs = make_packs(to_train, study)
-    workers = choose_workers(packs, study)
-    starts = {planned.fingerprint: goes_on_at(planned) for planned in to_train}
+    least, *more = blocks.all()
+    plan = [planned for block in (least, *more) for planned in block]
+    packs = [make_packs(to_train(block), study) for block in (least, *more)]
+    together = [pack for of_block in packs for pack in of_block]
+    workers = blocks.workers()
+    starts = {planned.fingerprint: goes_on_at(planned) for planned in to_train(plan)}
     set_threads(study.launch.threads or threads_of(workers))
-    estimates = _estimates(study, plan, packs)
-    seconds = _seconds(packs, estimates, starts)
-    console.print(_table(plan, starts, seconds))
-    wall = wall_seconds([sum(seconds[p.fingerprint] for p in pack) for pack in packs], workers) if seconds else None
-    largest = max((len(pack) for pack in packs), default=1)
+    estimates = _estimates(study, plan, together)
+    seconds = _seconds(together, estimates, starts)
+    console.print(_table(least, starts, seconds))
+    walls = [_wall(of_block, seconds, workers) for of_block in packs]
+    largest = max((len(pack) for pack in packs[0]), default=1)
     with_ = f"workers={workers}" + (f", up to {largest} trials as one program" if largest > 1 else "")
-    for line in _totals(study, plan, starts, wall, with_, "" if estimates is None else estimates.how):
+    lines = _totals(study, least, starts, walls[0] if seconds else None, with_, estimates)
+    if study.launch.seeds == "auto":
+        lines.append(_at_most(study, blocks, plan, sum(walls) if seconds else None))
+    lines.append("nothing was trained; without plan=true it starts")
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _wall(packs: Sequence[Sequence[PlannedTrial]], seconds: Mapping[str, float], workers: int) -> float:
+    return wall_seconds([sum(seconds.get(planned.fingerprint, 0.0) for planned in pack) for pack in packs], workers)
+
+
+def _at_most(study: Study, blocks: Blocks, plan: Sequence[PlannedTrial], wall: float | None) -> str:
+    """What seeds=auto may come to."""
+    most = study.launch.most_seeds
+    if not to_train(plan):
+        return describe_look(blocks.look(blocks.seeds), most)
+    about = "" if wall is None else f", about {_about(wall)}"
+    return (
+        f"seeds=auto: at least these {blocks.seeds} seeds; at most {most}, then {len(plan)} trials with "
+        f"{len(to_train(plan))} to train{about}"
+    )
 
 
 def goes_on_at(planned: PlannedTrial) -> int:
@@ -142,15 +168,15 @@ def _totals(
     starts: Mapping[str, int],
     wall: float | None,
     with_: str,
-    how: str,
+    estimates: Estimates | None,
 ) -> list[str]:
     lines = [f"study {study.name}: {len(study.cells)} cells, {len(plan)} trials: {_counts(plan, starts)}"]
     lines += [f"note: {note}" for note in describe_left_out(study.left_out)]
+    how = "" if estimates is None else estimates.how
     if wall is not None:
         work = sum(_work_left(planned, starts) for planned in plan if not planned.is_done)
         by = f"{work:.2g} operations and {how}" if any(p.facts.work > 1 for p in plan) else how
         lines.append(f"about {_about(wall)} with {with_}, by {by}")
     elif starts:
         lines.append("how long a trial takes is known once one of this study is finished")
-    lines.append("nothing was trained; without plan=true it starts")
     return lines

@@ -16,6 +16,7 @@ from ablate.study.conditions import Condition, Values, read_condition
 from ablate.study.designs import REPLICATES, Asked, check_use, read_asked
 from ablate.study.records import OF_THE_DESIGN, Reader, read_design
 from ablate.study.tasks import load_task
+from ablate.worth import margin
 
 # Of a launch, what a cell may have its own of: its replicates.
 _OF_CELLS = ("seed", "seeds")
@@ -44,10 +45,13 @@ def make_study(jobs: Sequence[Job]) -> Study:
         len(jobs),
     )
     reader.finish()
+    launch, cells = candidates[0].launch, _merged(kept, reader.task)
+    if launch.seeds == "auto" and len(cells) < 2:
+        raise KnobError("seeds=auto: one cell has nothing to be compared with; add another one, or use seeds=3")
     return Study(
         task=reader.task,
-        launch=candidates[0].launch,
-        cells=_merged(kept, reader.task),
+        launch=launch,
+        cells=cells,
         kinds=list(dict.fromkeys(design.kind for design in designs)),
         components=list(dict.fromkeys(name for a in asked if a is not None for name in a.components)),
         left_out=list(left_out),
@@ -99,8 +103,8 @@ class _Candidate:
         return next((r for c in self.components.values() if (r := c.refusal(self.values)) is not None), None)
 
     def cell(self) -> Cell:
-        """With its replicates."""
-        seeds = tuple(range(self.launch.seed, self.launch.seed + self.launch.seeds))
+        """With its replicates, as many as it may come to have."""
+        seeds = tuple(range(self.launch.seed, self.launch.seed + self.launch.most_seeds))
         on = {name: component.is_on(self.values) for name, component in self.components.items()}
         return Cell(self.label, dict(self.levels), self.config, seeds, self.job.environment, on)
 
@@ -126,6 +130,7 @@ class _Reader(Reader):
         """None where it cannot be read."""
         try:
             launch, config = self.both(job.values)
+            margin(launch.worth, self.task.metrics[0])
             components = self._declared(job)
         except KnobError as error:
             self.problems.update(dict.fromkeys(error.problems))
@@ -146,8 +151,13 @@ class _Reader(Reader):
     def finish(self) -> None:
         """Raise KnobError with all that is wrong."""
         for name, values in self._settings.items():
-            if len(values) > 1 and name not in _OF_CELLS:
+            if len(values) < 2:
+                continue
+            if name not in _OF_CELLS:
                 self.problems[f"{name}={','.join(values)}: a study has one {name}; start one study for each"] = None
+            elif "auto" in self._settings["seeds"]:
+                same = f"seeds=auto gives every cell the same seeds; for example {name}={next(iter(values))}"
+                self.problems[f"{name}={','.join(values)}: {same}"] = None
         if self.problems:
             raise KnobError(*self.problems)
 

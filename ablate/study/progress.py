@@ -25,12 +25,24 @@ class Progress:
     _shares_at_start: dict[str, float] = field(default_factory=dict)
     _done: float = 0.0
     _left: float = 0.0
+    _total: float = 0.0
     _steps: dict[str, int] = field(default_factory=dict)  # of trials whose budget is known once they train
     _began: float | None = None
 
     def __post_init__(self) -> None:
-        self.states = {p.fingerprint: "waiting" for p in self.plan}
-        self._left = self._total = sum({p.fingerprint: p.facts.work for p in self.plan}.values())
+        self._ask(self.plan)
+
+    def add(self, trials: Sequence[PlannedTrial]) -> None:
+        """Take in more trials, which are waiting."""
+        new = [planned for planned in trials if planned.fingerprint not in self.states]
+        self._ask(new)
+        self.plan = [*self.plan, *new]
+
+    def _ask(self, trials: Sequence[PlannedTrial]) -> None:
+        self.states |= {planned.fingerprint: "waiting" for planned in trials}
+        work = sum({planned.fingerprint: planned.facts.work for planned in trials}.values())
+        self._left += work
+        self._total += work
 
     def set(self, planned: PlannedTrial, state: str) -> None:
         """Note that a trial is now running, done, skipped, busy, failed or diverged."""

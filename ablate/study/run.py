@@ -6,27 +6,28 @@ import shlex
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.knobs import KnobError
-from ablate.study.cells import Cell, Study
+from ablate.launch import Launch
+from ablate.study.blocks import Blocks, to_train
+from ablate.study.cells import Study
 from ablate.study.estimate import show_plan
+from ablate.study.launched import LaunchRecord
 from ablate.study.mirroring import MirrorProcess
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
-from ablate.study.records import task_record
-from ablate.study.view import describe_left_out, make_view
-from ablate.study.workers import choose_workers
-from ablate.track.journal import Event, Folder, Journal, now, replace_text
+from ablate.study.view import View, describe_left_out, make_view
+from ablate.track.journal import Event, Folder
 from ablate.track.mlflow.client import tracking_uri
 from ablate.train import Checkpoints
 
 if TYPE_CHECKING:
     from ablate.report import Report
+    from ablate.track.read import Results
 
 
 def run_study(study: Study, program: str, arguments: str) -> int:
@@ -44,16 +45,17 @@ def run_study(study: Study, program: str, arguments: str) -> int:
     launch = study.launch
     command = f"{program} {arguments}".rstrip()
     folder = Folder(launch.runs)
-    plan = make_plan(study, folder)
+    record = LaunchRecord(folder, study, program, command)
+    blocks = Blocks(study, make_plan(study, folder), lambda trials: _results(folder, record.event(trials)))
     if launch.plan:
-        show_plan(study, plan)
+        show_plan(study, blocks)
         return 0
     if launch.report:
         _check_reports(Path(launch.reports))
-        # Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train.
-        threading.Thread(target=import_module, args=["ablate.report"], daemon=True).start()
-    launched = _record_launch(folder, study, program, command, plan)
-    view = make_view(study.name, plan, study.task.metrics[0], study.task.step)
+    _import_meanwhile(launch)
+    first = blocks.up_to(blocks.seeds)
+    launched = record.write(first)
+    view = make_view(study.name, first, study.task.metrics[0], study.task.step)
     mirror = None
     reports: list[Path] = []
     report = None
@@ -63,13 +65,10 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         with view:
             for note in describe_left_out(study.left_out):
                 view.note(note)
-            for planned in plan:
-                if planned.is_done:
-                    view.skipped(planned)
-                    Checkpoints(planned.folder, planned.fingerprint).finish()  # where a kill came just before it
-            packs = make_packs((planned for planned in plan if not planned.is_done), study)
-            with Pool(study, choose_workers(packs, study), command, view) as pool:
-                pool.run(packs)
+            with Pool(study, blocks.workers(), command, view) as pool:
+                _train(first, study, pool, view)
+                if launch.seeds == "auto":
+                    launched = _add_seeds(blocks, record, study, pool, view)
         if launch.report:
             report = _report(folder, launched, Path(launch.reports))
             reports.append(report.folder)
@@ -83,12 +82,47 @@ def run_study(study: Study, program: str, arguments: str) -> int:
     return _exit_code(report)
 
 
-def _report(folder: Folder, launched: Event, reports: Path) -> Report:
-    from ablate.report import write_report
+def _import_meanwhile(launch: Launch) -> None:
+    """Pandas, scipy and matplotlib take seconds to import: meanwhile the first trials train."""
+    needed = "ablate.report" if launch.report else "ablate.analyze.stopping" if launch.seeds == "auto" else None
+    if needed is not None:
+        threading.Thread(target=import_module, args=[needed], daemon=True).start()
+
+
+def _train(trials: Sequence[PlannedTrial], study: Study, pool: Pool, view: View) -> None:
+    """Train what has no result yet."""
+    for planned in trials:
+        if planned.is_done:
+            view.skipped(planned)
+            Checkpoints(planned.folder, planned.fingerprint).finish()  # where a kill came just before it
+    pool.run(make_packs(to_train(trials), study))
+
+
+def _add_seeds(blocks: Blocks, record: LaunchRecord, study: Study, pool: Pool, view: View) -> Event:
+    """Look at the results, and train one more seed of every cell until that is enough; the launch as it then is."""
+    seeds, most = blocks.seeds, study.launch.most_seeds
+    while True:
+        look = blocks.look(seeds)
+        view.looked(look, most)
+        if blocks.is_enough(look):
+            return record.write(blocks.up_to(seeds), look)
+        seeds += 1
+        record.write(blocks.up_to(seeds))
+        view.add(blocks.block(seeds))
+        _train(blocks.block(seeds), study, pool, view)
+
+
+def _results(folder: Folder, launched: Event) -> Results:
     from ablate.track.read import read_study
 
+    return read_study(folder, launch=launched)
+
+
+def _report(folder: Folder, launched: Event, reports: Path) -> Report:
+    from ablate.report import write_report
+
     # This launch, not the newest: another process may have launched a study of this name over other cells meanwhile.
-    return write_report(read_study(folder, launched["study"], launched), reports)
+    return write_report(_results(folder, launched), reports)
 
 
 def _check_reports(folder: Path) -> None:
@@ -99,30 +133,6 @@ def _check_reports(folder: Path) -> None:
             pass
     except OSError as error:
         raise KnobError(f"reports={folder}: cannot be written ({error.strerror}); name another folder") from error
-
-
-def _record_launch(folder: Folder, study: Study, program: str, command: str, plan: Sequence[PlannedTrial]) -> Event:
-    trials: dict[str, tuple[Cell, list[dict[str, object]]]] = {}
-    for planned in plan:
-        trials.setdefault(planned.cell.label, (planned.cell, []))[1].append(
-            {"seed": planned.trial.seed, "fingerprint": planned.fingerprint}
-        )
-    launched: Event = {
-        "time": now(),
-        "study": study.name,
-        "command": command,
-        "design": study.record(),
-        "task": task_record(study.task, program),
-        "metrics": [asdict(metric) for metric in study.task.metrics],
-        "reports": study.launch.reports,
-        "cells": [
-            {"label": label, "levels": dict(cell.levels), "components": dict(cell.components), "trials": rows}
-            for label, (cell, rows) in trials.items()
-        ],
-    }
-    Journal(folder.study(study.name)).append("launched", **launched)
-    replace_text(folder.latest(), study.name)
-    return launched
 
 
 def _how_to_browse(folder: Folder, uri: str | None, page: str | None) -> str:

@@ -20,6 +20,7 @@ from ablate.track.journal import Event
 from ablate.track.units import duration
 
 if TYPE_CHECKING:
+    from ablate.analyze.stopping import Look
     from ablate.report import Report
 
 _ROWS_SHOWN = 24
@@ -48,6 +49,14 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+    def add(self, trials: Sequence[PlannedTrial]) -> None:
+        """More trials are asked for."""
+        self.progress.add(trials)
+
+    def looked(self, look: Look, most: int) -> None:
+        """Between two blocks: how much is decided; `most`: seeds that may be trained."""
+        self._print(describe_look(look, most))
 
     def skipped(self, planned: PlannedTrial) -> None:
         """A trial was finished by an earlier launch, or by another study."""
@@ -203,6 +212,17 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> list[str]:
     for one in left_out:
         labels.setdefault(one.reason, []).append(one.label)
     return [f"left out, {reason}: {_some(names)}" for reason, names in labels.items()]
+
+
+def describe_look(look: Look, most: int) -> str:
+    """How much is decided, and what follows from it."""
+    known = f"{look.seeds} seeds: {len(look.decided)} of {look.comparisons} comparisons decided"
+    if not look.comparisons:
+        return f"{look.seeds} seeds: no comparison has a result; no more seeds are trained"
+    if not look.undecided:
+        return f"{known}; no more seeds are needed"
+    left = f"{known}, {len(look.undecided)} undecided ({_some(look.undecided)})"
+    return left + (f"; stopped by max_seeds={most}" if look.seeds >= most else "; one more seed of every cell")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from filelock import Timeout
 
 from ablate.track.journal import Folder, read_events
 from ablate.track.mlflow.mirror import Mirror
+from ablate.track.mlflow.study_run import digest
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,7 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     if not studies:
         sys.exit(f"ablate.track: no study in {folder.root}; start one with python -m ablate")
     for study in studies:
-        for launched in read_events(folder.study(study))[0]:
+        # Of launches that share a run of the study's, the newest.
+        launches = {digest(launched): launched for launched in read_events(folder.study(study))[0]}
+        for launched in launches.values():
             mirror = Mirror(folder, options.uri, launched, print)
             report = Path(launched["reports"], study)
             if (report / "index.html").is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from ablate.metric import Metric
 from ablate.registry import suggest
 from ablate.track.journal import Event, Folder
 from ablate.track.mlflow.store import Store
+from ablate.worth import margin
 
 _LONGEST_NAME = 100  # of a folder of reports; a file system allows 255
 
@@ -40,6 +41,10 @@ class Results:
             `examples`, and the `total` over them of what `test_<recorded>` of the first metric is the mean of. No rows
             for trials that were not measured by example.
         samples: cell → text written by its first finished seed.
+        worth: the smallest difference that matters, as it was typed: "1%", 0.5; None: it was not (`ablate.worth`).
+        stopping: with seeds=auto its `seeds` ("auto"), `max_seeds` and, once it has stopped, `look`: the last look at
+            the results, as `ablate.analyze.stopping.Look` has it. None: the number of seeds was fixed, or these are
+            several studies.
     """
 
     name: str
@@ -52,6 +57,8 @@ class Results:
     curves: pd.DataFrame
     blocks: pd.DataFrame
     samples: dict[str, str]
+    worth: str | float | None = None
+    stopping: Mapping[str, Any] | None = None
 
 
 class Source(Protocol):
@@ -90,6 +97,9 @@ def open_source(runs: str | Path | None = None, store: str | None = None) -> Sou
 def read_study(source: Source, name: str | None = None, launch: Event | None = None) -> Results:
     """Read a study (None: the one launched last), as one of its launches asked for it (None: its newest).
 
+    Args:
+        launch: need not be recorded; its study is the one that is read.
+
     Raises:
         KnobError: when there is no such study, its source cannot be read, or what is recorded cannot be right.
     """
@@ -105,7 +115,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         validated,
     )
 
-    chosen = _chosen(source, name)
+    chosen = _chosen(source, name) if launch is None else str(launch["study"])
     launch = launch or source.launch(chosen)
     if launch is None:
         raise KnobError(f"the study {chosen!r} in {source} was never launched; start it again")
@@ -131,7 +141,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
     return Results(
         name=chosen,
         command=launch["command"],
-        launched=launch["time"],
+        launched=launch.get("began", launch["time"]),
         design=launch["design"],
         metrics=metrics,
         task=task,
@@ -139,6 +149,8 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         curves=validated(curves.table(), curves_schema(metrics), where),
         blocks=validated(blocks_table(blocks), blocks_schema(), where),
         samples=samples,
+        worth=launch.get("worth"),
+        stopping=launch.get("stopping"),
     )
 
 
@@ -152,21 +164,26 @@ def _chosen(source: Source, name: str | None) -> str:
     return chosen
 
 
-def read_studies(source: Source, names: Sequence[str]) -> Results:
+def read_studies(source: Source, names: Sequence[str], worth: str | None = None) -> Results:
     """Read several studies as one ([]: the one launched last).
 
     A trial that several of them share is there once, under the label that it has in the first. A cell whose label
     stands already for another configuration is told apart by its study: "full (cumulative)". The name joins the
-    studies' with "+", and so does the design's kind.
+    studies' with "+", and so does the design's kind. Of what the studies think worth a difference, the least counts.
+
+    Args:
+        worth: the smallest difference that matters, in place of what was recorded.
 
     Raises:
-        KnobError: as `read_study`, when a study is named twice, and when they do not measure the same.
+        KnobError: as `read_study`, when a study is named twice, when they do not measure the same, and for a `worth`
+            that their metric cannot have.
     """
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise KnobError(f"{', '.join(twice)}: named twice; name each study once")
-    if len(names) < 2:
-        return read_study(source, names[0] if names else None)
-    parts = [read_study(source, name) for name in names]
+    parts = [read_study(source, name) for name in names or [None]]
+    if worth is not None:
+        margin(worth, parts[0].metrics[0])
+        parts = [replace(part, worth=worth) for part in parts]
     for part in parts[1:]:
         if part.metrics != parts[0].metrics:
             raise KnobError(
@@ -178,7 +195,7 @@ def read_studies(source: Source, names: Sequence[str]) -> Results:
                 f"{parts[0].name} is of the task {parts[0].task['name']}, {part.name} of {part.task['name']}; "
                 "report each by itself"
             )
-    return _joined(parts, source)
+    return parts[0] if len(parts) == 1 else _joined(parts, source)
 
 
 def _joined(parts: Sequence[Results], source: Source) -> Results:
@@ -214,6 +231,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         curves=validated(pd.concat(curves, ignore_index=True), curves_schema(metrics), where),
         blocks=validated(pd.concat(blocks, ignore_index=True), blocks_schema(), where),
         samples=samples,
+        worth=min(parts, key=lambda part: margin(part.worth, metrics[0]) or 0.0).worth,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from ablate.metric import Metric
-from ablate.track.journal import Event, Folder, last_attempt, read_events, status
+from ablate.track.journal import Event, Folder, Tail, last_attempt, read_events, status
 from ablate.track.mlflow import study_run
 from ablate.track.mlflow.client import connect, find_or_create_experiment, search
 from ablate.track.mlflow.liveness import beat, mark_abandoned
@@ -32,7 +32,7 @@ _BEAT_SECONDS = 30.0
 
 
 class Mirror:
-    """Copies the trials of one launch of a study.
+    """Copies the trials of one launch of a study, and those that the launch is recorded to have added since.
 
     Args:
         folder: the runs folder.
@@ -57,6 +57,7 @@ class Mirror:
         self._on_copied = on_copied
         self._metrics = [Metric(**metric) for metric in launched["metrics"]]
         self._trials = trial_runs(folder, launched, self._metrics)
+        self._launches = Tail(folder.study(launched["study"]))
         self._reports: list[Path] = []
         self._unreachable = False
         # Launched twice at once, a study has one mirror at a time; the other takes over when it ends.
@@ -114,6 +115,8 @@ class Mirror:
 
     def _copy(self) -> None:
         store = self._connected()
+        if self._has_grown():
+            study_run.log_launch(store.client, store.parent, self._folder, self._launched)
         for trial in self._trials:
             if not trial.done and trial.copy(store):
                 self._on_copied()
@@ -122,6 +125,18 @@ class Mirror:
             open_runs = [trial.run_id for trial in self._trials if trial.run_id is not None and not trial.done]
             beat(store.client, [store.parent, *open_runs])
             self._last_beat = time.monotonic()
+
+    def _has_grown(self) -> bool:
+        """Take in the newest record of this launch; returns whether there was a new one."""
+        digest = study_run.digest(self._launched)
+        records = [event for event in self._launches.read() if event["event"] == "launched"]
+        same = [event for event in records if study_run.digest(event) == digest]
+        if same:
+            self._launched = same[-1]
+            known = {(trial.label, trial.fingerprint): trial for trial in self._trials}
+            asked = trial_runs(self._folder, self._launched, self._metrics)
+            self._trials = [known.get((trial.label, trial.fingerprint), trial) for trial in asked]
+        return bool(same)
 
     def _connected(self) -> Connection:
         if self._connection is not None:

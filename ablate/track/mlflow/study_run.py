@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablate.launch import FEWEST_SEEDS
 from ablate.metric import Metric
 from ablate.track.journal import Event, Folder, now, read_events
 from ablate.track.mlflow.client import LAUNCH, LAUNCHED
@@ -25,9 +26,14 @@ VIEW = "ablate"
 
 
 def digest(launched: Event) -> str:
-    """The same for every launch of the same study over the same trials."""
-    prints = sorted(trial["fingerprint"] for cell in launched["cells"] for trial in cell["trials"])
-    return hashlib.sha256("|".join([launched["study"], *prints]).encode()).hexdigest()
+    """The same for every launch of the same study over the same trials.
+
+    With seeds=auto those of the seeds that every such launch begins with: it stays the same as seeds are added.
+    """
+    grows = launched.get("stopping") is not None
+    counted = [trial for cell in launched["cells"] for trial in cell["trials"][: FEWEST_SEEDS if grows else None]]
+    what = [launched["study"], *(["seeds=auto"] if grows else []), *sorted(trial["fingerprint"] for trial in counted)]
+    return hashlib.sha256("|".join(what).encode()).hexdigest()
 
 
 def find_or_create(client: MlflowClient, experiment: str, launched: Event) -> str:

@@ -1,0 +1,105 @@
+"""The blocks that a plan is trained in: all seeds at once, or with seeds=auto as many as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ablate.launch import FEWEST_SEEDS
+from ablate.study.cells import Study
+from ablate.study.packs import make_packs
+from ablate.study.plan import PlannedTrial
+from ablate.study.workers import choose_workers
+
+if TYPE_CHECKING:
+    from ablate.analyze.stopping import Look
+    from ablate.track.read import Results
+
+Trials = Sequence[PlannedTrial]
+
+
+class Blocks:
+    """How a plan is divided.
+
+    A fixed number of seeds is one block. With seeds=auto the first block is three seeds of every cell, and each block
+    after it one seed more; between two blocks one looks at the results. What earlier launches have finished is looked
+    at in the same way, so that a launch goes on or stops where one that was never interrupted would.
+
+    Args:
+        plan: every trial that may be trained.
+        read: the results of trials, as far as they have come.
+    """
+
+    def __init__(self, study: Study, plan: Trials, read: Callable[[Trials], Results]) -> None:
+        self._study = study
+        self._plan = plan
+        self._read = read
+        self._is_auto = study.launch.seeds == "auto"
+        self._most = study.launch.most_seeds
+
+    @cached_property
+    def seeds(self) -> int:
+        """Of the first block: where something is left to be trained, or where it stops by what is finished."""
+        if not self._is_auto:
+            return self._most
+        finished = FEWEST_SEEDS - 1
+        while finished < self._most and all(planned.is_done for planned in self.up_to(finished + 1)):
+            finished += 1
+        if finished < FEWEST_SEEDS:
+            return FEWEST_SEEDS
+        results = self._read(self.up_to(finished))
+        for seeds in range(FEWEST_SEEDS, finished + 1):
+            if self.is_enough(_look(_first_seeds(results, self._end(seeds)))):
+                return seeds
+        return finished + 1
+
+    def up_to(self, seeds: int) -> Trials:
+        """The trials of so many seeds of every cell."""
+        if not self._is_auto:
+            return self._plan
+        return [planned for planned in self._plan if planned.trial.seed < self._end(seeds)]
+
+    def block(self, seeds: int) -> Trials:
+        """Those of the last of so many seeds."""
+        return [planned for planned in self._plan if planned.trial.seed == self._end(seeds) - 1]
+
+    def all(self) -> list[Trials]:
+        """Every block that may be trained, in order."""
+        first = self.up_to(self.seeds)
+        if not self._is_auto or all(planned.is_done for planned in first):  # it is enough already
+            return [first]
+        return [first, *(self.block(seeds) for seeds in range(self.seeds + 1, self._most + 1))]
+
+    def look(self, seeds: int) -> Look:
+        """At the results of so many seeds."""
+        return _look(self._read(self.up_to(seeds)))
+
+    def is_enough(self, look: Look) -> bool:
+        """Whether no further seed is trained after it; always so where the number of seeds is fixed."""
+        return not look.undecided or look.seeds >= self._most
+
+    def workers(self) -> int:
+        """How many processes train the largest block that is left."""
+        packs = [make_packs(to_train(block), self._study) for block in self.all()[:2]]
+        return choose_workers(max(packs, key=len), self._study)
+
+    def _end(self, seeds: int) -> int:
+        return self._study.launch.seed + seeds
+
+
+def to_train(trials: Trials) -> list[PlannedTrial]:
+    """Those that have no result yet."""
+    return [planned for planned in trials if not planned.is_done]
+
+
+def _look(results: Results) -> Look:
+    # Late: pandas and scipy take seconds to import, and meanwhile the first trials train.
+    from ablate.analyze.stopping import look
+
+    return look(results)
+
+
+def _first_seeds(results: Results, end: int) -> Results:
+    return replace(results, trials=results.trials[results.trials["seed"] < end])
