@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyze.evidence import p_equivalent
-from ablate.analyze.families import EXPLORATORY, PRIMARY, is_claim
+from ablate.analyze.families import EQUIVALENT, EXPLORATORY, PRIMARY, is_claim
 from ablate.analyze.paired import LEVEL, Array, holm, paired, t_interval
 from ablate.analyze.study import verdicts
 from ablate.analyze.table import score_table
@@ -80,7 +80,7 @@ def _claims(name: str, number: int, seeds: int) -> tuple[bool, bool, bool]:
     nll = {cell: 4 + shared + math.sqrt(_SD**2 - _SHARED**2) * rng.normal(size=seeds) for cell in cells}
     tables = verdicts(made(cells, nll, design)).tables
     rows = [
-        (row["family"], is_claim(row["verdict"]), row["p"] < 1 - LEVEL)
+        (row["family"], is_claim(row["verdict"]) and row["verdict"] != EQUIVALENT, row["p"] < 1 - LEVEL)
         for table in tables.values()
         for row in table[["family", "verdict", "p"]].to_dict("records")
     ]

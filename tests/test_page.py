@@ -113,8 +113,8 @@ def test_every_figure_is_there_as_png_svg_and_pdf_and_in_the_page(report):
         for suffix in (".png", ".svg", ".pdf"):
             assert (report.folder / f"{name}{suffix}").stat().st_size > 1000, name + suffix
         assert f'<a href="{name}.pdf">' in page
-    assert page.count("<svg ") == 5
-    assert page.count('role="img" aria-label="') == 5
+    assert page.count("<svg ") == 6
+    assert page.count('role="img" aria-label="') == 6
 
 
 def test_a_grid_has_a_heatmap_and_interactions_and_names_the_factor_that_matters_most(tmp_path):

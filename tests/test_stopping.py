@@ -11,7 +11,8 @@ import pytest
 from made import PERPLEXITY, ladder, one_out, results, trials
 
 from ablate.analyze.sequential import always_valid_p, confidence_sequence
-from ablate.analyze.stopping import is_decided, look, primary_family
+from ablate.analyze.stopping import look
+from ablate.analyze.study import analyse
 from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.worth import margin
@@ -33,58 +34,55 @@ def grid(seeds=6):
     return results(table.drop(columns=["component.depth", "component.tie"]))
 
 
+def family(study):
+    """Names of the comparisons that are looked at."""
+    found = look(study)
+    return {*found.decided, *found.undecided}
+
+
 def test_the_comparisons_of_one_factor_are_those_with_the_first_cell():
-    assert list(primary_family(cells(a=0.1, b=0.0))) == ["a", "b"]
+    table = cells(a=0.1, b=0.0)
+    assert family(table) == {"tie=a", "tie=b"}
 
 
 def test_those_of_a_grid_are_its_effects_and_its_interactions():
-    family = primary_family(grid())
-    assert list(family) == ["depth=on", "tie=on", "depth=on × tie=on"]
-    assert all(deltas.shape == (6,) for deltas in family.values())
+    assert family(grid()) == {"depth=on", "tie=on", "depth=on × tie=on"}
 
 
-def test_those_of_a_design_of_components_are_their_effects_of_one_kind():
+def test_those_of_a_design_of_components_are_what_it_measures():
     design = {"kind": "leave_one_out", "components": ["gating", "dropout"]}
-    study = results(one_out({"gating": -0.3, "dropout": 0.1}), design=design)
-    assert list(primary_family(study)) == ["gating", "dropout"]
-    both = results(ladder({"gating": -0.3, "dropout": 0.1}), design=design)
-    assert list(primary_family(both)) == ["gating", "dropout"], "Shapley values, and not every kind"
+    assert family(results(one_out({"gating": -0.3, "dropout": 0.1}), design=design)) == {"gating", "dropout"}
 
 
-def test_each_comparison_is_decided_at_its_share_of_the_error():
-    study = cells(seeds=4, a=0.1, b=0.002, c=0.002)
-    family = primary_family(study)
+def test_what_is_decided_is_what_the_page_says_of_a_study_that_was_looked_at():
+    study = cells(seeds=5, a=0.1, b=0.002, c=0.002)
     found = look(replace(study, worth="0.001%"))
-    assert found.seeds == 4
-    assert found.comparisons == 3
-    assert found.decided == tuple(name for name, d in family.items() if always_valid_p(d) < 0.05 / 3)
-    assert set(found.decided) | set(found.undecided) == {"a", "b", "c"}
-    assert found.record() == {
-        "seeds": 4, "comparisons": 3, "decided": found.decided, "undecided": found.undecided,
-    }  # fmt: skip
+    assert (found.seeds, found.comparisons) == (5, 3)
+    rows = analyse(replace(study, worth="0.001%", stopping={"seeds": "auto"})).factors
+    assert found.decided == tuple(f"tie={row.level}" for row in rows.itertuples() if row.verdict in ("helps", "hurts"))
+    assert "tie=a" in found.decided
+    for row in rows.itertuples():
+        assert row.p == pytest.approx(float(always_valid_p(row.deltas)))
+        assert (row.low, row.high) == pytest.approx(tuple(map(float, confidence_sequence(row.deltas))))
+    told = {"seeds": 5, "comparisons": 3, "decided": found.decided, "undecided": found.undecided}
+    assert found.record() == told
 
 
 def test_a_difference_too_small_to_matter_is_decided_as_well():
     study = cells(seeds=8, a=0.1, b=0.0)
     assert look(replace(study, worth="5%")).undecided == ()
-    assert look(replace(study, worth="0.01%")).undecided == ("b",)
-    low, high = confidence_sequence(primary_family(study)["b"], 1 - 0.05 / 2)
-    assert -math.log(1.05) < low < 0 < high < math.log(1.05)
-
-
-def test_without_a_margin_nothing_is_equivalent():
-    delta = np.array([-0.001, 0.001, 0.0, 0.001, -0.001, 0.0005, -0.0005, 0.0])
-    assert is_decided(delta, 0.05, 0.01)
-    assert not is_decided(delta, 0.05, None)
-    assert not is_decided(np.zeros(8), 0.05, 0.01), "a spread of 0 was not seen"
+    assert look(replace(study, worth="0.01%")).undecided == ("tie=b",)
+    row = analyse(replace(study, worth="5%", stopping={"seeds": "auto"})).factors.set_index("level").loc["b"]
+    assert row["verdict"] == "equivalent"
+    low, high = confidence_sequence(row["deltas"], 1 - row["p_equivalent"])
+    assert max(-float(low), float(high)) == pytest.approx(math.log(1.05))
 
 
 def test_seeds_without_a_result_are_counted_and_left_out_of_the_comparisons():
-    values = [4.0, 4.01, 4.02, 4.03, 3.99]
-    study = results(trials({"base": values, "a": [3.0, None, 3.0, 3.01, 3.02], "b": [None] * 5}))
-    found = look(study)
-    assert (found.seeds, found.decided, found.undecided) == (5, ("a",), ())
-    assert len(primary_family(study)["a"]) == 4
+    values = [4.0, 4.01, 4.02, 4.03, 3.99, 4.01]
+    low = [3.0, None, 3.0, 3.01, 3.02, 3.0]
+    found = look(results(trials({"base": values, "a": low, "b": [None] * 6})))
+    assert (found.seeds, found.decided, found.undecided) == (6, ("tie=a",), ())
 
 
 def test_where_nothing_has_a_result_there_is_nothing_to_decide():
@@ -95,7 +93,7 @@ def test_where_nothing_has_a_result_there_is_nothing_to_decide():
 def test_cells_that_were_evaluated_on_other_data_are_no_comparison():
     study = cells(a=0.1, b=0.1)
     table = study.trials.assign(evaluated=np.where(study.trials["cell"] == "b", "other", "d"))
-    assert list(primary_family(replace(study, trials=table))) == ["a"]
+    assert family(replace(study, trials=table)) == {"tie=a"}
 
 
 def test_a_look_at_fewer_seeds_is_the_look_that_was_made_then():

@@ -19,6 +19,7 @@ from scipy import stats
 
 from ablate.analyze.paired import LEVEL, NAN, Array, Difference, paired, unpaired
 from ablate.analyze.power import detectable
+from ablate.analyze.sequential import always_valid_p_of, critical_t
 from ablate.analyze.table import cells_of, score_table, without_finite_score
 from ablate.analyze.text import text_and_seeds
 from ablate.metric import Metric
@@ -103,12 +104,14 @@ class Evidence:
         trials: one row a trial, as `read_study` gives it.
         margin: differences of scores within ± it are as good as none; None: nobody said so.
         blocks: one row a block of test examples, as `read_study` gives it; None: not measured by example.
+        looked: seeds were added until they were enough: p and intervals are those that hold at every look.
     """
 
     metric: Metric
     trials: pd.DataFrame
     margin: float | None = None
     blocks: pd.DataFrame | None = None
+    looked: bool = False
 
     def of(self, trials: pd.DataFrame) -> Evidence:
         """The same of some of the trials."""
@@ -210,6 +213,9 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
     pairing gained. `detectable`: the smallest difference that so many pairs show with a power of 80 %. `text_low`,
     `text_high`, `text_p`: as `low`, `high` and `p`, for other test data of the kind as well as for other seeds
     (`text_and_seeds`); NaN where it was not measured by example. `diverged`: a `Diverged`.
+
+    Where seeds were added until they were enough, `low`, `high`, `p` and `p_equivalent` of pairs are those that hold
+    however often one looks (`ablate.analyze.sequential`); test data are then not taken into account.
     """
     scores, weights = evidence.of_cells(contrast.cells), _weights(contrast)
     whole = scores[~np.isnan(scores).any(axis=1)]
@@ -218,18 +224,32 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
         mine, other = (column[~np.isnan(column)] for column in scores.T[np.argsort(-weights)])
         if min(mine.size, other.size) > 1:
             found, kind = unpaired(mine, other), "unpaired"
-    known = asdict(found)
+    known = asdict(found) | {"p_equivalent": p_equivalent(found, evidence.margin)}
+    if evidence.looked and kind == "paired" and found.error > 0:
+        known |= _at_any_look(found, evidence.margin)
     return {
         **{name: known[name] for name in ESTIMATED if name in known},
         "effect": found.mean,
-        "p_equivalent": p_equivalent(found, evidence.margin),
         "difference_kind": kind if found.n else "",
         "correlation": _correlation(whole) if kind == "paired" else NAN,
         "width_ratio": _width_ratio(whole, weights, found) if kind == "paired" else NAN,
         "detectable": detectable(found.sd, found.n) if kind == "paired" else NAN,
-        **_over_text(contrast, evidence, kind == "paired" and found.n > 1),
+        **_over_text(contrast, evidence, kind == "paired" and found.n > 1 and not evidence.looked),
         "diverged": evidence.diverged(contrast),
         "contrast": contrast,
+    }
+
+
+def _at_any_look(found: Difference, margin: float | None) -> dict[str, float]:
+    half = critical_t(found.n, 1 - LEVEL) * found.error
+    inside = -1.0 if margin is None else margin - abs(found.mean)
+    # The level at which the interval that holds at every look would just reach the margin.
+    equivalent = always_valid_p_of(inside / found.error, found.n) if inside > 0 else 1.0
+    return {
+        "low": found.mean - half,
+        "high": found.mean + half,
+        "p": always_valid_p_of(found.mean / found.error, found.n),
+        "p_equivalent": NAN if margin is None else equivalent,
     }
 
 

@@ -11,6 +11,7 @@ Pure functions of arrays. Shapes: [..., n] has seeds in its last axis; n is the 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,6 +45,11 @@ def always_valid_p(delta: ArrayLike, g: float = G) -> Array:
     return np.exp(np.minimum(0.0, -_log_e(np.asarray(delta, float), g)))
 
 
+def always_valid_p_of(t: float, n: int, g: float = G) -> float:
+    """`always_valid_p` of n differences whose paired statistic is t."""
+    return math.exp(min(0.0, -_log_e_of(t * t / (n - 1), n, g)))
+
+
 def confidence_sequence(delta: ArrayLike, level: float = LEVEL, g: float = G) -> tuple[Array, Array]:
     """An interval of the mean that holds it at all looks at once, with the probability `level`.
 
@@ -75,8 +81,12 @@ def _log_e(delta: Array, g: float) -> Array:
     n = delta.shape[-1]
     if n < 2:
         return np.full(delta.shape[:-1], NAN)
-    odds = (delta.mean(-1) / _error(delta)) ** 2 / (n - 1)
-    return np.asarray((n * (np.log1p(odds) - np.log1p(odds / (1 + n * g))) - math.log1p(n * g)) / 2)
+    return np.asarray(_log_e_of((delta.mean(-1) / _error(delta)) ** 2 / (n - 1), n, g))
+
+
+def _log_e_of(odds: Any, n: int, g: float) -> Any:
+    """`odds`: t²/(n − 1)."""
+    return (n * (np.log1p(odds) - np.log1p(odds / (1 + n * g))) - math.log1p(n * g)) / 2
 
 
 def _error(delta: Array) -> Array:

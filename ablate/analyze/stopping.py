@@ -1,29 +1,16 @@
-"""Whether a study has seeds enough: with seeds=auto it is asked after every seed that all cells have trained.
-
-The primary family is what the study was made to tell. Each of its K comparisons is decided where it differs from 0
-(always-valid p below α/K) or is equivalent (the confidence sequence at the level 1 − α/K lies within ±worth): with a
-probability of at least 1 − α no decision is wrong, however often one looks. Bonferroni and not Holm, so that p and
-interval agree and no decision rests on another; Holm over the same p-values can only decide more.
-"""
+"""Whether a study has seeds enough: with seeds=auto it is asked after every seed that all cells have trained."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ablate.analyze.comparison import comparable, compare
-from ablate.analyze.components import component_effects, widest_kind
-from ablate.analyze.effects import factor_effects, interactions
-from ablate.analyze.paired import LEVEL, Array
-from ablate.analyze.sequential import always_valid_p, confidence_sequence
-from ablate.analyze.table import cells_of, factors_of
+from ablate.analyze.families import PRIMARY, is_claim
+from ablate.analyze.study import verdicts
 from ablate.track.read import Results
-from ablate.worth import margin
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -41,72 +28,44 @@ class Look:
 
     @property
     def comparisons(self) -> int:
-        """K, for which the level is corrected."""
+        """For how many the level is corrected."""
         return len(self.decided) + len(self.undecided)
 
     def record(self) -> dict[str, Any]:
-        """As a launch writes it down: `seeds`, `comparisons` (K), `decided` and `undecided` (names)."""
+        """As a launch writes it down: `seeds`, `comparisons`, `decided` and `undecided` (names)."""
         return {**asdict(self), "comparisons": self.comparisons}
 
 
 def look(results: Results) -> Look:
-    """Which comparisons of a study are decided by the seeds that it has."""
-    family = primary_family(results)
-    smallest = margin(results.worth, results.metrics[0])
-    alpha = (1 - LEVEL) / max(1, len(family))
-    decided = [name for name, deltas in family.items() if is_decided(deltas, alpha, smallest)]
-    seeds = int(results.trials["seed"].nunique())
-    return Look(seeds, tuple(decided), tuple(name for name in family if name not in decided))
+    """Which comparisons of the primary family the seeds of a study decide: they differ, or are equivalent.
 
-
-def is_decided(deltas: Array, alpha: float, smallest: float | None) -> bool:
-    """Whether differences, one a seed, are other than 0, or less than `smallest` (None: nothing is too small)."""
-    if always_valid_p(deltas) < alpha:
-        return True
-    low, high = confidence_sequence(deltas, 1 - alpha)
-    return smallest is not None and bool(-smallest < low and high < smallest)
-
-
-def primary_family(results: Results) -> dict[str, Array]:
-    """What the study was made to tell: name → differences of scores, one a seed; without those that have no result.
-
-    Of a design of components their effects, by the kind that covers the most of them; else, of two factors or more,
-    their effects and their interactions; else the comparison of every cell with the first.
+    The verdicts are those of the page, by tests that hold however often one looks: with a probability of 95 % no
+    decision of the family is wrong at any look.
     """
-    rows = _components(results) or _factors(results) or _cells(results)
-    return {row["name"]: np.array(row["deltas"]) for row in rows if len(row["deltas"])}
-
-
-def _components(results: Results) -> Rows:
-    components = results.design.get("components")
-    if not components:
-        return []
-    effects = component_effects(results.metrics[0], _alike(results), components)
-    widest = effects[effects["kind"] == widest_kind(effects)]
-    return [{**row, "name": f"{row['component']} {row['at']}".strip()} for row in widest.to_dict("records")]
-
-
-def _factors(results: Results) -> Rows:
-    metric, trials = results.metrics[0], _alike(results)
-    if factors_of(trials).shape[1] < 2:
-        return []
-    effects = factor_effects(metric, trials)
-    marginal = [
-        {**row, "name": f"{row['factor']}={row['level']}"} for row in effects[effects["at"] == ""].to_dict("records")
+    found = verdicts(replace(results, stopping=results.stopping or {"seeds": "auto"}))
+    rows = [
+        (_name(name, row), is_claim(row["verdict"]))
+        for name in found.primary
+        for row in _asked(found.tables[name]).to_dict("records")
+        if row["contrast"].weights and not (name == "factors" and row["at"])
     ]
-    together = [
-        {**row, "name": f"{row['factor']}={row['level']} × {row['other']}={row['other_level']}"}
-        for row in interactions(metric, trials).to_dict("records")
-    ]
-    return marginal + together
+    named = dict(rows)
+    seeds = int(results.trials["seed"].nunique())
+    return Look(seeds, *(tuple(name for name in named if named[name] is which) for which in (True, False)))
 
 
-def _cells(results: Results) -> Rows:
-    rows = compare(results.metrics[0], results.trials).to_dict("records")
-    return [{**row, "name": row["cell"]} for row in rows if row["verdict"] != "baseline"]
+def _asked(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["family"] == PRIMARY) & table["effect"].notna()]
 
 
-def _alike(results: Results) -> pd.DataFrame:
-    """The trials of the cells that are evaluated on what the first is."""
-    trials = results.trials
-    return trials[trials["cell"].isin(comparable(trials, cells_of(trials)[0]))]
+def _name(table: str, row: Mapping[Any, Any]) -> str:
+    if table == "components":
+        return f"{row['component']} {row['at']}".strip()
+    if table == "factors":
+        return f"{row['factor']}={row['level']}"
+    if table == "interactions":
+        return f"{row['factor']}={row['level']} × {row['other']}={row['other_level']}"
+    if table == "by_budget":
+        level = f"={row['level']}" if row["level"] else ""
+        return f"{row['part']}{level} {row['kind']} at {row['budget']:g}".replace("  ", " ")
+    return str(row["cell"])

@@ -23,6 +23,7 @@ from ablate.analyze.table import finished
 from ablate.analyze.variance import VarianceShares, variance_shares
 from ablate.metric import Metric
 from ablate.track.read import Results
+from ablate.worth import margin
 
 _COMPARED = 60  # cells whose differences to the baseline anybody reads
 
@@ -34,6 +35,7 @@ class Analysis:
     Attributes:
         metric: what is compared; effects are differences of its scores. others: what else was measured.
         margin: differences of scores within ± it are as good as none; None: nobody said so.
+        stopping: how seeds=auto came to its end, as the launch records it; None: the number of seeds was fixed.
         task: as the launch records it.
         designed: whether the study was made to tell components apart.
         primary: name of the table whose primary rows answer what the study was made for: "components", "by_budget",
@@ -57,6 +59,7 @@ class Analysis:
     metric: Metric
     others: Sequence[Metric]
     margin: float | None
+    stopping: Mapping[str, Any] | None
     task: Task
     designed: bool
     primary: str
@@ -79,24 +82,20 @@ class Analysis:
     guards: Guards
 
 
-def analyse(results: Results, baseline: str | None = None, margin: float | None = None) -> Analysis:
-    """Compute everything.
-
-    Args:
-        baseline: the cell that others are compared with; None: the first.
-        margin: differences of scores within ± it are as good as none.
-    """
+def analyse(results: Results, baseline: str | None = None) -> Analysis:
+    """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
     trials, task, (metric, *others) = results.trials, results.task, results.metrics
-    found = verdicts(results, baseline, margin)
+    found = verdicts(results, baseline)
     judged, alike, tests = found.tables, found.evidence, size_of_family(found.tables)
     comparison = told_apart(judged["comparison"])
     return Analysis(
         metric=metric,
         others=others,
-        margin=margin,
+        margin=found.evidence.margin,
+        stopping=results.stopping,
         task=task,
         designed=bool(results.design.get("components")),
-        primary=found.primary,
+        primary=found.primary[0],
         tests=tests,
         comparison=_with_means(metric, others, results, comparison),
         components=judged["components"],
@@ -123,21 +122,22 @@ class Verdicts:
 
     Attributes:
         tables: by name: "components", "by_budget", "factors", "interactions", "comparison", "disagreements".
-        primary: the first table that holds rows of the primary family.
+        primary: names of the tables whose rows answer what the study was made for.
         evidence: of the cells that can be compared with the baseline.
         base: the baseline.
     """
 
     tables: Mapping[str, pd.DataFrame]
-    primary: str
+    primary: Sequence[str]
     evidence: Evidence
     base: str
 
 
-def verdicts(results: Results, baseline: str | None = None, margin: float | None = None) -> Verdicts:
-    """Compute and judge all contrasts; arguments as for `analyse`."""
+def verdicts(results: Results, baseline: str | None = None) -> Verdicts:
+    """Compute and judge all contrasts; `baseline` as for `analyse`."""
     base = baseline_of(results.trials, baseline)
-    whole = Evidence(results.metrics[0], results.trials, margin, results.blocks)
+    metric, looked = results.metrics[0], results.stopping is not None
+    whole = Evidence(metric, results.trials, margin(results.worth, metric), results.blocks, looked)
     # What was evaluated on other data cannot be averaged with the rest.
     alike = whole.of(results.trials[results.trials["cell"].isin(comparable(results.trials, base))])
     designed = results.design.get("components")
@@ -153,7 +153,7 @@ def verdicts(results: Results, baseline: str | None = None, margin: float | None
         "disagreements": disagreements(components, alike),
     }
     primary = _primary(results.design, rows)
-    return Verdicts(judge(rows, primary), next(iter(primary)), alike, base)
+    return Verdicts(judge(rows, primary), list(primary), alike, base)
 
 
 def _primary(design: Mapping[str, Any], rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[bool]]:

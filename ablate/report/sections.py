@@ -55,7 +55,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         Section(
             "sure",
             "How sure are we",
-            says=certainty(analysis.metric, analysis.noise),
+            says=certainty(analysis.metric, analysis.noise, analysis.stopping),
             figures=_there(drawn, "stability"),
         ),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),

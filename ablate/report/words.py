@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ablate.analyze.noise import Noise
@@ -13,6 +16,7 @@ from ablate.report.cells import of_cells, of_divergence
 from ablate.report.factors import of_factors
 from ablate.report.names import NOT_KNOWN
 from ablate.report.parts import of_parts
+from ablate.report.phrases import listed
 
 
 def findings(analysis: Analysis) -> list[str]:
@@ -29,8 +33,8 @@ def findings(analysis: Analysis) -> list[str]:
     return [sentence for sentence in (lost, asked, best) if sentence]
 
 
-def certainty(metric: Metric, noise: Noise) -> list[str]:
-    """How far seeds alone move a result, and what this many could have shown."""
+def certainty(metric: Metric, noise: Noise, stopping: Mapping[str, Any] | None = None) -> list[str]:
+    """How far seeds alone move a result, and what this many could have shown, or when there were enough of them."""
     if np.isnan(noise.sd) or noise.sd == 0:
         return [f"How far seeds alone move these results is not known: {NOT_KNOWN[noise.reason]}."]
     low, middle, high = (told.spread(metric, sd) for sd in (noise.sd_low, noise.sd, noise.sd_high))
@@ -38,7 +42,9 @@ def certainty(metric: Metric, noise: Noise) -> list[str]:
     said = [f"Seeds alone move test {metric.name} by {middle} ({spread})."]
     if np.isfinite(noise.correlation):
         said.append(_pairing(noise))
-    if np.isfinite(noise.detectable):
+    if stopping is not None:
+        said.append(stopped(stopping))
+    elif np.isfinite(noise.detectable):
         one, of_many = (told.size(metric, metric.sign * size) for size in (noise.detectable, noise.in_family))
         many = (
             f", and one of {of_many} as the first of the {noise.tests} that count together" if noise.tests > 1 else ""
@@ -52,6 +58,26 @@ def certainty(metric: Metric, noise: Noise) -> list[str]:
     elif noise.reason:
         said.append(f"What could have been shown is not known: {NOT_KNOWN[noise.reason]}.")
     return [" ".join(said)]
+
+
+def stopped(stopping: Mapping[str, Any]) -> str:
+    """How seeds=auto came to its end."""
+    found = stopping.get("look")
+    how = "Seeds were added one by one until they were enough (seeds=auto)"
+    rest = (
+        "The intervals and verdicts of this page hold however often one looks, and are wider for it than those of a "
+        "number of seeds that is fixed beforehand."
+    )
+    if found is None:
+        return f"{how}, and that has not come to its end: more may be added. {rest}"
+    decided, undecided = len(found["decided"]), list(found["undecided"])
+    if not undecided:
+        which = "the comparison that the study was made for is" if decided == 1 else f"all {decided} comparisons are"
+        return f"{how}: it stopped at {found['seeds']}, where {which} decided. {rest}"
+    return (
+        f"{how}: it stopped at {found['seeds']}, the most that was allowed (max_seeds={stopping['max_seeds']}), with "
+        f"{decided} of {decided + len(undecided)} comparisons decided and {listed(undecided)} not. {rest}"
+    )
 
 
 def _pairing(noise: Noise) -> str:

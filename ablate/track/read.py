@@ -232,6 +232,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         blocks=validated(pd.concat(blocks, ignore_index=True), blocks_schema(), where),
         samples=samples,
         worth=min(parts, key=lambda part: margin(part.worth, metrics[0]) or 0.0).worth,
+        stopping=next((part.stopping for part in parts if part.stopping is not None), None),
     )
 
 

@@ -27,7 +27,7 @@ def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Dr
         "cost": draw_cost(metric, trials, comparison, look, folder),
         "curves": draw_curves(metric, task, results.curves, look, folder),
         "effects": draw_effects(metric, *effects_to_draw(analysis), analysis.margin, folder),
-        "stability": draw_stability(metric, asked(analysis), analysis.margin, folder),
+        "stability": draw_stability(metric, asked(analysis), analysis.margin, analysis.stopping is not None, folder),
         "budget": draw_by_budget(metric, task, named_by_budget(analysis), analysis.changes, folder),
         "steps": draw_steps(metric, analysis.components, finished, folder),
         # A design of components holds few of the combinations of its factors.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyze.paired import Array, t_interval
+from ablate.analyze.sequential import confidence_sequence
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.figures.style import (
@@ -31,14 +33,22 @@ if TYPE_CHECKING:
 
 _FEWEST = 4  # seeds, below which there is nothing to follow
 _PANELS, _ACROSS = 12, 4
+_AT_ONE_LOOK = (
+    "An interval that is looked at again and again until it leaves zero is no 95 % interval: what counts is the one at "
+    "the number of seeds that was asked for."
+)
+_AT_EVERY_LOOK = "It holds at all numbers of seeds at once."
 
 
-def draw_stability(metric: Metric, effects: pd.DataFrame, margin: float | None, folder: Path) -> Drawn | None:
+def draw_stability(
+    metric: Metric, effects: pd.DataFrame, margin: float | None, looked: bool, folder: Path
+) -> Drawn | None:
     """Each effect by the first 2, 3, … seeds, with its interval at that number.
 
     Args:
         effects: `name`, `deltas` (of scores, by seed), `verdict`.
         margin: differences of scores within ± it are as good as none; None: nobody said so.
+        looked: seeds were added until they were enough, and intervals are those that hold at every look.
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -55,7 +65,7 @@ def draw_stability(metric: Metric, effects: pd.DataFrame, margin: float | None, 
             down, across, figsize=(1 + 2.9 * across, 0.6 + 2.3 * down), squeeze=False, layout="constrained"
         )
         for axis, row in zip(axes.flat, rows, strict=False):
-            _draw_row(metric, axis, row, margin)
+            _draw_row(metric, axis, row, margin, confidence_sequence if looked else _interval)
             axis.set_title(elide(str(row["name"])), fontsize=10)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.yaxis.set_major_formatter(FuncFormatter(change_tick(metric)))
@@ -67,8 +77,7 @@ def draw_stability(metric: Metric, effects: pd.DataFrame, margin: float | None, 
             axis.set_xlabel("seeds")
         caption = (
             "Each effect as the first seeds would have shown it: the line is the mean, the band the 95 % interval at "
-            "that number of seeds. An interval that is looked at again and again until it leaves zero is no 95 % "
-            "interval: what counts is the one at the number of seeds that was asked for."
+            f"that number of seeds. {_AT_EVERY_LOOK if looked else _AT_ONE_LOOK}"
             + counted(len(rows), len(known), "effects", "first in order")
         )
         return save(figure, folder, "stability", "Effect by seeds", caption)
@@ -78,11 +87,21 @@ def _is_drawable(metric: Metric, deltas: tuple[float, ...]) -> bool:
     return max(abs(metric.change(delta)) for delta in deltas) < told.ABSURD
 
 
-def _draw_row(metric: Metric, axis: Axes, row: dict[Any, Any], margin: float | None) -> None:
+def _interval(deltas: Array) -> tuple[Array, Array]:
+    return t_interval(deltas)[:2]
+
+
+def _draw_row(
+    metric: Metric,
+    axis: Axes,
+    row: dict[Any, Any],
+    margin: float | None,
+    interval: Callable[[Array], tuple[Array, Array]],
+) -> None:
     deltas = np.array(row["deltas"], float)
     counts = np.arange(2, len(deltas) + 1)
     means = np.array([deltas[:n].mean() for n in counts])
-    low, high = (np.array(ends) for ends in zip(*(t_interval(deltas[:n])[:2] for n in counts), strict=True))
+    low, high = (np.array(ends) for ends in zip(*(interval(deltas[:n]) for n in counts), strict=True))
     colour = VERDICTS.get(row["verdict"], UNSURE)
     if margin is not None:
         axis.axhspan(metric.change(-margin), metric.change(margin), color=EQUIVALENT, alpha=0.12, lw=0)
