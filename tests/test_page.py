@@ -109,7 +109,7 @@ def test_latex_compiles_with_any_name(report, tmp_path):
 
 def test_every_figure_is_there_as_png_svg_and_pdf_and_in_the_page(report):
     page = report.page.read_text(encoding="utf-8")
-    for name in ("comparison", "cost", "curves", "effects", "steps"):
+    for name in ("comparison", "cost", "curves", "effects", "stability", "steps"):
         for suffix in (".png", ".svg", ".pdf"):
             assert (report.folder / f"{name}{suffix}").stat().st_size > 1000, name + suffix
         assert f'<a href="{name}.pdf">' in page
