@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ablate.knobs import Record, Says, knob
 
-KINDS = ("grid", "one_factor", "leave_one_out", "cumulative", "add_one_in", "cells")
+KINDS = ("grid", "one_factor", "latin_square", "leave_one_out", "cumulative", "add_one_in", "cells")
 
 Name = Annotated[
     str,

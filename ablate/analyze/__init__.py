@@ -17,6 +17,7 @@ from ablate.analyze.paired import (
 )
 from ablate.analyze.pareto import front
 from ablate.analyze.power import detectable, seeds_for_half, seeds_needed
+from ablate.analyze.sources import Sources, sources_of_noise
 from ablate.analyze.variance import VarianceShares, variance_shares
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Difference",
     "Guards",
     "Noise",
+    "Sources",
     "VarianceShares",
     "caveats",
     "compare",
@@ -43,6 +45,7 @@ __all__ = [
     "seeds_for_half",
     "seeds_needed",
     "smallest_p",
+    "sources_of_noise",
     "unpaired",
     "variance_shares",
 ]

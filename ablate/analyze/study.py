@@ -16,6 +16,7 @@ from ablate.analyze.effects import factor_effects, interactions
 from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_data, published
+from ablate.analyze.sources import Sources, sources_of_noise
 from ablate.analyze.table import finished
 from ablate.analyze.variance import VarianceShares, variance_shares
 from ablate.metric import Metric
@@ -40,6 +41,7 @@ class Analysis:
             another factor. Empty where the study was designed for components: it then holds few of the combinations.
         by_budget: what each part does at each budget, where that is a factor; changes: where an effect changes sign.
         shares: of the variation between trials, by factor.
+        sources: of the noise, where the study varies these and nothing else; there are no effects of factors then.
         noise: how far seeds alone move a result, and what could have been shown.
         confounds: what differs between cells.
         besides: cell → (what, value in the baseline, value in the cell) of all that differs besides the factors.
@@ -59,6 +61,7 @@ class Analysis:
     by_budget: pd.DataFrame
     changes: Sequence[Change]
     shares: VarianceShares
+    sources: Sources
     noise: Noise
     confounds: pd.DataFrame
     besides: Mapping[str, Sequence[tuple[str, str, str]]]
@@ -78,6 +81,7 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
     alike = trials[trials["cell"].isin(comparable(trials, base))]
     components = _components(metric, alike, results.design.get("components"))
     factors, together = factor_effects(metric, alike), interactions(metric, alike)
+    sources = sources_of_noise(metric, task, alike)
     by_budget = effects_by_budget(metric, alike, results.design.get("components"), next(iter(task["budget"]), None))
     return Analysis(
         metric=metric,
@@ -87,11 +91,12 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         comparison=comparison,
         components=components,
         disagreements=disagreements(components),
-        factors=factors.iloc[:0] if designed else factors,
-        interactions=together.iloc[:0] if designed else together,
+        factors=factors.iloc[:0] if designed or sources.asked else factors,
+        interactions=together.iloc[:0] if designed or sources.asked else together,
         by_budget=by_budget,
         changes=changes_of_sign(by_budget),
         shares=variance_shares(metric, alike),
+        sources=sources,
         noise=noise(metric, alike, base),
         confounds=confounds(task, trials),
         besides=_besides(task, trials, comparison, base),

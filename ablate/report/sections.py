@@ -23,13 +23,14 @@ from ablate.report.names import (
     named_interactions,
     named_simple,
 )
+from ablate.report.noise import noise_section
 from ablate.report.records import besides, commands, differs, failures, left_out, provenance, published
 from ablate.report.section import Section
 from ablate.report.tables import Shown, comparison_table, effects_table, write_table
 from ablate.report.words import by_budget, certainty, disagreement
 from ablate.track.read import Results
 
-TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects", "budgets")
+TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects", "budgets", "noise")
 
 Figures = Mapping[str, Drawn | None]
 
@@ -44,7 +45,10 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         _parts(analysis, drawn, folder),
         _by_budget(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
-        Section("sure", "How sure are we", says=certainty(analysis.metric, analysis.noise)),
+        Section(
+            "sure", "How sure are we", says=() if analysis.sources.asked else certainty(analysis.metric, analysis.noise)
+        ),
+        noise_section(analysis, folder),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
         published(analysis),

@@ -17,6 +17,7 @@ from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.names import NOT_KNOWN, named_by_budget, part_of
+from ablate.report.noise import noise_told
 from ablate.track.units import rounded
 
 Row = Mapping[Any, Any]
@@ -34,6 +35,8 @@ _NAMED = 6  # more names than that are no sentence
 def findings(analysis: Analysis) -> list[str]:
     """The headline and what stands beside it, the most important first; never empty."""
     metric = analysis.metric
+    if of_noise := noise_told(metric, analysis.sources):
+        return of_noise
     of_parts, of_factors = _of_parts(metric, analysis.components), _of_factors(metric, analysis.factors)
     first = of_parts or of_factors if analysis.designed else of_factors or of_parts
     if len(analysis.by_budget):

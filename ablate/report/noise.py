@@ -1,0 +1,116 @@
+"""Where the noise of a seed comes from, in a sentence and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from ablate.analyze.sources import REST, TOTAL, Sources
+from ablate.analyze.study import Analysis
+from ablate.metric import Metric
+from ablate.report import told
+from ablate.report.section import Section
+from ablate.report.tables import Shown, write_table
+from ablate.report.told import NOT_AVAILABLE
+
+Row = Mapping[Any, Any]
+
+TITLE = "Where the noise of a seed comes from"
+_NAMES = {REST: "the rest: what these do together", TOTAL: "all together, as a new seed draws them"}
+_WHY = {
+    "no result": "no trial has a result",
+    "no spread": "every trial gave the same result",
+    "not crossed": "each seed of one source has to meet seeds of the others; design=latin_square, with a factor for "
+    "each source, sees to that",
+}
+
+
+def noise_section(analysis: Analysis, folder: Path) -> Section:
+    """The section of a study that varies sources of noise and nothing else; elsewhere there is nothing in it."""
+    found = analysis.sources
+    if not found.asked:
+        return Section("noise", TITLE)
+    tables = []
+    if len(found.table):
+        shown = sources_table(analysis.metric, found)
+        tables.append((Markup(write_table(shown, folder)), shown.note))
+    return Section("noise", TITLE, says=noise_told(analysis.metric, found), tables=tables)
+
+
+def noise_told(metric: Metric, found: Sources) -> list[str]:
+    """What moves a result the most, and what else does; [] where the study did not ask."""
+    if not found.asked:
+        return []
+    if found.reason:
+        return [f"Where the noise of a seed comes from cannot be told: {_WHY[found.reason]}."]
+    sources = found.table[found.table["kind"] == "source"].sort_values("variance", ascending=False, kind="stable")
+    first, *others = sources.to_dict("records")
+    (rest,), (total,) = (found.table[found.table["kind"] == kind].to_dict("records") for kind in (REST, TOTAL))
+    said = [_of_first(metric, first)]
+    if others:
+        said.append(f"Then come {'; '.join(_sized(metric, row) for row in others)}.")
+    said.append(f"What they do together is the rest, {_spread(metric, rest)}.")
+    said.append(f"A new seed, which moves all of it, is worth {_spread(metric, total)}.")
+    if others and first["low"] <= others[0]["high"]:
+        said.append("The intervals overlap: which source is the largest is not settled.")
+    return [" ".join(said)]
+
+
+def _of_first(metric: Metric, row: Row) -> str:
+    sized = f"standard deviation {_spread(metric, row)}, {_share(row)} of the variance"
+    if row["low"] > 0:
+        return f"What moves test {metric.name} the most is {row['source']}: {sized}."
+    return (
+        f"No source can be told from what they do together. The largest estimate is that of {row['source']}: {sized}."
+    )
+
+
+def _sized(metric: Metric, row: Row) -> str:
+    return f"{row['source']}, {_spread(metric, row)}"
+
+
+def _spread(metric: Metric, row: Row) -> str:
+    """0.80 % (95 % interval 0.45 % to 2.31 %)."""
+    return f"{told.spread(metric, row['sd'])} (95 % interval {_interval(metric, row)})"
+
+
+def _interval(metric: Metric, row: Row) -> str:
+    if pd.isna(row["low"]):
+        return NOT_AVAILABLE
+    return " to ".join(told.spread(metric, row[end]) for end in ("low", "high"))
+
+
+def _share(row: Row) -> str:
+    return f"{100 * row['share']:.0f} %"
+
+
+def sources_table(metric: Metric, found: Sources) -> Shown:
+    """One row a source, the rest, and all together."""
+    rows = [
+        {
+            "source": _NAMES.get(row["source"], row["source"]),
+            "seeds": "–" if pd.isna(row["seeds"]) else f"{row['seeds']:.0f}",
+            "standard deviation": told.spread(metric, row["sd"]),
+            "95 % interval": _interval(metric, row),
+            "share of the variance": _share(row),
+        }
+        for row in found.table.to_dict("records")
+    ]
+    return Shown("noise", pd.DataFrame(rows), found.table, _note(metric, found), words=("source",))
+
+
+def _note(metric: Metric, found: Sources) -> str:
+    trials = f"{found.trials} trials" + (f", {found.missing} more without a result" if found.missing else "")
+    scored = f"log-{metric.name}" if metric.scale == "log" else metric.name
+    idle = f" Left out, as it has no effect here: {told.names(found.idle)}." if found.idle else ""
+    return (
+        f"Standard deviation of test {metric.name} by source: variance components of {scored} over {trials}, from the "
+        "mean squares of a main-effects fit; an estimate below 0 is shown as 0. Intervals: modified large-sample for a "
+        "source, chi² for the rest (Burdick & Graybill 1992), Graybill & Wang (1980) for all together. In simulations "
+        "of 3 to 7 seeds a source they held the truth 94 to 98 times in 100 with bell-shaped noise, and 83 to 98 times "
+        f"with long-tailed or lopsided noise.{idle}"
+    )
