@@ -109,7 +109,8 @@ def sources_of_noise(metric: Metric, task: Task, trials: pd.DataFrame) -> Source
     if float(known.max() - known.min()) < NO_SPREAD:
         return replace(counted, reason="no spread")
     means = known.groupby(list(codes.values()), sort=False).mean() if codes else known
-    found = mean_squares(means.to_numpy(float), means.index.to_frame().to_numpy(int)) if codes else None
+    y = np.asarray(means, dtype=np.float64)
+    found = mean_squares(y, means.index.to_frame().to_numpy(int)) if codes else None
     if found is None:
         return replace(counted, reason="not crossed")
     return replace(counted, table=_table([*codes], found))

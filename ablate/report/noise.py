@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _spread(metric: Metric, row: Row) -> str:
 
 
 def _interval(metric: Metric, row: Row) -> str:
-    if pd.isna(row["low"]):
+    if math.isnan(row["low"]):
         return NOT_AVAILABLE
     return " to ".join(told.spread(metric, row[end]) for end in ("low", "high"))
 
