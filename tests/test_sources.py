@@ -16,7 +16,7 @@ from test_packs import train
 
 from ablate.analyze.caveats import caveats
 from ablate.analyze.sources import (
-    REST,
+    RESIDUAL,
     TOTAL,
     interval_of_difference,
     interval_of_square,
@@ -109,15 +109,15 @@ def test_estimates_are_unbiased_and_intervals_hold_the_truth(codes, sds):
     sds, studies = sds[: codes.shape[1]], 4000
     found = mean_squares(simulated(codes, sds, 1.0, studies, np.random.default_rng(0)), codes)
     truth = np.square(sds)
-    low, high = interval_of_difference(found.source, found.df, found.rest, found.rest_df)
+    low, high = interval_of_difference(found.source, found.df, found.residual, found.residual_df)
     holds = (np.maximum(low, 0) <= truth * found.times) & (truth * found.times <= np.maximum(high, 0))
     assert ((holds.mean(0) >= 0.94) & (holds.mean(0) <= 0.985)).all(), holds.mean(0)
-    low, high = interval_of_square(found.rest, found.rest_df)
+    low, high = interval_of_square(found.residual, found.residual_df)
     assert 0.94 <= ((low <= 1) & (high >= 1)).mean() <= 0.96
     middle, low, high = found.total
     total = truth.sum() + 1
     assert 0.94 <= ((low <= total) & (total <= high)).mean() <= 0.98
-    for estimates, value in ((found.variances, truth), (found.rest, 1.0), (middle, total)):
+    for estimates, value in ((found.variances, truth), (found.residual, 1.0), (middle, total)):
         error = estimates.std(0) / np.sqrt(studies)
         assert (np.abs(estimates.mean(0) - value) < 4 * error).all()
 
@@ -128,17 +128,17 @@ def test_mean_squares_are_those_of_statsmodels(codes):
     table = pd.DataFrame(codes, columns=list("abc")[: codes.shape[1]]).assign(y=y)
     theirs = anova_lm(ols("y ~ " + " + ".join(f"C({name})" for name in table.columns[:-1]), table).fit(), typ=2)
     found = mean_squares(y, codes)
-    assert [*found.source, float(found.rest)] == pytest.approx((theirs["sum_sq"] / theirs["df"]).tolist())
-    assert [*found.df, found.rest_df] == theirs["df"].tolist()
+    assert [*found.source, float(found.residual)] == pytest.approx((theirs["sum_sq"] / theirs["df"]).tolist())
+    assert [*found.df, found.residual_df] == theirs["df"].tolist()
 
 
 def test_the_interval_excludes_zero_exactly_where_the_f_test_does():
     codes = SQUARE
     found = mean_squares(simulated(codes, (0.7, 0.7, 0.7), 1.0, 500, np.random.default_rng(2)), codes)
-    low, high = interval_of_difference(found.source, found.df, found.rest, found.rest_df)
+    low, high = interval_of_difference(found.source, found.df, found.residual, found.residual_df)
     from scipy import stats
 
-    f = found.source / found.rest[:, None]
+    f = found.source / found.residual[:, None]
     assert ((low > 0) == (f > stats.f.ppf(0.975, 4, 12))).all()
     assert ((high < 0) == (f < stats.f.ppf(0.025, 4, 12))).all()
 
@@ -146,7 +146,7 @@ def test_the_interval_excludes_zero_exactly_where_the_f_test_does():
 @pytest.mark.parametrize(
     "codes",
     [
-        [(i,) for i in range(5)],  # nothing left for the rest
+        [(i,) for i in range(5)],  # nothing left for the residual
         [(i, 0) for i in range(3)] + [(0, j) for j in range(1, 3)],  # one after the other
         [(i, i) for i in range(4)] * 3,  # always together
         [(i, j) for i in range(2) for j in range(2)] + [(0, j) for j in range(2, 9)],  # uneven
@@ -180,9 +180,9 @@ def found_in(table):
 def test_each_source_has_its_variance_its_interval_and_its_share():
     found = found_in(study(values()))
     table = found.table.set_index("source")
-    assert [*table.index] == [*KNOBS.values(), REST, TOTAL]
+    assert [*table.index] == [*KNOBS.values(), RESIDUAL, TOTAL]
     order, masks = table.loc["the order of the text"], table.loc["the dropout masks"]
-    assert (order["seeds"], order["df"], table.loc[REST, "df"]) == (5, 4, 12)
+    assert (order["seeds"], order["df"], table.loc[RESIDUAL, "df"]) == (5, 4, 12)
     assert order["low"] < 0.02 < order["high"]
     assert masks["low"] == 0 < masks["high"] < 0.005
     assert table["share"].drop(TOTAL).sum() == pytest.approx(1)
@@ -212,7 +212,7 @@ def test_a_source_without_a_seed_of_its_own_has_the_trials_and_those_that_change
     table = table.assign(**{"factor.order_seed": orders.astype(str), "knob.order_seed": orders, "knob.dropout": 0.5})
     found = found_in(table).table
     together = "the initial values and the dropout masks"
-    assert found["source"].tolist() == ["the order of the text", together, REST, TOTAL]
+    assert found["source"].tolist() == ["the order of the text", together, RESIDUAL, TOTAL]
     assert found["seeds"].tolist()[:2] == [4, 3]
     by_null = table.assign(**{"knob.init_seed": pd.Series([None] * 12, dtype=object)})
     pd.testing.assert_frame_equal(found_in(by_null).table, found)
@@ -221,7 +221,7 @@ def test_a_source_without_a_seed_of_its_own_has_the_trials_and_those_that_change
 def test_masks_that_are_never_drawn_are_left_out_and_named():
     found = found_in(study(values(), **{"knob.dropout": 0.0}))
     assert found.idle == ["the dropout masks"]
-    assert found.table["source"].tolist() == ["the order of the text", "the initial values", REST, TOTAL]
+    assert found.table["source"].tolist() == ["the order of the text", "the initial values", RESIDUAL, TOTAL]
     assert found.table["df"].tolist()[:3] == [4, 4, 16]
     assert "Left out, as it has no effect here: the dropout masks." in noise_page(
         study(values(), **{"knob.dropout": 0})
@@ -262,13 +262,15 @@ def test_a_study_of_anything_else_is_not_asked():
 
 def test_the_sentence_names_the_largest_and_says_where_that_is_not_settled():
     (clear,) = noise_told(PERPLEXITY, found_in(study(values((0.0, 0.05, 0.0), 0.002))))
-    assert clear.startswith("What moves test perplexity the most is the initial values: standard deviation ")
-    assert "% of the variance. Then come " in clear
+    assert clear.startswith("The largest source of noise in test perplexity is the initial values (standard deviation ")
+    assert "% of the variance), followed by " in clear
     assert "not settled" not in clear
     (close,) = noise_told(PERPLEXITY, found_in(study(values((0.02, 0.02, 0.02), 0.002))))
     assert close.endswith("The intervals overlap: which source is the largest is not settled.")
     (none,) = noise_told(PERPLEXITY, found_in(study(values((0.0, 0.0, 0.0), 0.01))))
-    assert none.startswith("No source can be told from what they do together. The largest estimate is that of ")
+    assert none.startswith(
+        "No source of noise in test perplexity can be told from the residual; the largest estimate is"
+    )
 
 
 def test_a_linear_metric_is_told_in_its_unit():
@@ -276,7 +278,7 @@ def test_a_linear_metric_is_told_in_its_unit():
     table = study(values()).rename(columns={"test_nll": "test_error"})
     (said,) = noise_told(error, sources_of_noise(error, TASK, table.assign(test_error=table["test_error"] * 100)))
     assert "standard deviation" in said
-    assert " points (95 % interval " in said
+    assert " points, 95 % interval " in said
 
 
 def noise_page(table, folder=None):
@@ -289,7 +291,7 @@ def test_the_page_tells_of_sources_and_not_of_the_effects_of_seeds(tmp_path):
     table = study(values())
     made = write_report(results(table, design={"kind": "latin_square"}), tmp_path)
     page = made.page.read_text(encoding="utf-8")
-    assert made.findings[0].startswith("What moves test perplexity the most is the order of the text")
+    assert made.findings[0].startswith("The largest source of noise in test perplexity is the order of the text")
     assert len(made.findings) == 1
     assert page.count("Where the noise of a seed comes from") >= 1
     assert (made.folder / "noise.csv").is_file()

@@ -1,12 +1,12 @@
 """Where the noise of a seed comes from: the variance of scores, source by source.
 
 A task may have knobs that are the seed of one source of noise each (`noise` in its record). Where a study varies these
-and nothing else, a score is a mean, a random effect of every source, and a rest: what sources do together, and what no
-seed decides. Their variances are estimated by the method of moments from the mean squares of a main-effects fit
+and nothing else, a score is a mean, a random effect of every source, and a residual: the interactions of sources, and
+what no seed decides. Their variances are estimated by the method of moments from the mean squares of a main-effects fit
 (Searle, Casella & McCulloch 1992, Variance Components, ch. 5; Bouthillier et al. 2021 on why all sources count).
 
-In a Latin square, and in a crossing of two sources, what two sources do together is another draw in every trial and
-belongs to the rest. A full crossing of three or more has trials that share it: there it is taken to be none.
+In a Latin square, and in a crossing of two sources, every trial has an interaction of its own, which belongs to the
+residual. In a full crossing of three or more, trials share the interactions of two: there these are taken to be 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ablate.analyze.paired import LEVEL, NAN, NO_SPREAD, Array
 from ablate.analyze.table import factors_of, finished, numbers, scores
 from ablate.metric import Metric
 
-REST, TOTAL = "rest", "total"
+RESIDUAL, TOTAL = "residual", "total"
 _COLUMNS = ["source", "kind", "seeds", "df", "variance", "sd", "low", "high", "share"]
 _TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 # Sums of squares are chi² where all seeds of a source have as many trials; a lost trial in a square is near enough.
@@ -37,14 +37,14 @@ class Sources:
 
     Attributes:
         asked: whether the study varies sources of noise and nothing else; elsewhere nothing is computed.
-        table: one row a source, then the rest, then all together: `source` (what it is called), `kind` ("source",
-            "rest", "total"), `seeds` (that it drew from), `df`, `variance` of scores (unbiased; may be below 0), `sd`
-            (its root; 0 where it is below 0), `low`, `high` (95 % interval of the standard deviation), `share` of the
+        table: one row a source, then the residual, then all together: `source` (what it is called), `kind` ("source",
+            "residual", "total"), `seeds` (that it drew from), `df`, `variance` of scores (unbiased; may be below 0),
+            `sd` (its root; 0 where it is below 0), `low`, `high` (95 % interval of the standard deviation), `share` of the
             sum of the variances, with 0 for one below. NaN where there is no such thing. Empty where `reason` says so.
         trials: with a result; missing: without one.
         idle: sources that were varied in vain: the knob that they need is 0.
         reason: why the table is empty: "no result", "not crossed" (the sources cannot be told apart, or nothing is
-            left for the rest), "no spread"; "" where it is not.
+            left for the residual), "no spread"; "" where it is not.
     """
 
     asked: bool
@@ -57,30 +57,30 @@ class Sources:
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Of a main-effects fit: E(source[s]) = σ² + times[s]·σ_s², and E(rest) = σ².
+    """Of a main-effects fit: E(source[s]) = σ² + times[s]·σ_s², and E(residual) = σ².
 
     Attributes:
         source: shape [..., sources]; df, times: shape [sources].
-        rest: shape [...].
+        residual: shape [...].
     """
 
     source: Array
     df: Array
     times: Array
-    rest: Array
-    rest_df: int
+    residual: Array
+    residual_df: int
 
     @property
     def variances(self) -> Array:
         """Unbiased estimates of σ_s², shape [..., sources]."""
-        return np.asarray((self.source - self.rest[..., None]) / self.times)
+        return np.asarray((self.source - self.residual[..., None]) / self.times)
 
     @property
     def total(self) -> tuple[Array, Array, Array]:
         """Estimate and interval of the sum of all variances, shape [...]."""
         weights = np.append(1 / self.times, 1 - (1 / self.times).sum())
-        squares = np.concatenate([self.source, self.rest[..., None]], axis=-1)
-        return ((weights * squares).sum(-1), *interval_of_sum(weights, squares, np.append(self.df, self.rest_df)))
+        squares = np.concatenate([self.source, self.residual[..., None]], axis=-1)
+        return ((weights * squares).sum(-1), *interval_of_sum(weights, squares, np.append(self.df, self.residual_df)))
 
 
 def varies_noise_alone(task: Task, trials: pd.DataFrame) -> bool:
@@ -137,14 +137,23 @@ def _is_off(done: pd.DataFrame, column: str) -> bool:
 
 def _table(sources: Sequence[str], found: MeanSquares) -> pd.DataFrame:
     variances = found.variances
-    low, high = interval_of_difference(found.source, found.df, found.rest, found.rest_df)
+    low, high = interval_of_difference(found.source, found.df, found.residual, found.residual_df)
     rows = [
         (source, "source", df + 1, df, variance, low / times, high / times)
         for source, df, times, variance, low, high in zip(
             sources, found.df.tolist(), found.times, variances, low, high, strict=True
         )
     ]
-    rows.append((REST, "rest", NAN, found.rest_df, found.rest, *interval_of_square(found.rest, found.rest_df)))
+    rows.append(
+        (
+            RESIDUAL,
+            "residual",
+            NAN,
+            found.residual_df,
+            found.residual,
+            *interval_of_square(found.residual, found.residual_df),
+        )
+    )
     rows.append((TOTAL, "total", NAN, NAN, *found.total))
     numbers_of = ["seeds", "df", "variance", "low", "high"]
     table = pd.DataFrame(rows, columns=["source", "kind", *numbers_of]).astype(dict.fromkeys(numbers_of, float))
@@ -163,7 +172,7 @@ def mean_squares(y: Array, codes: NDArray[np.intp]) -> MeanSquares | None:
 
     Returns:
         None where a source cannot be told from the others, where its levels are too uneven for its sum of squares to be
-        near chi², and where no degree of freedom is left for the rest.
+        near chi², and where no degree of freedom is left for the residual.
     """
     columns = [np.equal.outer(own, np.unique(own)).astype(float) for own in codes.T]
     constant = np.ones((len(codes), 1))
@@ -178,12 +187,14 @@ def mean_squares(y: Array, codes: NDArray[np.intp]) -> MeanSquares | None:
         degrees.append(kept.sum())
         times.append((lengths[kept] ** 2).mean())
     fitted = linalg.orth(np.hstack([constant, *columns]))
-    rest_df = len(codes) - fitted.shape[1]
-    if rest_df < 1:
+    residual_df = len(codes) - fitted.shape[1]
+    if residual_df < 1:
         return None
     off = y - (y @ fitted) @ fitted.T
-    rest = (off**2).sum(-1) / rest_df
-    return MeanSquares(np.stack(squares, axis=-1), np.array(degrees), np.array(times), np.asarray(rest), rest_df)
+    residual = (off**2).sum(-1) / residual_df
+    return MeanSquares(
+        np.stack(squares, axis=-1), np.array(degrees), np.array(times), np.asarray(residual), residual_df
+    )
 
 
 def interval_of_square(square: ArrayLike, df: ArrayLike) -> tuple[Array, Array]:
