@@ -55,8 +55,9 @@ def knob(doc: str, good: object = None, **roles_and_limits: Any) -> Any:
             `packs=True`: trials of a pack may differ in it; `path=True`: it may hold any text, a secret of the
             environment too; `preset=True`: its value is the name of the preset that set other knobs, those
             that have `set_by` its name on purpose;
-            `follows="hidden"`: where it is not typed it has that knob's value. All else are limits of
-            `pydantic.Field`: ge, gt, le, lt, pattern, discriminator.
+            `follows="hidden"`: where it is not typed it has that knob's value; `noise="the order of the text"`: it
+            is the seed of that source of noise alone, null: the trial's; `needs="dropout"`: such a seed does nothing
+            where that knob is 0. All else are limits of `pydantic.Field`: ge, gt, le, lt, pattern, discriminator.
     """
     roles = {name: roles_and_limits.pop(name) for name in _ROLES if name in roles_and_limits}
     return Field(
@@ -67,7 +68,7 @@ def knob(doc: str, good: object = None, **roles_and_limits: Any) -> Any:
     )
 
 
-_ROLES = ("decides", "packs", "path", "preset", "set_by", "follows")
+_ROLES = ("decides", "packs", "path", "preset", "set_by", "follows", "noise", "needs")
 
 
 def is_record(kind: object) -> bool:

@@ -10,7 +10,7 @@ from ablate.knobs import Record, Says, knob
 
 FEWEST_SEEDS = 3  # that seeds=auto trains before it looks
 MOST_SEEDS = 20  # that it trains where max_seeds does not say
-KINDS = ("grid", "one_factor", "leave_one_out", "cumulative", "add_one_in", "cells")
+KINDS = ("grid", "one_factor", "latin_square", "leave_one_out", "cumulative", "add_one_in", "cells")
 
 Name = Annotated[
     str,

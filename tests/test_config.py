@@ -144,6 +144,10 @@ def test_a_bad_value_is_refused_with_its_rule(override, message):
         (["decay=4"], "only plateau and exponential divide lr by decay; use schedule=plateau, or decay=null"),
         (["schedule=constant", "lr_floor=0", "decay_from=0.5"], "only linear, cosine and exponential begin at a time"),
         (["schedule=constant", "lr_floor=0.1"], "lr does not fall; use lr_floor=0, or schedule=linear"),
+        (
+            ["recipe=book", "order_seed=3"],
+            "order_seed=3 order=text: every trial reads from the beginning of the text; use order_seed=null",
+        ),
         (["init=uniform"], "uniform values have a range alone; use embedding_std=null init_range=0.1"),
         (["init_range=0.1"], "normal values have a standard deviation alone; use embedding_std=0.1 init_range=null"),
         (["data=text", "data.path=a", "data.valid=b"], "a text is one file or three; add data.test="),

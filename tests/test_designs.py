@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import combinations
 
 import pytest
 from conftest import TINY, knobs_of, values_of
@@ -147,9 +148,21 @@ def test_one_factor_varies_each_factor_by_itself_from_the_baseline_which_comes_f
     assert study.name == "one_factor-depth-tie"
 
 
+def test_in_a_latin_square_every_two_levels_of_two_factors_meet_once():
+    study = study_of("design=latin_square", "depth=1,2,3,4", "dropout=0,0.1,0.2,0.3", "hidden=4,8,16,32", "lr=0.5")
+    levels = [(c.config.depth, c.config.dropout, c.config.hidden) for c in study.cells]
+    assert len(levels) == 16
+    for one, other in combinations(range(3), 2):
+        assert len({(cell[one], cell[other]) for cell in levels}) == 16
+    assert study.cells[1].label == "depth=1 dropout=0.1 hidden=8"
+    assert study.name == "latin_square-depth-dropout-hidden"
+    assert study.record()["kind"] == "latin_square"
+
+
 def test_a_sweep_over_seed_gives_replicates_in_every_design():
-    for design in ("one_factor", "leave_one_out", "cumulative"):
-        depth = ("depth=1,2",) if design == "one_factor" else ("model=better_lstm",)
+    factors = {"one_factor": ["depth=1,2"], "latin_square": ["depth=1,2", "dropout=0,0.5", "lr=0.1,0.2"]}
+    for design in ("one_factor", "latin_square", "leave_one_out", "cumulative"):
+        depth = factors.get(design, ["model=better_lstm"])
         by_sweep, by_count = (study_of(f"design={design}", *depth, seeds).cells for seeds in ("seed=0,1", "seeds=2"))
         assert [(c.label, c.seeds) for c in by_sweep] == [(c.label, c.seeds) for c in by_count]
         assert {cell.seeds for cell in by_sweep} == {(0, 1)}
@@ -286,6 +299,10 @@ def test_a_condition_that_cannot_be_is_refused_with_what_works(condition, messag
             "has no component to vary: gating is off in the full model (rnn=tanh)",
         ),
         (["design=one_factor"], "none is given; add one, depth=1,2,4"),
+        (
+            ["design=latin_square", "depth=1,2,4", "lr=0.1,0.3"],
+            "takes three factors with equally many levels, and given is depth with 3, lr with 2; for example",
+        ),
         (["design=cells"], """names no cells; for example 'design.cells=["depth=1 tie=true","depth=2"]'"""),
         (["design=cells", 'design.cells=["dpeth=1"]'], "unknown knob 'dpeth'; did you mean 'depth'?"),
         (["design=cells", 'design.cells=["data.vocabsize=9"]'], "unknown knob 'vocabsize' of data"),
@@ -346,7 +363,7 @@ def test_a_level_has_one_form_and_one_fingerprint_however_it_is_typed():
 
 PRESETS = {
     "three_models": 3, "data_scaling": 12, "depth_dropout_tie": 18, "leave_one_out": 6, "cumulative": 6,
-    "gnmt_depth": 7, "press_wolf": 4,
+    "gnmt_depth": 7, "press_wolf": 4, "noise": 25,
 }  # fmt: skip
 
 

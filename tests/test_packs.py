@@ -35,6 +35,7 @@ MEMBERS = [
     (2, ["dropout=0.1", "lr=0.5", "schedule=plateau", "decay=4", "clip=null"]),
     (0, ["lr=2.0", "clip=0.05", "test_weights=last", "embedding_std=0.1"]),
     (0, ["optimizer=adam", "lr=0.01", "schedule=cosine", "warmup=0.2", "lr_floor=0.1", "forget_bias=1"]),
+    (0, ["order_seed=5", "init_seed=4", "dropout_seed=3"]),
     (3, ["order=text", "schedule=exponential", "decay=1.5", "decay_from=0.5"]),
 ]
 MODELS = {

@@ -17,6 +17,7 @@ from ablate.analyze.paired import (
 )
 from ablate.analyze.pareto import front
 from ablate.analyze.power import detectable, seeds_for_half, seeds_needed
+from ablate.analyze.sources import Sources, sources_of_noise
 from ablate.analyze.text import TextAndSeeds, text_and_seeds
 from ablate.analyze.variance import VarianceShares, variance_shares
 
@@ -27,6 +28,7 @@ __all__ = [
     "Evidence",
     "Guards",
     "Noise",
+    "Sources",
     "TextAndSeeds",
     "VarianceShares",
     "between",
@@ -48,6 +50,7 @@ __all__ = [
     "seeds_for_half",
     "seeds_needed",
     "smallest_p",
+    "sources_of_noise",
     "text_and_seeds",
     "unpaired",
     "variance_shares",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ablate.analyze.differs import FACTS, Task, confounds, followers, values_of
+from ablate.analyze.sources import varies_noise_alone
 from ablate.analyze.table import cells_of, finished, without_finite_score
 from ablate.metric import Metric
 
@@ -23,7 +24,7 @@ class Caveats:
 
     Attributes:
         trials: how many the study asked for.
-        seeds: finished trials; missing: of the others, status → how many.
+        seeds: finished trials, where they are what shows the noise; missing: of the others, status → how many.
         not_finite: (cell, seed) whose test score is no finite number.
         evaluated: digests of what the cells are evaluated on, where these differ.
         details: of data that differ, where `evaluated` does: name → values.
@@ -57,7 +58,7 @@ def caveats(metric: Metric, task: Task, trials: pd.DataFrame) -> Caveats:
     details = [str(c) for c in done.columns if str(c).startswith("detail.")] if evaluated else []
     return Caveats(
         trials=len(trials),
-        seeds={str(cell): int(n) for cell, n in seeds.items()},
+        seeds={} if varies_noise_alone(task, trials) else {str(cell): int(n) for cell, n in seeds.items()},
         missing=_missing(trials),
         not_finite=[(str(cell), int(seed)) for cell, seed in zip(odd["cell"], odd["seed"], strict=True)],
         evaluated=evaluated,

@@ -19,6 +19,7 @@ from ablate.analyze.families import judge, size_of_family
 from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.published import on_the_same_data, published
+from ablate.analyze.sources import Sources, sources_of_noise
 from ablate.analyze.table import finished
 from ablate.analyze.variance import VarianceShares, variance_shares
 from ablate.metric import Metric
@@ -49,6 +50,7 @@ class Analysis:
         by_budget: what each part does at each budget, where that is a factor; changes: where an effect changes sign.
         ends: by cell, trials `asked`, and of these `diverged`.
         shares: of the variation between trials, by factor.
+        sources: of the noise, where the study varies these and nothing else; there are no effects of factors then.
         noise: how far seeds alone move a result, and what could have been shown.
         confounds: what differs between cells.
         besides: cell → (what, value in the baseline, value in the cell) of all that differs besides the factors.
@@ -73,6 +75,7 @@ class Analysis:
     changes: Sequence[Change]
     ends: pd.DataFrame
     shares: VarianceShares
+    sources: Sources
     noise: Noise
     confounds: pd.DataFrame
     besides: Mapping[str, Sequence[tuple[str, str, str]]]
@@ -106,6 +109,7 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         changes=changes_of_sign(judged["by_budget"]),
         ends=alike.ends,
         shares=variance_shares(metric, alike.trials),
+        sources=found.sources,
         noise=noise(alike, found.base, tests),
         confounds=confounds(task, trials),
         besides=_besides(task, trials, comparison, found.base),
@@ -125,12 +129,14 @@ class Verdicts:
         primary: names of the tables whose rows answer what the study was made for.
         evidence: of the cells that can be compared with the baseline.
         base: the baseline.
+        sources: of the noise, where the study varies these and nothing else.
     """
 
     tables: Mapping[str, pd.DataFrame]
     primary: Sequence[str]
     evidence: Evidence
     base: str
+    sources: Sources
 
 
 def verdicts(results: Results, baseline: str | None = None) -> Verdicts:
@@ -141,19 +147,21 @@ def verdicts(results: Results, baseline: str | None = None) -> Verdicts:
     # What was evaluated on other data cannot be averaged with the rest.
     alike = whole.of(results.trials[results.trials["cell"].isin(comparable(results.trials, base))])
     designed = results.design.get("components")
+    sources = sources_of_noise(metric, results.task, alike.trials)
+    without = bool(designed) or sources.asked  # the effects of single levels, which would say nothing
     components, factors, together = (
         _components(alike, designed), rows_of_factors(alike, baseline), rows_of_interactions(alike),
     )  # fmt: skip
     rows = {
         "components": components,
         "by_budget": rows_by_budget(alike, designed, next(iter(results.task["budget"]), None)),
-        "factors": factors.iloc[:0] if designed else factors,
-        "interactions": together.iloc[:0] if designed else together,
+        "factors": factors.iloc[:0] if without else factors,
+        "interactions": together.iloc[:0] if without else together,
         "comparison": rows_of_cells(whole, baseline),
         "disagreements": disagreements(components, alike),
     }
     primary = _primary(results.design, rows)
-    return Verdicts(judge(rows, primary), list(primary), alike, base)
+    return Verdicts(judge(rows, primary), list(primary), alike, base, sources)
 
 
 def _primary(design: Mapping[str, Any], rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[bool]]:

@@ -25,6 +25,7 @@ from ablate.report.names import (
     named_interactions,
     named_simple,
 )
+from ablate.report.noise import noise_section
 from ablate.report.parts import disagreement
 from ablate.report.records import besides, commands, differs, failures, left_out, provenance, published
 from ablate.report.section import Section
@@ -32,7 +33,7 @@ from ablate.report.tables import Shown, comparison_table, effects_table, write_t
 from ablate.report.words import certainty
 from ablate.track.read import Results
 
-TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects", "budgets")
+TABLES = ("comparison", "components", "factors", "interactions-table", "simple-effects", "budgets", "noise")
 
 Figures = Mapping[str, Drawn | None]
 
@@ -55,9 +56,10 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
         Section(
             "sure",
             "How sure are we",
-            says=certainty(analysis.metric, analysis.noise, analysis.stopping),
+            says=() if analysis.sources.asked else certainty(analysis.metric, analysis.noise, analysis.stopping),
             figures=_there(drawn, "stability"),
         ),
+        noise_section(analysis, folder),
         Section("curves", "Learning curves", figures=_there(drawn, "curves")),
         Section("cost", "What it costs", figures=_there(drawn, "cost")),
         published(analysis),

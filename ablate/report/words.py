@@ -15,6 +15,7 @@ from ablate.report.budgets import by_budget
 from ablate.report.cells import of_cells, of_divergence
 from ablate.report.factors import of_factors
 from ablate.report.names import NOT_KNOWN
+from ablate.report.noise import noise_told
 from ablate.report.parts import of_parts
 from ablate.report.phrases import listed
 
@@ -22,6 +23,8 @@ from ablate.report.phrases import listed
 def findings(analysis: Analysis) -> list[str]:
     """The headline and what stands beside it, the most important first; never empty."""
     metric, size = analysis.metric, analysis.margin
+    if of_noise := noise_told(metric, analysis.sources):
+        return of_noise
     if analysis.primary == "components":
         asked = of_parts(metric, analysis.components, size)
     elif analysis.primary == "by_budget":

@@ -98,7 +98,7 @@ class Study:
         if self.launch.name is not None:
             return self.launch.name
         first = self.cells[0]
-        of_factors = {*self.kinds} <= {"grid", "one_factor"}
+        of_factors = {*self.kinds} <= {"grid", "one_factor", "latin_square"}
         factors = [factor.replace(".", "_") for factor in first.levels] if of_factors else []
         parts = [*(kind for kind in self.kinds if kind != "grid"), *factors]
         if self.task.reference == DEFAULT:

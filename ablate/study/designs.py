@@ -105,6 +105,26 @@ def _one_factor(typed: Typed, design: Design, space: Space) -> list[tuple[Levels
     return [(levels | level, asked) for level, asked in own for levels in same]
 
 
+def _latin_square(typed: Typed, design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
+    """Three factors of n levels in n² cells, in which every two levels of two factors meet once."""
+    varied = [key for key in typed.factors if key not in REPLICATES]
+    counts = {key: len(typed.levels[key]) for key in varied}
+    if len(varied) != 3 or len({*counts.values()}) > 1:
+        given = ", ".join(f"{key} with {n}" for key, n in counts.items()) or "none"
+        raise KnobError(
+            f"design=latin_square: takes three factors with equally many levels, and given is {given}; "
+            "for example lr=0.1,0.3,1 dropout=0,0.2,0.5 depth=1,2,4"
+        )
+    rows, columns, third = (typed.levels[key] for key in varied)
+    square = [
+        dict(zip(varied, (row, column, third[(i + j) % len(third)]), strict=True))
+        for i, row in enumerate(rows)
+        for j, column in enumerate(columns)
+    ]
+    same = Typed({key: levels for key, levels in typed.levels.items() if key not in varied}, ()).grid()
+    return [(levels | cell, Asked()) for cell in square for levels in same]
+
+
 def _listed(typed: Typed, design: Design, space: Space) -> list[tuple[Levels, Asked | None]]:
     cells = [_listed_cell(text, space) for text in design.cells]
     for key in typed.factors:
@@ -219,6 +239,7 @@ _WITH = {"leave_one_out": "without {}", "cumulative": "+ {}", "add_one_in": "onl
 DESIGNS: Mapping[str, Callable[[Typed, Design, Space], list[tuple[Levels, Asked | None]]]] = {
     "grid": _grid,
     "one_factor": _one_factor,
+    "latin_square": _latin_square,
     "cells": _listed,
     **dict.fromkeys(_OF_COMPONENTS, _of_components),
 }

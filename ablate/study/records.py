@@ -142,7 +142,8 @@ def task_record(task: Task, program: str = "python -m ablate") -> dict[str, Any]
     `program`: what starts it; `step`: the word for one; `unit`: what training reads; `budget`: knobs that set how much
     a trial trains on, first the one that scales a whole training; `presets`: knobs that name a preset, and the parts
     that it sets on purpose; `follows`: knobs that take another's value unless they are set; `idle`: knobs that change
-    no result; `decides`: knobs that do; `kinds`: groups of knobs that differ from preset to preset.
+    no result; `decides`: knobs that do; `kinds`: groups of knobs that differ from preset to preset; `noise`: knobs that
+    are the seed of one source of noise, what that is called, and the knob it `needs` (None: it always does something).
     """
     kind = task.Config
     presets, parts = named(kind, "preset"), knobs_of(kind)
@@ -160,6 +161,10 @@ def task_record(task: Task, program: str = "python -m ablate") -> dict[str, Any]
             if not each[0].role("decides", True) and name not in presets and "." not in name
         ],
         "decides": [name for name, each in parts.items() if each[0].role("decides", True)],
+        "noise": {
+            name: {"source": parts[name][0].role("noise"), "needs": parts[name][0].role("needs")}
+            for name in named(kind, "noise")
+        },
         "kinds": [name for name, field in fields_of(kind).items() if nested_records(field)[1:]],
     }
 

@@ -26,7 +26,7 @@ class Results:
     """What a study's last launch asked for, as far as it has come.
 
     Attributes:
-        design: how its cells were chosen: `kind` (grid, one_factor, leave_one_out, cumulative, add_one_in, cells),
+        design: how its cells were chosen: `kind` (of `ablate.launch.KINDS`),
             `components` that it varies, and the cells that were `left_out`, each with `label` and `reason`.
         metrics: what was measured; cells are compared by the first.
         task: what the launch says of the task: its `name`, the word for a `step`, the `unit` of what training reads

@@ -22,17 +22,18 @@ def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Dr
     look = make_look(list(analysis.comparison["cell"]))
     metric, task, trials, comparison = analysis.metric, analysis.task, results.trials, analysis.comparison
     finished = with_result(metric, trials)
+    # Levels that are seeds are no parts, and a design of components holds few of the combinations of its factors.
+    no_effects, no_grid = analysis.sources.asked, analysis.designed or analysis.sources.asked
     drawn = {
         "comparison": draw_comparison(metric, trials, comparison, look, folder),
         "cost": draw_cost(metric, trials, comparison, look, folder),
         "curves": draw_curves(metric, task, results.curves, look, folder),
-        "effects": draw_effects(metric, *effects_to_draw(analysis), analysis.margin, folder),
+        "effects": None if no_effects else draw_effects(metric, *effects_to_draw(analysis), analysis.margin, folder),
         "stability": draw_stability(metric, asked(analysis), analysis.margin, analysis.stopping is not None, folder),
         "budget": draw_by_budget(metric, task, named_by_budget(analysis), analysis.changes, folder),
         "steps": draw_steps(metric, analysis.components, finished, folder),
-        # A design of components holds few of the combinations of its factors.
-        "grid": None if analysis.designed else draw_heatmap(metric, trials, folder),
-        "interactions": None if analysis.designed else draw_interactions(metric, trials, folder),
+        "grid": None if no_grid else draw_heatmap(metric, trials, folder),
+        "interactions": None if no_grid else draw_interactions(metric, trials, folder),
     }
     for name, figure in drawn.items():
         if figure is None:

@@ -19,6 +19,7 @@ OPTIMIZERS = Registry("optimizer", {"sgd": f"{_HERE}.optim:sgd", "adam": f"{_HER
 CORPORA = Registry("data", {name: f"{_HERE}.data.{name}:load" for name in ("kjv", "ptb", "text", "synthetic")})
 
 VocabSize = Annotated[int, Field(ge=2, le=10_000_000)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class KJV(Record):
@@ -131,6 +132,23 @@ class Config(Record):
         "the beginning",
         packs=True,
     )
+    # A seed draws three things; each can have a seed of its own, so that their shares of the noise can be told apart.
+    order_seed: Seed | None = knob(
+        "seed of the place at which order=seed starts to read; null: the trial's seed",
+        0,
+        packs=True,
+        noise="the order of the text",
+    )
+    init_seed: Seed | None = knob(
+        "seed of the values before training; null: the trial's seed", 0, packs=True, noise="the initial values"
+    )
+    dropout_seed: Seed | None = knob(
+        "seed of the dropout masks, of which dropout=0 has none; null: the trial's seed",
+        0,
+        packs=True,
+        noise="the dropout masks",
+        needs="dropout",
+    )
     carry: bool = knob("true: position and state run on across epochs, wrapping around; false: both restart")
     valid_every: int | None = knob("windows between validations; null: one an epoch", 500, ge=1)
     valid_spacing: Literal["even", "doubling"] = knob(
@@ -154,6 +172,11 @@ class Config(Record):
     data: Annotated[Data, Field(discriminator="name")] = knob("the text", decides=False)
 
 
+def seed_of(source: int | None, trial: int) -> int:
+    """The seed that one source of noise draws from: its own (`order_seed`, …), or the trial's."""
+    return trial if source is None else source
+
+
 def check(config: Config) -> None:
     """Raise KnobError where knobs are at odds with each other."""
     if problems := list(_at_odds(config)):
@@ -165,6 +188,11 @@ def _at_odds(config: Config) -> Iterator[str]:
         yield (
             f"tie=true embedding={config.embedding} hidden={config.hidden}: tying needs embedding = hidden; "
             f"use embedding={config.hidden}, or tie=false"
+        )
+    if config.order == "text" and config.order_seed is not None:
+        yield (
+            f"order_seed={config.order_seed} order=text: every trial reads from the beginning of the text; "
+            "use order_seed=null, or order=seed"
         )
     yield from _at_odds_at_the_start(config)
     yield from _at_odds_in_the_schedule(config)

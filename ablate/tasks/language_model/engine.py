@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ablate.protocol import Outcome, Payload, Sink, Trial
-from ablate.tasks.language_model.config import Config
+from ablate.tasks.language_model.config import Config, seed_of
 from ablate.tasks.language_model.data import Corpus, Windows
 from ablate.tasks.language_model.data.corpus import Ids
 from ablate.tasks.language_model.evaluate import autocast, evaluate, evaluate_by_token
@@ -37,11 +37,11 @@ def text_start(knobs: Config, seed: int, train: Ids) -> int:
     """The place in the train text at which a trial starts to read.
 
     With order=seed it is as far into the text as the seed says, in every cell: a seed randomises the order of the text
-    as well as the initial values (Bouthillier et al. 2021).
+    as well as the initial values (Bouthillier et al. 2021). `order_seed`, where it is set, is that seed.
     """
     if knobs.order == "text":
         return 0
-    share = torch.rand((), generator=stream(seed, "order"), dtype=torch.float64).item()
+    share = torch.rand((), generator=stream(seed_of(knobs.order_seed, seed), "order"), dtype=torch.float64).item()
     return int(share * (train.size - 1))
 
 

@@ -57,6 +57,8 @@ def describe(config: Config) -> Facts:
     corpus = corpus_of(config)
     check_fits(config, corpus)
     first_window = {name: getattr(config, name) for name in ("batch", "window", "output_bias", "order")}
+    if config.order_seed is not None:  # such cells do not read the same text first
+        first_window["order_seed"] = config.order_seed
     return Facts(
         data=corpus.name,
         digest=corpus.digest,

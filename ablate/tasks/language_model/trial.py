@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ablate.protocol import Outcome, Payload, Trial
 from ablate.tasks.language_model.build import draw, make_model
-from ablate.tasks.language_model.config import OPTIMIZERS
+from ablate.tasks.language_model.config import OPTIMIZERS, seed_of
 from ablate.tasks.language_model.data import Corpus
 from ablate.tasks.language_model.evaluate import sample
 from ablate.tasks.language_model.model.language_model import stream
@@ -30,9 +30,9 @@ class Training:
         # For what a user's own layer draws; our own layers have streams of their own.
         torch.manual_seed(stream(trial.seed, "torch").initial_seed())
         self.model = make_model(knobs, vocabulary)
-        draw(self.model, knobs, trial.seed, log_unigram_V)
+        draw(self.model, knobs, seed_of(knobs.init_seed, trial.seed), log_unigram_V)
         self.model.to(device)
-        self.model.seed_dropout(trial.seed)
+        self.model.seed_dropout(seed_of(knobs.dropout_seed, trial.seed))
         self.optimizer: Optimizer = OPTIMIZERS.load(knobs.optimizer)(self.model.parameters(), knobs.lr)
         self.states: States | None = None
         self.window = 0
