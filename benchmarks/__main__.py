@@ -11,7 +11,7 @@ from benchmarks.common import RESULTS, Table
 # Name → module. Imported late: `packs` has to run where torch and numpy are all there is.
 BENCHMARKS = {
     "throughput": "throughput", "one_epoch": "one_epoch", "study": "study", "overhead": "study", "tracking": "study",
-    "scaling": "scaling", "packs": "packs", "workers": "workers", "calibration": "calibration",
+    "scaling": "scaling", "packs": "packs", "workers": "workers", "calibration": "calibration", "sources": "sources",
     "report_scale": "report_scale",
 }  # fmt: skip
 NEEDS_PEER = ("throughput", "one_epoch", "study")
