@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import TINY, knobs_of
 from made import PERPLEXITY, TASK, results, trials
+from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from test_packs import train
@@ -19,7 +18,6 @@ from ablate.analyze.sources import (
     RESIDUAL,
     TOTAL,
     interval_of_difference,
-    interval_of_square,
     mean_squares,
     sources_of_noise,
 )
@@ -32,11 +30,12 @@ from ablate.tasks.language_model import training
 from ablate.tasks.language_model.config import seed_of
 from ablate.tasks.language_model.engine import text_start
 from ablate.tasks.language_model.trial import Training
+from benchmarks.sources import DESIGNS, SIZES, crossing, measure, simulate, square
 
 KNOBS = {"order_seed": "the order of the text", "init_seed": "the initial values", "dropout_seed": "the dropout masks"}
 CELL = [*TINY, "model=better_lstm", "dropout=0.5", "precision=fp32"]
 NAMES = [*KNOBS]
-SQUARE = np.array([(i, j, (i + j) % 5) for i, j in product(range(5), repeat=2)])
+SQUARE = square(5)
 
 
 # A seed for each source
@@ -87,39 +86,13 @@ def test_only_cells_that_read_the_same_text_first_have_to_start_alike():
 # Variance components
 
 
-def simulated(codes, sds, rest, studies, rng):
-    """Scores of studies whose variances are known, shape [studies, n]."""
-    y = rest * rng.normal(size=(studies, len(codes)))
-    for place, sd in enumerate(sds):
-        y += sd * rng.normal(size=(studies, codes[:, place].max() + 1))[:, codes[:, place]]
-    return y
-
-
-DESIGNS = {
-    "a square": SQUARE,
-    "a square with a trial lost": np.delete(SQUARE, 7, axis=0),
-    "a crossing of two": np.array([*product(range(3), range(5))]),
-    "a crossing of three": np.array([*product(range(3), repeat=3)]),
-}
-
-
 @pytest.mark.parametrize("codes", DESIGNS.values(), ids=DESIGNS)
-@pytest.mark.parametrize("sds", [(1.0, 0.5, 0.0), (3.0, 1.0, 0.2)])
+@pytest.mark.parametrize("sds", SIZES)
 def test_estimates_are_unbiased_and_intervals_hold_the_truth(codes, sds):
-    sds, studies = sds[: codes.shape[1]], 4000
-    found = mean_squares(simulated(codes, sds, 1.0, studies, np.random.default_rng(0)), codes)
-    truth = np.square(sds)
-    low, high = interval_of_difference(found.source, found.df, found.residual, found.residual_df)
-    holds = (np.maximum(low, 0) <= truth * found.times) & (truth * found.times <= np.maximum(high, 0))
-    assert ((holds.mean(0) >= 0.94) & (holds.mean(0) <= 0.985)).all(), holds.mean(0)
-    low, high = interval_of_square(found.residual, found.residual_df)
-    assert 0.94 <= ((low <= 1) & (high >= 1)).mean() <= 0.96
-    middle, low, high = found.total
-    total = truth.sum() + 1
-    assert 0.94 <= ((low <= total) & (total <= high)).mean() <= 0.98
-    for estimates, value in ((found.variances, truth), (found.residual, 1.0), (middle, total)):
-        error = estimates.std(0) / np.sqrt(studies)
-        assert (np.abs(estimates.mean(0) - value) < 4 * error).all()
+    found = measure(codes, sds[: codes.shape[1]], "normal", 4000, np.random.default_rng(0))
+    assert all(0.935 <= share <= 0.985 for share in (*found.sources, found.total)), found
+    assert 0.94 <= found.residual <= 0.96
+    assert max(np.abs(found.bias)) < 4
 
 
 @pytest.mark.parametrize("codes", DESIGNS.values(), ids=DESIGNS)
@@ -134,10 +107,8 @@ def test_mean_squares_are_those_of_statsmodels(codes):
 
 def test_the_interval_excludes_zero_exactly_where_the_f_test_does():
     codes = SQUARE
-    found = mean_squares(simulated(codes, (0.7, 0.7, 0.7), 1.0, 500, np.random.default_rng(2)), codes)
+    found = mean_squares(simulate(codes, (0.7, 0.7, 0.7), "normal", 500, np.random.default_rng(2)), codes)
     low, high = interval_of_difference(found.source, found.df, found.residual, found.residual_df)
-    from scipy import stats
-
     f = found.source / found.residual[:, None]
     assert ((low > 0) == (f > stats.f.ppf(0.975, 4, 12))).all()
     assert ((high < 0) == (f < stats.f.ppf(0.025, 4, 12))).all()
@@ -169,8 +140,10 @@ def study(values, codes=SQUARE, knobs=NAMES, **columns):
     return table.drop(columns="factor.tie").assign(**{"knob.dropout": 0.5, **seeds, **columns})
 
 
-def values(sds=(0.02, 0.005, 0.0), rest=0.002, codes=SQUARE, seed=5):
-    return (4 + simulated(codes, sds, rest, 1, np.random.default_rng(seed))[0]).tolist()
+def values(sds=(0.02, 0.005, 0.0), residual=0.002, codes=SQUARE):
+    """Scores of one study, whose sources have these standard deviations."""
+    relative = [sd / residual for sd in sds]
+    return (4 + residual * simulate(codes, relative, "normal", 1, np.random.default_rng(5))[0]).tolist()
 
 
 def found_in(table):
@@ -205,7 +178,7 @@ def test_a_lost_trial_leaves_a_table_that_counts_it():
 
 
 def test_a_source_without_a_seed_of_its_own_has_the_trials_and_those_that_change_together_are_one():
-    codes = np.array([*product(range(4), range(3))])
+    codes = crossing(4, 3)
     y = values((0.02, 0.01), 0.001, codes)
     table = trials({f"order_seed={i}": y[3 * i : 3 * i + 3] for i in range(4)}).drop(columns="factor.tie")
     orders = codes[:, 0]
@@ -303,7 +276,7 @@ def test_the_page_tells_of_sources_and_not_of_the_effects_of_seeds(tmp_path):
 
 
 def test_a_crossing_has_no_effects_of_its_seeds_either():
-    codes = np.array([*product(range(3), range(3))])
+    codes = crossing(3, 3)
     analysis = analyse(results(study(values((0.02, 0.01), 0.001, codes), codes, NAMES[:2])))
     assert analysis.factors.empty
     assert analysis.interactions.empty

@@ -39,8 +39,9 @@ class Sources:
         asked: whether the study varies sources of noise and nothing else; elsewhere nothing is computed.
         table: one row a source, then the residual, then all together: `source` (what it is called), `kind` ("source",
             "residual", "total"), `seeds` (that it drew from), `df`, `variance` of scores (unbiased; may be below 0),
-            `sd` (its root; 0 where it is below 0), `low`, `high` (95 % interval of the standard deviation), `share` of the
-            sum of the variances, with 0 for one below. NaN where there is no such thing. Empty where `reason` says so.
+            `sd` (its root; 0 where it is below 0), `low`, `high` (95 % interval of the standard deviation), `share` of
+            the sum of the variances, with 0 for one below. NaN where there is no such thing. Empty where `reason`
+            says why.
         trials: with a result; missing: without one.
         idle: sources that were varied in vain: the knob that they need is 0.
         reason: why the table is empty: "no result", "not crossed" (the sources cannot be told apart, or nothing is
