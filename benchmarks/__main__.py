@@ -12,7 +12,7 @@ from benchmarks.common import RESULTS, Table
 BENCHMARKS = {
     "throughput": "throughput", "one_epoch": "one_epoch", "study": "study", "overhead": "study", "tracking": "study",
     "scaling": "scaling", "packs": "packs", "workers": "workers", "calibration": "calibration",
-    "report_scale": "report_scale",
+    "stopping": "stopping", "report_scale": "report_scale",
 }  # fmt: skip
 NEEDS_PEER = ("throughput", "one_epoch", "study")
 

@@ -133,9 +133,8 @@ def mirrored(folder, *launches):
 def assert_same(one, other):
     assert_frame_equal(one.trials, other.trials)
     assert_frame_equal(one.curves, other.curves)
-    assert (one.name, one.command, one.launched, one.design, one.samples) == (
-        other.name, other.command, other.launched, other.design, other.samples,
-    )  # fmt: skip
+    told = ("name", "command", "launched", "design", "samples", "worth", "stopping")
+    assert [getattr(one, name) for name in told] == [getattr(other, name) for name in told]
 
 
 def files(folder):

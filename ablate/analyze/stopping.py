@@ -8,6 +8,7 @@ interval agree and no decision rests on another; Holm over the same p-values can
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from ablate.analyze.table import cells_of, factors_of
 from ablate.track.read import Results
 from ablate.worth import margin
 
-Rows = list[dict[str, Any]]
+Rows = list[dict[Hashable, Any]]
 
 
 @dataclass(frozen=True)
