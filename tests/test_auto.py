@@ -77,7 +77,7 @@ def test_a_big_effect_takes_three_seeds(folder):
     assert len(journals(folder)) == 6
     first, last = launches(folder)
     assert first["stopping"] == {"seeds": "auto", "max_seeds": 20, "look": None}
-    found = {"seeds": 3, "comparisons": 1, "decided": ["effect=100.0"], "undecided": []}
+    found = {"seeds": 3, "comparisons": 1, "decided": ["effect=100"], "undecided": []}
     assert last["stopping"] == {"seeds": "auto", "max_seeds": 20, "look": found}
     assert (seeds_of(first), seeds_of(last), last["worth"]) == (3, 3, None)
     assert first["began"] == last["began"] <= last["time"]
@@ -105,12 +105,11 @@ def test_no_effect_takes_all_that_may_be_and_no_seed_begins_before_the_look_says
 
 
 def test_a_difference_that_is_worth_nothing_needs_no_more_seeds(folder):
-    code, out, err = inside(*AUTO, NONE, "worth=8", folder=folder)
+    code, out, err = inside(*AUTO, NONE, "worth=3", folder=folder)
     assert (code, err) == (0, "")
     assert looks(out)[-1].endswith("1 of 1 comparisons decided; no more seeds are needed")
     last = launches(folder)[-1]
-    assert 3 < seeds_of(last) < 10
-    assert last["worth"] == 8.0
+    assert (seeds_of(last), last["worth"]) == (6, 3.0)
 
 
 def test_a_restart_finds_nothing_to_do_and_stops_at_the_same_place_or_goes_on(folder):
@@ -141,11 +140,11 @@ def test_a_restart_finds_nothing_to_do_and_stops_at_the_same_place_or_goes_on(fo
 def test_killed_while_seeds_are_added_a_study_stops_where_it_would_have(folder, tmp_path_factory):
     undisturbed = tmp_path_factory.mktemp("undisturbed")
     (undisturbed / "tasks.py").write_text(TASKS)
-    study = [*AUTO, NONE, "worth=6", "slow=0.2", "workers=1"]
+    study = [*AUTO, NONE, "worth=3", "slow=0.1", "workers=1"]
     code, out, _ = inside(*study, folder=undisturbed)
     assert code == 0
     reached = launches(undisturbed)[-1]
-    assert seeds_of(reached) > 3
+    assert seeds_of(reached) == 6
     process = start(["ablate", *study], folder)
     path = folder / "runs/studies/s.jsonl"
     wait_until(lambda: path.exists() and len(path.read_text().splitlines()) > 1)
@@ -224,7 +223,7 @@ def test_a_plan_says_the_least_and_the_most(folder):
     assert inside(*AUTO, NONE, "max_seeds=4", folder=folder)[0] == 0
     _, out, _ = inside(*AUTO, NONE, "plan=true", "workers=1", folder=folder)
     assert "study s: 2 cells, 10 trials: 8 done, 2 to train" in out
-    assert re.search(r"at least these 5 seeds; at most 20, then 40 trials with 32 to train, about \d+ s", out)
+    assert re.search(r"at least these 5 seeds; at most 20, then 40 trials with 32 to train, about (< 1|\d+) s", out)
     _, out, _ = inside(*AUTO, NONE, "plan=true", "max_seeds=4", folder=folder)
     assert "study s: 2 cells, 8 trials: 8 done" in out
     assert "4 seeds: 0 of 1 comparisons decided, 1 undecided (effect=0.001); stopped by max_seeds=4" in out
@@ -272,7 +271,7 @@ def test_what_cannot_be_is_one_line_before_anything_is_trained(arguments, messag
 
 def test_perplexity_is_worth_a_percentage():
     assert study_of(*TINY, "worth=2%").launch.worth == "2%"
-    with pytest.raises(KnobError, match="worth=0.5: perplexity is compared by ratios; use a percentage, worth=1%"):
+    with pytest.raises(KnobError, match=r"worth=0\.5: perplexity is compared by ratios; use a percentage, worth=1%"):
         study_of(*TINY, "worth=0.5")
 
 

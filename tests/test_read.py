@@ -137,9 +137,8 @@ def assert_same(one, other):
     assert_frame_equal(one.trials, other.trials)
     assert_frame_equal(one.curves, other.curves)
     assert_frame_equal(one.blocks, other.blocks)
-    assert (one.name, one.command, one.launched, one.design, one.samples) == (
-        other.name, other.command, other.launched, other.design, other.samples,
-    )  # fmt: skip
+    told = ("name", "command", "launched", "design", "samples", "worth", "stopping")
+    assert [getattr(one, name) for name in told] == [getattr(other, name) for name in told]
 
 
 def files(folder):

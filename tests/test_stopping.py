@@ -16,6 +16,7 @@ from ablate.analyze.study import analyse
 from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.worth import margin
+from benchmarks.stopping import by_always_valid_p, by_t, simulate
 
 ERROR = Metric("error", unit="%")
 ACCURACY = Metric("accuracy", better="higher")
@@ -139,3 +140,13 @@ def test_what_is_no_such_difference_is_refused_in_a_line(worth, metric, message)
         margin(worth, metric)
     assert len(caught.value.problems) == 1
     assert str(caught.value).startswith(message)
+
+
+def test_simulated_studies_are_wrong_as_rarely_as_promised_and_a_t_test_that_is_peeked_at_is_not():
+    delta = simulate(3, 0.0, 500, np.random.default_rng(0))
+    assert by_always_valid_p(delta, None).differs <= 0.05
+    assert by_t(delta).differs > 0.2
+    assert by_always_valid_p(delta + 1.0, 1.0).equivalent <= 0.05
+    large = by_always_valid_p(delta + 2.0, None)
+    assert large.decided > 0.95
+    assert 5 < large.median < large.ninth < 20

@@ -2,8 +2,9 @@
 
 The paired t test with a normal prior on the standardised effect, of variance g: the likelihood ratio of the t statistic
 is a test martingale, so that it reaches 1/α at any of the looks with a probability of at most α (Ville's inequality).
-Like Student's t it assumes normal differences. Sources: Lai, "On confidence sequences", Annals of Statistics 4 (1976); Wang &
-Ramdas, "Anytime-valid t-tests and confidence sequences for Gaussian means with unknown variance", arXiv 2310.03722.
+Like Student's t it assumes normal differences. Sources: Lai, "On confidence sequences", Annals of Statistics 4 (1976);
+Wang & Ramdas, "Anytime-valid t-tests and confidence sequences for Gaussian means with unknown variance", arXiv
+2310.03722.
 
 Pure functions of arrays. Shapes: [..., n] has seeds in its last axis; n is the number of seeds at this look.
 """

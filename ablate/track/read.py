@@ -141,7 +141,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
     return Results(
         name=chosen,
         command=launch["command"],
-        launched=launch.get("began", launch["time"]),
+        launched=str(launch.get("began") or launch["time"]),
         design=launch["design"],
         metrics=metrics,
         task=task,
@@ -180,7 +180,7 @@ def read_studies(source: Source, names: Sequence[str], worth: str | None = None)
     """
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise KnobError(f"{', '.join(twice)}: named twice; name each study once")
-    parts = [read_study(source, name) for name in names or [None]]
+    parts = [read_study(source, name) for name in names] or [read_study(source)]
     if worth is not None:
         margin(worth, parts[0].metrics[0])
         parts = [replace(part, worth=worth) for part in parts]

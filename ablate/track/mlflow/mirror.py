@@ -127,16 +127,17 @@ class Mirror:
             self._last_beat = time.monotonic()
 
     def _has_grown(self) -> bool:
-        """Take in the newest record of this launch; returns whether there was a new one."""
+        """Take in the newest record of this launch, and return whether that is another one than before."""
         digest = study_run.digest(self._launched)
         records = [event for event in self._launches.read() if event["event"] == "launched"]
         same = [event for event in records if study_run.digest(event) == digest]
-        if same:
+        grown = bool(same) and same[-1]["time"] != self._launched.get("time")
+        if grown:
             self._launched = same[-1]
             known = {(trial.label, trial.fingerprint): trial for trial in self._trials}
             asked = trial_runs(self._folder, self._launched, self._metrics)
             self._trials = [known.get((trial.label, trial.fingerprint), trial) for trial in asked]
-        return bool(same)
+        return grown
 
     def _connected(self) -> Connection:
         if self._connection is not None:
