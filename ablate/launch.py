@@ -11,6 +11,7 @@ from ablate.knobs import Record, Says, knob
 FEWEST_SEEDS = 3  # that seeds=auto trains before it looks
 MOST_SEEDS = 20  # that it trains where max_seeds does not say
 KINDS = ("grid", "one_factor", "latin_square", "leave_one_out", "cumulative", "add_one_in", "cells")
+COMPONENT_PARTS = ("off", "requires", "excludes", "idle")  # what a component's declaration may say
 
 Name = Annotated[
     str,
