@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, chdir, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -44,10 +45,13 @@ def ablate(*arguments, folder, timeout=240, **environment):
     return process.returncode, out, err
 
 
-def inside(*arguments, folder, main=main):
+def inside(*arguments, folder, main=main, meanwhile=None):
     """What `ablate` gives, from the same main() in this process: torch and pandas are imported once for many tests.
 
     Its workers are processes as ever. For tests of what is planned, trained and said, not of the process itself.
+
+    Args:
+        meanwhile: called in a thread while the program runs, with a function that gives its output so far.
     """
     out, err, code = io.StringIO(), io.StringIO(), 0
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -59,6 +63,7 @@ def inside(*arguments, folder, main=main):
             mock.patch.dict(os.environ),
             redirect_stdout(out),
             redirect_stderr(err),
+            nullcontext() if meanwhile is None else _thread(meanwhile, out.getvalue),
         ):
             stack.enter_context(context)
         try:
@@ -72,6 +77,15 @@ def inside(*arguments, folder, main=main):
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     return code, out.getvalue(), err.getvalue()
+
+
+@contextmanager
+def _thread(function, *arguments):
+    """Runs a function beside what is in the block; what it raises is raised at the block's end."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(function, *arguments)
+        yield
+        running.result()
 
 
 def journals(folder):

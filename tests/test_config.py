@@ -6,10 +6,11 @@ import math
 from itertools import product
 
 import pytest
-from conftest import knobs_of, parse, values_of
+from conftest import TINY, knobs_of, parse, values_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablate import compose
 from ablate.compose import parsed
 from ablate.knobs import KnobError, deciding, fields_of, flat, read_level
 from ablate.knobs import knobs_of as names_of
@@ -191,6 +192,20 @@ def test_a_level_is_read_as_hydra_reads_it(text):
 def test_a_level_that_is_no_number_is_read_as_that():
     assert math.isnan(read_level("nan"))
     assert math.isnan(read_level("-NaN"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["depth=3", "hidden=9"],
+        [*TINY, "model=better_lstm", "depth=3", "lr=1e-3", "name=x", "clip=null", "tie=true"],
+        ["recipe=zaremba", "size=medium", "data=ptb", "decay=2", "device=cpu"],
+        ["recipe=book", "model=rnn", "hidden=7", "tracking=off"],
+        ["data=text", "data.path=a b", "hidden=12", "embedding=${hidden}", "seeds=3"],
+    ],
+)
+def test_what_tests_have_composed_is_what_hydra_composes(overrides):
+    assert values_of(*overrides) == compose.values_of(LANGUAGE_MODEL, overrides)
 
 
 def test_a_missing_knob_is_named():

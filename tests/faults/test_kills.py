@@ -10,13 +10,14 @@ import time
 
 import pytest
 from conftest import TINY
-from program import ablate, inside, journals, kill_tree, start, wait_until
+from program import inside, journals, kill_tree, start, wait_until
 
 import ablate as package
 from ablate.track.journal import last_attempt
 
 # Long enough to be killed in the middle: a second or two of training, four validations, dropout and Adam's state.
-KILLED = [*TINY, "model=better_lstm", "hidden=16", "windows=1200", "valid_every=300", "name=study",
+WINDOWS, VALID_EVERY, KILLED_AT = 800, 200, 260
+KILLED = [*TINY, "model=better_lstm", "hidden=16", f"windows={WINDOWS}", f"valid_every={VALID_EVERY}", "name=study",
           "tracking=off", "report=false"]  # fmt: skip
 CLOCK = ["seconds", "train_seconds"]
 
@@ -25,7 +26,7 @@ CLOCK = ["seconds", "train_seconds"]
 def undisturbed(tmp_path_factory):
     """The results of the one-cell study that the tests below kill."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    code, _, err = ablate(*KILLED, folder=folder)
+    code, _, err = inside(*KILLED, folder=folder)
     assert (code, err) == (0, "")
     return folder
 
@@ -54,7 +55,7 @@ def windows_trained(folder):
     return total
 
 
-def reached(folder, step):
+def reached(folder, step=KILLED_AT):
     return lambda: any(e.get("step", 0) >= step for events in journals(folder).values() for e in events)
 
 
@@ -76,18 +77,18 @@ def ends_as_if_undisturbed(folder, undisturbed):
 
 def test_kill_9_in_the_middle_of_an_epoch_goes_on_from_the_last_checkpoint_to_the_same_bits(tmp_path, undisturbed):
     process = start(["ablate", *KILLED], tmp_path)
-    wait_until(reached(tmp_path, 400))
+    wait_until(reached(tmp_path))
     kill_tree(process)
     out = ends_as_if_undisturbed(tmp_path, undisturbed)
     (window,) = (e["step"] for events in journals(tmp_path).values() for e in events if e["event"] == "resumed")
-    assert window >= 300
-    assert f"goes on at window {window} of 1200" in out
-    assert windows_trained(tmp_path) < 1200 + 600
+    assert window >= VALID_EVERY
+    assert f"goes on at window {window} of {WINDOWS}" in out
+    assert windows_trained(tmp_path) < WINDOWS + 2 * VALID_EVERY
 
 
 def test_kill_9_of_the_parent_takes_its_workers_along_and_an_immediate_restart_goes_on(tmp_path, undisturbed):
     process = start(["ablate", *KILLED], tmp_path)
-    wait_until(reached(tmp_path, 400))
+    wait_until(reached(tmp_path))
     os.kill(process.pid, signal.SIGKILL)
     out = ends_as_if_undisturbed(tmp_path, undisturbed)  # at once: the worker may live for an instant
     assert "goes on at window" in out
@@ -95,12 +96,14 @@ def test_kill_9_of_the_parent_takes_its_workers_along_and_an_immediate_restart_g
 
 
 def test_a_worker_killed_as_by_the_oom_killer_fails_its_trial_and_no_other(tmp_path, undisturbed):
-    process = start(["ablate", "-m", *KILLED, "seed=0,1", "report=true"], tmp_path)
-    wait_until(reached(tmp_path, 400))
-    (worker,) = {e["process"].split(":")[1] for events in journals(tmp_path).values() for e in events if "process" in e}
-    os.kill(int(worker), signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (1, "")
+    def kill_the_worker(_):
+        wait_until(reached(tmp_path))
+        (worker,) = {e["process"].split(":")[1] for of in journals(tmp_path).values() for e in of if "process" in e}
+        os.kill(int(worker), signal.SIGKILL)
+
+    arguments = ["-m", *KILLED, "seed=0,1", "report=true"]
+    code, out, err = inside(*arguments, folder=tmp_path, meanwhile=kill_the_worker)
+    assert (code, err) == (1, "")
     assert "seed 0: failed, the worker process was killed (SIGKILL); the system may have run out of memory" in out
     assert "better_lstm seed 0: FAILED the worker process was killed" in out
     assert "seed 1: valid" in out
@@ -110,7 +113,7 @@ def test_a_worker_killed_as_by_the_oom_killer_fails_its_trial_and_no_other(tmp_p
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_sigterm_and_ctrl_c_end_in_a_line_and_leave_no_process(tmp_path, undisturbed, number, code):
     process = start(["ablate", *KILLED], tmp_path)
-    wait_until(reached(tmp_path, 400))
+    wait_until(reached(tmp_path))
     # A terminal sends Ctrl-C to the whole group; a scheduler sends SIGTERM to the parent alone.
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, err = process.communicate(timeout=60)
@@ -121,10 +124,14 @@ def test_sigterm_and_ctrl_c_end_in_a_line_and_leave_no_process(tmp_path, undistu
 
 
 def test_a_finished_trial_is_not_trained_twice_by_two_studies_at_once(tmp_path):
-    arguments = ["ablate", "-m", *TINY, "depth=1,2", "tie=true,false", "windows=600", "tracking=off", "report=false"]
-    both = [start([*arguments, f"name={name}"], tmp_path) for name in ("one", "two")]
-    ended = [process.communicate(timeout=240) for process in both]
-    assert [(p.returncode, err) for p, (_, err) in zip(both, ended, strict=True)] == [(0, ""), (0, "")]
+    arguments = ["-m", *TINY, "depth=1,2", "tie=true,false", "windows=400", "tracking=off", "report=false"]
+    one = start(["ablate", *arguments, "name=one"], tmp_path)
+    wait_until(lambda: journals(tmp_path))
+    code, out, err = inside(*arguments, "name=two", folder=tmp_path)
+    assert (code, err) == (0, "")
+    assert "another study is training it" in out
+    _, err = one.communicate(timeout=240)
+    assert (one.returncode, err) == (0, "")
     trials = journals(tmp_path)
     assert len(trials) == 4
     for events in trials.values():
@@ -134,30 +141,33 @@ def test_a_finished_trial_is_not_trained_twice_by_two_studies_at_once(tmp_path):
 
 def test_a_trial_of_another_study_that_dies_is_taken_over(tmp_path, undisturbed):
     other = start(["ablate", *KILLED, "name=other"], tmp_path)
-    wait_until(reached(tmp_path, 320))
+    wait_until(reached(tmp_path))
     os.killpg(other.pid, signal.SIGSTOP)  # it holds its lock and goes nowhere
-    process = start(["ablate", *KILLED], tmp_path)
-    seen = process.stdout.readline() + process.stdout.readline()
-    assert "another study is training it" in seen
-    kill_tree(other)
-    process.communicate(timeout=120)
-    assert process.returncode == 0
+
+    def kill_the_other(output):
+        wait_until(lambda: "another study is training it" in output())
+        kill_tree(other)
+
+    code, _, err = inside(*KILLED, folder=tmp_path, meanwhile=kill_the_other)
+    assert (code, err) == (0, "")
     assert results(tmp_path) == results(undisturbed)
 
 
 def test_killed_at_random_again_and_again_a_study_ends_with_the_same_table(tmp_path):
     """The short form of benchmarks/kill_and_resume.py."""
-    grid = ["-m", *TINY, "depth=1,2", "tie=true,false", "dropout=0.3", "windows=400", "name=study"]
+    grid = ["-m", *TINY, "depth=1,2", "tie=true,false", "dropout=0.3", "windows=400", "name=study", "tracking=off"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
-    assert inside(*grid, folder=undisturbed)[0] == 0
+    assert inside(*grid, "report=false", folder=undisturbed)[0] == 0
     rng = random.Random(0)
     for _ in range(3):
-        process = start(["ablate", *grid], killed)
-        time.sleep(rng.uniform(3, 7))
+        before = journals(killed)
+        process = start(["ablate", *grid, "report=false"], killed)
+        wait_until(lambda before=before: journals(killed) != before)
+        time.sleep(rng.uniform(0, 1.5))
         kill_tree(process)
-    assert ablate(*grid, folder=killed)[0] == 0
+    assert inside(*grid, folder=killed)[0] == 0
     assert results(killed) == results(undisturbed)
     assert weights(killed) == weights(undisturbed)
     for events in journals(killed).values():
