@@ -5,22 +5,22 @@ from __future__ import annotations
 from ablate.metric import Metric
 
 _CALIBRATION = (
-    "The average over seeds comes with a 95 % interval by Student's t: a rule whose intervals hold the true effect 95 "
-    "times in 100. That was checked on 2,000 simulated studies whose truth was known: with 3, 5 and 10 seeds and "
+    "The average over seeds comes with a 95 % interval by Student's t: a rule whose intervals hold the true effect 95"
+    " times in 100. That was checked on 2,000 simulated studies whose truth was known: with 3, 5 and 10 seeds and "
     "bell-shaped noise it held 94 to 96 times in 100, for differences between two cells, effects of a factor and "
-    "Shapley values alike. The bootstrap, which draws again and again from the seeds that were run, needs more of them "
-    "than an ablation has: its percentile interval held the truth 76 times in 100 with 3 seeds, 83 with 5 and 90 with "
-    "10. The interval over test data too takes seeds and blocks of test examples for two crossed samples. All this asks "
-    "for noise that is not lopsided: where the differences were as skewed as an exponential distribution, the t interval "
-    "held the truth 88 to 90 times in 100. So look at every seed, and run more of them before you rely on a narrow "
-    "verdict."
+    "Shapley values alike. The bootstrap, which draws again and again from the seeds that were run, needs more of "
+    "them than an ablation has: its percentile interval held the truth 76 times in 100 with 3 seeds, 83 with 5 and 90"
+    " with 10. The interval over test data too takes seeds and blocks of test examples for two crossed samples. All "
+    "this asks for noise that is not lopsided: where the differences were as skewed as an exponential distribution, "
+    "the t interval held the truth 88 to 90 times in 100. So look at every seed, and run more of them before you rely"
+    " on a narrow verdict."
 )
 _VERDICTS = (
     "Testing many rows finds something by chance. So what the study was made for is one family, whose p-values are "
     "corrected (Holm), and everything else is marked as exploratory. A difference is told from none at a corrected p "
     "below 0.05; it is called equivalent where two one-sided tests at 5 % put it within what was said to be worth a "
-    "difference (the 90 % interval then lies within it), which comes before its sign. Where trials diverge, that is told "
-    "first, and the side that lost more of them is never called better."
+    "difference (the 90 % interval then lies within it), which comes before its sign. Where trials diverge, that is "
+    "told first, and the side that lost more of them is never called better."
 )
 
 
