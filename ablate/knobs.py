@@ -20,11 +20,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from ablate.registry import suggest
-from ablate.rules import Knob, OneOf, Says, alternatives, show
+from ablate.rules import Knob, OneOf, Says, alternatives, read_level, show
 
 __all__ = [
     "Knob", "KnobError", "OneOf", "Record", "Says", "deciding", "describe", "fields_of", "flat",
-    "is_record", "knob", "knobs_of", "nameable", "named", "nested_records", "plain", "read", "show", "values_of",
+    "is_record", "knob", "knobs_of", "nameable", "named", "nested_records", "plain", "read", "read_level", "show",
+    "values_of",
 ]  # fmt: skip
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -171,3 +173,31 @@ def show(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(show, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_WORDS = {"null": None, "true": True, "false": False}
+_WHOLE, _DIGITS = r"(?:0|[1-9](?:_?\d)*)", r"\d(?:_?\d)*"
+_NUMBER = re.compile(
+    rf"[+-]?(?:(?:{_WHOLE}?\.{_DIGITS}|{_WHOLE}\.?)(?:e[+-]?{_DIGITS})?|inf|nan)", re.ASCII | re.IGNORECASE
+)
+_QUOTED = re.compile(r"""(["'])((?:\\.|(?!\1).)*)\1""", re.DOTALL)
+
+
+def read_level(text: str) -> object:
+    """A level as it is typed, read as Hydra reads it: null, true, false, a number, a quoted text, a list, or a name.
+
+    A list or mapping has to be JSON: what is none is a text.
+    """
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _NUMBER.fullmatch(text):
+        try:
+            return int(text)
+        except ValueError:
+            return float(text)
+    if quoted := _QUOTED.fullmatch(text):
+        return quoted[2].replace(f"\\{quoted[1]}", quoted[1])
+    if text.startswith(("[", "{")):
+        with suppress(ValueError):
+            return json.loads(text)
+    return text

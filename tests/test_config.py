@@ -10,7 +10,8 @@ from conftest import knobs_of, parse, values_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.knobs import KnobError, deciding, fields_of, flat
+from ablate.compose import parsed
+from ablate.knobs import KnobError, deciding, fields_of, flat, read_level
 from ablate.knobs import knobs_of as names_of
 from ablate.launch import Launch
 from ablate.study.records import describe_knobs
@@ -167,6 +168,25 @@ def test_help_tells_every_knob_with_its_range():
     assert "dropout          share of elements dropped between layers; off: 0 (a finite number at least 0 and" in text
     assert "seed             first seed (a whole number at least 0 and at most 2147483647)" in text
     assert "data=text: data.lower" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null", "NULL", "true", "True", "FALSE", "1", "+1", "-0", "007", "00.5", "1_000", "1__0", ".5", "1.", "-.5",
+        "1e3", "1E-3", "1_0.5", "1e", "inf", "-Inf", "infinity", "0x10", "1.0.0", "1-2", "", "-", "lstm", "a/b",
+        "'1'", '"true"', "'a b'", r"'a\'b'", r'"a\nb"', "[1,2]", "[]", "[0.5,true]", '["a","b"]',
+    ],
+)  # fmt: skip
+def test_a_level_is_read_as_hydra_reads_it(text):
+    expected = parsed(f"x={text}").value()
+    assert read_level(text) == expected
+    assert type(read_level(text)) is type(expected)
+
+
+def test_a_level_that_is_no_number_is_read_as_that():
+    assert math.isnan(read_level("nan"))
+    assert math.isnan(read_level("-NaN"))
 
 
 def test_a_missing_knob_is_named():

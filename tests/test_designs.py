@@ -335,6 +335,13 @@ def test_a_component_that_cannot_be_is_refused_with_what_works(declaration, mess
         declared({"my part": "depth=1"}, KNOWN)
 
 
+@pytest.mark.parametrize("off", ["tie=false", "tie=False", 'model="plain"', "model='plain'", "dropout=.0"])
+def test_a_component_is_off_at_its_level_however_that_is_written(off):
+    part = declared({"x": off}, KNOWN)["x"]
+    assert not part.is_on({"tie": False, "model": "plain", "dropout": 0.0})
+    assert part.is_on({"tie": True, "model": "fancy", "dropout": 0.5})
+
+
 def test_a_level_has_one_form_and_one_fingerprint_however_it_is_typed():
     preset, spelled = knobs_of("model=lstm"), knobs_of("model=rnn", "rnn=lstm", "dropout=0", "lr=3e-3")
     assert json.dumps(deciding(preset)) == json.dumps(deciding(spelled))

@@ -936,6 +936,12 @@ def test_a_mistake_in_a_declaration_is_one_line_that_says_what_to_do(declaration
     assert message in problem
 
 
+@pytest.mark.parametrize("off", ["dropout=.0", "dropout=0.", "dropout=+0"])
+def test_a_component_may_be_switched_off_by_any_number_that_the_command_line_takes(off):
+    task = ablate.task(Config, metric=ERROR, components={"dropout": off})(lambda_named_train)
+    assert task.components == {"dropout": off}
+
+
 def lambda_named_train(config, run):
     return {"test_error": 1.0}
 

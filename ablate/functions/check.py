@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ablate.functions import causes, watch
 from ablate.functions.fresh import Server, write_job
 from ablate.functions.watch import Seen
-from ablate.knobs import KnobError, flat, knobs_of, plain
+from ablate.knobs import KnobError, flat, knobs_of, plain, read_level
 from ablate.registry import suggest
 from ablate.train.machine import choose_device
 
@@ -78,7 +78,6 @@ def check_command(task: Any, arguments: Sequence[str]) -> int:
     Raises:
         KnobError: for a task that is no function, and for what is neither a knob of its Config nor `seed`.
     """
-    from ablate.functions.records import level
     from ablate.functions.task import FunctionTask
 
     if not isinstance(task, FunctionTask):
@@ -90,7 +89,7 @@ def check_command(task: Any, arguments: Sequence[str]) -> int:
             known = ["seed", *knobs_of(task.Config)]
             own = task.function.__name__
             raise KnobError(f"check=true {argument}: takes seed and knobs of {own}{suggest(name, known)}")
-        values[name] = level(text)
+        values[name] = read_level(text)
     seed = values.pop("seed", 0)
     if not isinstance(seed, int) or seed < 0:
         raise KnobError(f"seed={seed}: must be a whole number at least 0; for example 0")
@@ -262,9 +261,8 @@ class _Check:
         return None
 
     def _off(self, off: str) -> Any:
-        from ablate.functions.records import level
-
-        values = flat(self.config) | {text.partition("=")[0]: level(text.partition("=")[2]) for text in off.split()}
+        typed = [text.partition("=") for text in off.split()]
+        values = flat(self.config) | {name: read_level(level) for name, _, level in typed}
         config = self.task._configuration.of(values)
         self.task.check(config)
         return config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_jsonable_python
 
-from ablate.knobs import STRICT, KnobError, fields_of, is_record, knobs_of, plain, read
+from ablate.knobs import STRICT, KnobError, fields_of, is_record, knobs_of, plain, read, read_level
 from ablate.launch import Launch
 from ablate.registry import suggest
 
@@ -77,18 +76,8 @@ def level_problem(kind: type, override: str) -> str | None:
         return f"{override}: needs a value, for example {name}=0"
     if name not in known:
         return f"{override}: unknown knob {name!r}{suggest(name, known)}"
-    refusals = [knob.refusal(level(text)) for knob in known[name]]
+    refusals = [knob.refusal(read_level(text)) for knob in known[name]]
     return f"{override}: {name} {refusals[0]}" if all(refusals) else None
-
-
-def level(text: str) -> object:
-    """A level as it is typed: null, true, false, a number, a list, or a name."""
-    if text.lower() in ("nan", "inf", "infinity", "-inf", "-infinity"):  # which are no JSON
-        return float(text)
-    try:
-        return json.loads(text)  # numbers and lists
-    except ValueError:
-        return text
 
 
 def _names(kind: type) -> list[str]:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ablate.knobs import KnobError
+from ablate.knobs import KnobError, read_level
 from ablate.registry import suggest
-from ablate.study.conditions import Condition, Known, Values, read_condition, read_level
+from ablate.study.conditions import Condition, Known, Values, read_condition
 
 _PARTS = ("off", "requires", "excludes", "idle")
 _EXAMPLE = '+components.clipping="clip=null"'

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.knobs import Knob, KnobError
+from ablate.knobs import Knob, KnobError, read_level
 from ablate.registry import suggest
 
 _EXAMPLE = "tie=true & embedding!=hidden"
@@ -56,21 +54,6 @@ class Condition:
     def holds(self, values: Values) -> bool:
         """Whether all do, for the values that `ablate.knobs.flat` returns."""
         return all(comparison.holds(values) for comparison in self.comparisons)
-
-
-def read_level(text: str) -> object:
-    """A level as it is typed: null, true, false, a number, a list, or a name."""
-    if text in ("null", "true", "false"):
-        return {"null": None, "true": True, "false": False}[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    if text.startswith(("[", "{")):
-        with suppress(ValueError):
-            return json.loads(text)
-    return text
 
 
 def read_condition(text: str, where: str, known: Known) -> Condition:

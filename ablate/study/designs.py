@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from ablate.knobs import KnobError
+from ablate.knobs import KnobError, read_level
 from ablate.launch import Design
 from ablate.registry import suggest
 from ablate.study.components import Component, declared
-from ablate.study.conditions import Values, read_level
+from ablate.study.conditions import Values
 from ablate.study.records import Space, read_design
 
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
