@@ -9,6 +9,7 @@ from pydantic import Field
 from ablate.knobs import Record, Says, knob
 
 KINDS = ("grid", "one_factor", "leave_one_out", "cumulative", "add_one_in", "cells")
+COMPONENT_PARTS = ("off", "requires", "excludes", "idle")  # what a component's declaration may say
 
 Name = Annotated[
     str,

@@ -11,10 +11,10 @@ from typing import Any
 from ablate.functions.digests import Data, paths_of
 from ablate.functions.records import Configuration, level_problem
 from ablate.knobs import KnobError, knobs_of
+from ablate.launch import COMPONENT_PARTS
 from ablate.metric import Metric, check_metrics
 from ablate.registry import suggest
 
-_PARTS = ("off", "requires", "excludes", "idle")
 _METRIC = 'metric=ablate.Metric("error", better="lower", unit="%")'
 
 
@@ -88,8 +88,8 @@ def _problems(name: str, declaration: Any, config: type) -> list[str]:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name):
         return [f"{where}: a component's name is of letters, digits and _"]
     parts = declaration if isinstance(declaration, Mapping) else {"off": declaration}
-    if extra := [str(part) for part in parts if part not in _PARTS]:
-        return [f"{where}: {extra[0]} is none of {', '.join(_PARTS)}{suggest(extra[0], _PARTS)}"]
+    if extra := [str(part) for part in parts if part not in COMPONENT_PARTS]:
+        return [f"{where}: {extra[0]} is none of {', '.join(COMPONENT_PARTS)}{suggest(extra[0], COMPONENT_PARTS)}"]
     off = parts.get("off")
     if not isinstance(off, str) or not off.strip():
         return [f"{where}: needs the override that switches it off, as text; for example components={example}"]

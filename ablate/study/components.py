@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ablate.knobs import KnobError, read_level
+from ablate.launch import COMPONENT_PARTS
 from ablate.registry import suggest
 from ablate.study.conditions import Condition, Known, Values, read_condition
 
-_PARTS = ("off", "requires", "excludes", "idle")
 _EXAMPLE = '+components.clipping="clip=null"'
 
 
@@ -88,8 +88,9 @@ def _component(name: str, declaration: object, known: Known) -> Component:
         raise KnobError(f"{where}: a component's name is of letters, digits and _; for example {_EXAMPLE}")
     given = declaration if isinstance(declaration, Mapping) else {"off": declaration}
     given = {"off" if key is False else key: part for key, part in given.items()}  # YAML reads a bare off as false
-    if extra := [key for key in given if key not in _PARTS]:
-        raise KnobError(f"{where}: {extra[0]} is none of {', '.join(_PARTS)}{suggest(str(extra[0]), _PARTS)}")
+    if extra := [str(key) for key in given if key not in COMPONENT_PARTS]:
+        known = ", ".join(COMPONENT_PARTS)
+        raise KnobError(f"{where}: {extra[0]} is none of {known}{suggest(extra[0], COMPONENT_PARTS)}")
     off = given.get("off")
     if not isinstance(off, str) or not off.strip():
         raise KnobError(f"{where}: needs the override that switches it off; for example {_EXAMPLE}")
