@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ablate.train import Checkpoints
 
 FILES = "files"  # the function's own folder, in the trial's
-_CHECKPOINT = re.compile(r"(state|best|last)-(\d{10})-[0-9a-f]{64}\.pt")
 
 
 class Diverged(ArithmeticError):
@@ -71,7 +70,7 @@ def fit(
         kept.clear()
         _empty(kept.folder, files)
     else:
-        _drop_after(kept.folder, int(state["window"]))
+        kept.drop_after(int(state["window"]))
     device = choose_device(trial.device).type
     run = kind(list(task.metrics), trial.seed, device, files, kept, sink, state, save_seconds)
     result = call(task, task.configured(trial.config, trial.seed, device), run)
@@ -229,11 +228,3 @@ def _empty(folder: Path, files: Path) -> None:
     shutil.rmtree(files, ignore_errors=True)
     for path in folder.glob("*_each.npy"):
         path.unlink()
-
-
-def _drop_after(folder: Path, window: int) -> None:
-    """Drop what a former process saved later than the state that the trial goes on from: it is done again."""
-    for path in folder.iterdir():
-        match = _CHECKPOINT.fullmatch(path.name)
-        if match and (int(match[2]) > window or match[1] == "last"):
-            path.unlink(missing_ok=True)

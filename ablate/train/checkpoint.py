@@ -109,6 +109,14 @@ class Checkpoints:
             saved.path.unlink(missing_ok=True)
         self._drop_leftovers()
 
+    def drop_after(self, window: int) -> None:
+        """Drop what was saved after `window` windows, and the last weights: training makes them again."""
+        for saved in (*self._all("state"), *self._all("best")):
+            if saved.window > window:
+                saved.path.unlink(missing_ok=True)
+        for saved in self._all("last"):
+            saved.path.unlink(missing_ok=True)
+
     def _all(self, kind: str) -> list[_Saved]:
         """Oldest first."""
         matches = ((path, _NAME.fullmatch(path.name)) for path in self.folder.glob(f"{kind}-*.pt"))

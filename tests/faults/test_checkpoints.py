@@ -202,6 +202,19 @@ def test_a_state_that_is_ahead_of_its_journal_is_refused(trial):
     assert "it is ahead of the journal" in refused[0]
 
 
+def test_what_was_saved_later_than_training_goes_on_from_is_dropped_and_nothing_else(tmp_path):
+    kept = Checkpoints(tmp_path, "f")
+    for window in (1, 2):
+        kept.save_best(window, {"x": window})
+        kept.save(window, {"journal_bytes": 0, "best_window": window})
+    kept.save_last(1, {})
+    (tmp_path / "state-mine.pt").touch()
+    kept.drop_after(1)
+    assert sorted(path.name[:16] for path in tmp_path.iterdir()) == [
+        "best-0000000001-", "state-0000000001", "state-mine.pt",
+    ]  # fmt: skip
+
+
 def test_what_holds_no_state_is_refused(trial):
     torch.save([1, 2], trial.folder / "x")
     put_state(trial, 70, (trial.folder / "x").read_bytes())
