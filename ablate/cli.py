@@ -70,7 +70,10 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
     # Hydra's parser wants the flags first.
     sys.argv[1:] = sorted(arguments, key=_is_override)
     folder, name = primary(task)
-    hydra.main(version_base="1.3", config_path=folder, config_name=name)(_run_alone)()
+    try:
+        hydra.main(version_base="1.3", config_path=folder, config_name=name)(_run_alone)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise KnobError(_in_one_line(error, task)) from error
 
 
 def _run_alone(config: DictConfig) -> None:
@@ -132,11 +135,10 @@ def _guarded(run: Callable[[], None]) -> None:
         run()
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (KnobError, HydraException, OmegaConfBaseException) as error:
+    except KnobError as error:
         if show_trace:
             raise
-        problems = error.problems if isinstance(error, KnobError) else (_in_one_line(error),)
-        for problem in problems:
+        for problem in error.problems:
             print(f"ablate: {problem}", file=sys.stderr)
         sys.exit(_USER_ERROR)
     except OSError as error:  # a folder that cannot be written, a full disk
@@ -181,15 +183,17 @@ def _how_to_quote(text: str) -> str:
     return f"quote it twice, '{key}=[{items}]'"
 
 
-def _in_one_line(error: Exception) -> str:
+def _in_one_line(error: Exception, task: Task) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         near = f"; several go without quotes, -m {group}={name}" if "," in name else suggest(name, error.options)
         return f"{group}={name}: no such preset{near}; choose from {', '.join(error.options)}"
     if of_kind := re.match(r"Could not override '(\w+)\.(\w+)'", str(error)):
         group, name = of_kind.groups()
-        if having := _kinds_with(group, name):
-            return f"{group}.{name}: a knob of {', '.join(having)}, not of the {group} chosen here; add {having[0]}"
+        if kinds := _kinds_with(task, group, name):
+            having = ", ".join(f"{group}={kind}" for kind in kinds)
+            remedy = _how_to_choose(task, group, kinds[0], name, str(error))
+            return f"{group}.{name}: a knob of {having}, not of the {group} chosen here; {remedy}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and str(cause).splitlines()[0] not in lines:
@@ -197,8 +201,16 @@ def _in_one_line(error: Exception) -> str:
     return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
 
 
-def _kinds_with(group: str, name: str) -> list[str]:
-    """The presets of a nested record that have a knob: data=kjv, data=text."""
-    field = fields_of(load_task(DEFAULT).Config).get(group)
+def _kinds_with(task: Task, group: str, name: str) -> list[str]:
+    """The kinds of a nested record that have a knob: of data.vocab_size, kjv and text."""
+    field = fields_of(task.Config).get(group)
     kinds = [] if field is None else [fields_of(kind) for kind in nested_records(field)]
-    return [f"{group}={get_args(own['name'].annotation)[0]}" for own in kinds if name in own]
+    return [str(get_args(own["name"].annotation)[0]) for own in kinds if name in own and "name" in own]
+
+
+def _how_to_choose(task: Task, group: str, kind: str, name: str, error: str) -> str:
+    """What to type for another kind of a nested record: its preset, or where it has none, the whole record."""
+    if task.presets is not None and (task.presets / group / f"{kind}.yaml").is_file():
+        return f"add {group}={kind}"
+    typed = re.search(rf"\+{group}\.{name}=(.+)", error)
+    return f"use ~{group} '+{group}={{name:{kind},{name}:{typed[1] if typed else '…'}}}'"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 from program import inside, journals
 
@@ -9,7 +12,8 @@ TASKS = """
 import os
 from dataclasses import dataclass, field
 import torch
-from pydantic import BaseModel
+from typing import Annotated, Literal
+from pydantic import BaseModel, Field
 import ablate
 
 class Optimizer(BaseModel):
@@ -23,7 +27,23 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     layers: list[int] = field(default_factory=lambda: [8, 8])
 
+class Constant(BaseModel):
+    name: Literal["constant"] = "constant"
+
+class Cosine(BaseModel):
+    name: Literal["cosine"] = "cosine"
+    floor: float = 0.1
+
+@dataclass
+class Scheduled:
+    double: bool = False
+    schedule: Annotated[Constant | Cosine, Field(discriminator="name")] = field(default_factory=Constant)
+
 ERROR = ablate.Metric("error", unit="%")
+
+@ablate.task(Scheduled, metric=ERROR)
+def scheduled(config, run):
+    return {"test_error": getattr(config.schedule, "floor", -1.0)}
 
 @ablate.task(Config, metric=ERROR, components={"depth": "layers=[8]"})
 def small(config, run):
@@ -86,6 +106,20 @@ def test_a_component_may_be_a_list_and_a_nested_knob_that_is_none_is_refused(fol
     assert "without depth" in out
     code, _, err = inside("task=tasks.py:big", "+optimizer.lrr=5", *QUIET, folder=folder)
     assert (code, err) == (2, "ablate: optimizer.lrr=5: unknown knob; did you mean 'optimizer.lr'?\n")
+
+
+def test_a_knob_of_another_kind_of_a_nested_record_is_told_with_what_chooses_it(folder):
+    code, _, err = inside("task=tasks.py:scheduled", "schedule.floor=0.5", *QUIET, folder=folder)
+    assert code == 2
+    told = r"ablate: schedule\.floor: a knob of schedule=cosine, not of the schedule chosen here; use (.+)\n"
+    remedy = shlex.split(re.fullmatch(told, err)[1])
+    assert inside("task=tasks.py:scheduled", *remedy, *QUIET, folder=folder)[0] == 0
+    (events,) = journals(folder).values()
+    assert events[-1]["values"]["test_error"] == 0.5
+    (folder / "conf/schedule").mkdir(parents=True)
+    (folder / "conf/schedule/cosine.yaml").write_text("name: cosine\nfloor: 0.2\n")
+    _, _, err = inside("task=tasks.py:scheduled", "schedule.floor=0.5", *QUIET, folder=folder)
+    assert err.endswith("chosen here; add schedule=cosine\n")
 
 
 def test_code_that_changes_while_a_study_runs_is_not_trained_under_the_old_name(folder):
