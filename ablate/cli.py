@@ -18,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablate.compose import compose_jobs, job, parsed, presets_of_every_launch, primary
+from ablate.compose import compose_jobs, job, parsed, presets_of_every_launch, primary, values_to_show
 from ablate.knobs import KnobError, fields_of, nested_records
 from ablate.protocol import Task
 from ablate.registry import suggest
@@ -59,7 +59,7 @@ def _run_named() -> None:
 
 
 def _run(task: Task, arguments: Sequence[str]) -> None:
-    OmegaConf.register_new_resolver("describe_knobs", lambda: describe_knobs(task), replace=True)
+    OmegaConf.register_new_resolver("describe_knobs", lambda *, _root_: _knobs_for_help(task, _root_), replace=True)
     OmegaConf.register_new_resolver("program", lambda: program(task), replace=True)
     OmegaConf.register_new_resolver("presets", presets_of_every_launch, replace=True)
     _check_names(task, arguments)
@@ -74,6 +74,11 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(_run_alone)()
     except (HydraException, OmegaConfBaseException) as error:
         raise KnobError(_in_one_line(error, task)) from error
+
+
+def _knobs_for_help(task: Task, config: DictConfig) -> str:
+    # Hydra reads the help as a template, in which $ has a meaning.
+    return describe_knobs(task, values_to_show(config)).replace("$", "$$")
 
 
 def _run_alone(config: DictConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import cache
 from importlib.resources import files
@@ -18,6 +19,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ablate.knobs import plain, read
 from ablate.protocol import Task
@@ -113,6 +115,17 @@ def job(overrides: tuple[str, ...], config: DictConfig) -> Job:
 def plain_values(config: DictConfig) -> dict[str, Any]:
     """The values that a config resolves to, without Hydra's own."""
     return _resolved(_knobs(config))
+
+
+def values_to_show(config: DictConfig) -> dict[str, Any]:
+    """What knobs are set to, for help: as written where a value is from the environment or cannot be resolved."""
+    knobs = _knobs(config)
+    if not _environment(knobs):
+        with suppress(OmegaConfBaseException):
+            return _resolved(knobs)
+    written = OmegaConf.to_container(knobs)
+    assert isinstance(written, dict)
+    return {str(key): value for key, value in written.items()}
 
 
 def _knobs(config: DictConfig) -> DictConfig:

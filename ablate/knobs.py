@@ -268,21 +268,40 @@ def deciding(record: Any) -> dict[str, Any]:
     return {name: value for name, value in flat(record).items() if name in decides}
 
 
-def describe(kind: type, prefix: str = "") -> list[str]:
-    """Every knob of a record with its meaning and its range, a line each."""
+def describe(kind: type, prefix: str = "", values: object = None) -> list[str]:
+    """Every knob of a record with its meaning, its range and its default, a line each.
+
+    Args:
+        values: the defaults, as the plain mapping that `read` takes; the record's own where it has none.
+    """
     lines = []
+    given = values if isinstance(values, Mapping) else {}
     for name, field in fields_of(kind).items():
         if nested := nested_records(field):
             for record in nested:
                 tag = get_args(fields_of(record)["name"].annotation) if "name" in fields_of(record) else ()
                 lead = f"{name}={tag[0]}: {name}." if tag else f"{prefix}{name}."
-                lines += [line for line in describe(record, lead) if f"{lead}name " not in line]
+                of_record = given.get(name)
+                if tag and isinstance(of_record, Mapping) and of_record.get("name") not in tag:
+                    of_record = None  # of another kind
+                lines += [line for line in describe(record, lead, of_record) if f"{lead}name " not in line]
         else:
             each = Knob(prefix + name, field)
-            lines.append(
-                f"  {each.name:<16} {each.doc} ({each.range})" if each.doc else f"  {each.name:<16} {each.range}"
-            )
+            says = _range_and_default(each, given.get(name, _OWN))
+            lines.append(f"  {each.name:<16} {each.doc} ({says})" if each.doc else f"  {each.name:<16} {says}")
     return lines
+
+
+_OWN = object()  # the default that the record itself has
+
+
+def _range_and_default(each: Knob, value: object) -> str:
+    if value is _OWN:
+        value = "???" if each.field.is_required() else _plain_value(each.field.get_default(call_default_factory=True))
+    if value == "???" or (value is None and each.refusal(None) is not None):  # it has to be given
+        return each.range
+    default = "''" if value == "" else show(value)
+    return f"{each.range.removesuffix(f', for example {default}')}; default {default}"
 
 
 def plain(record: Any) -> dict[str, Any]:

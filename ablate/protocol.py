@@ -20,7 +20,7 @@ class Trial:
     """The training of one replicate: one cell, one seed.
 
     Attributes:
-        device: where, as `device=` says it: auto, cpu, cuda.
+        device: where, as `device=` says it: auto, cpu, cuda; of a planned trial the kind that was chosen.
     """
 
     config: Any

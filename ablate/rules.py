@@ -170,6 +170,8 @@ def show(value: object) -> str:
     """A value as it is typed on the command line."""
     if value is None:
         return "null"
+    if isinstance(value, (set, frozenset)):  # which has another order in every process
+        value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(show, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

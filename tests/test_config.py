@@ -179,8 +179,8 @@ def test_help_tells_every_knob_with_its_range():
     "text",
     [
         "null", "NULL", "true", "True", "FALSE", "1", "+1", "-0", "007", "00.5", "1_000", "1__0", ".5", "1.", "-.5",
-        "1e3", "1E-3", "1_0.5", "1e", "inf", "-Inf", "infinity", "0x10", "1.0.0", "1-2", "", "-", "lstm", "a/b", "'1'",
-        '"true"', "'a b'", r"'a\'b'", r'"a\nb"', "[1,2]", "[]", "[0.5,true]", '["a","b"]',
+        "1e3", "1E-3", "1_0.5", "1e", "inf", "-Inf", "infinity", "0x10", "1.0.0", "1-2", "", "-", "lstm", "a/b",
+        "'1'", '"true"', "'a b'", r"'a\'b'", r'"a\nb"', "[1,2]", "[]", "[0.5,true]", '["a","b"]',
     ],
 )  # fmt: skip
 def test_a_level_is_read_as_hydra_reads_it(text):

@@ -26,6 +26,7 @@ from torch.optim import lr_scheduler as schedulers
 import ablate
 from ablate.functions import digests, watch
 from ablate.functions import state as states
+from ablate.functions.ending import Pace
 from ablate.functions.fit import Diverged, fit
 from ablate.functions.fresh import Server, write_job
 from ablate.functions.load import load_task
@@ -352,6 +353,45 @@ def test_steps_are_saved_by_the_clock_and_at_the_end(tmp_path):
     trained = Trained(tmp_path, train)
     trained.train(save_seconds=60.0)
     assert [path.name[:16] for path in tmp_path.glob("state-*")] == ["state-0000000020"]
+
+
+def test_short_epochs_are_saved_by_the_clock_and_the_last_always(tmp_path):
+    @ablate.task(Config, metric=ERROR)
+    def train(config, run):
+        weights = torch.zeros(3)
+        run.keep(weights=weights)
+        run.keep_best(weights=weights)
+        for epoch in run.epochs(200):
+            weights += torch.rand(3)
+            run.log(valid_error=(epoch - 150) ** 2, weight=weights[0])
+        run.load_best()
+        return {"test_error": weights.sum()}
+
+    once, stopped = Trained(tmp_path / "once", train), Trained(tmp_path / "stopped", train)
+    expected = once.train(save_seconds=60.0)
+    assert 2 <= 10**9 - Stopping.left < 100
+    assert sorted(once.folder.glob("state-*"))[-1].name.startswith("state-0000000200")
+    with pytest.raises(Killed):
+        stopped.train(save_seconds=60.0, stop_after=1)
+    outcome = stopped.train(resumes=True, save_seconds=60.0)
+    assert (outcome.values, stopped.logs) == (expected.values, once.logs)
+    assert Trained(tmp_path / "often", train).train().values == expected.values
+    assert 10**9 - Stopping.left == 200
+
+
+@pytest.mark.parametrize(("took", "most", "epoch", "saves"), [(0.5, 60, 1, 5), (0.5, 0, 1, 50), (9, 60, 10, 9)])
+def test_saving_takes_a_twentieth_of_the_time_or_comes_once_a_minute(took, most, epoch, saves):
+    now, saved = 0.0, 0
+
+    def save():
+        nonlocal now, saved
+        now, saved = now + took, saved + 1
+
+    pace = Pace(most, lambda: now)
+    for _ in range(50):
+        now += epoch
+        pace.save(save, is_last=False)
+    assert saved == saves
 
 
 def test_a_loader_that_can_be_read_once_is_refused(tmp_path):
@@ -910,7 +950,7 @@ def test_examples_of_a_logarithm_and_of_what_is_better_higher_are_as_recorded(tm
         ({"values": [0.0, 1.0], "blocks": 2}, "blocks must be one label an example"),
         ({"values": [0.0, 1.0], "blocks": ["a", "a"]}, "the labels make 1 block; 2 to 1,000 are possible"),
         ({"values": [0.0] * 1001, "blocks": [*range(1001)]}, "the labels make 1001 blocks; 2 to 1,000 are possible"),
-        ({"values": VALUES, "result": 33.0}, "mean of the examples is 33.3333, and the function returned test_error=33"),
+        ({"values": VALUES, "result": 33.0}, "examples is 33.3333, and the function returned test_error=33"),
         ({"values": [0.0, 1.0], "metric": ablate.Metric("perplexity", scale="log")}, "is not the logarithm of a mean"),
     ],
 )  # fmt: skip
@@ -1351,7 +1391,7 @@ def test_options_of_argparse_become_knobs_and_what_cannot_is_named():
     assert flat(task.Config()) == {
         "lr": 1.0, "batch_size": 64, "optimizer": "sgd", "no_bias": False, "sizes": [1, 2], "path": None
     }  # fmt: skip
-    assert "  lr               learning rate (a finite number)" in describe(task.Config)
+    assert "  lr               learning rate (a finite number; default 1.0)" in describe(task.Config)
     with pytest.raises(KnobError, match="optimizer=rms: must be one of sgd, adam"):
         task.run(optimizer="rms")
     parser.add_argument("file")

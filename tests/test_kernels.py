@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ablate.tasks.language_model.model import kernels
+from ablate.tasks.language_model.model import kernels, output
 from ablate.tasks.language_model.model.layers import LSTMLayer
 
 N, H, V, T, B = 12, 5, 9, 7, 4
@@ -22,30 +22,30 @@ def layer_inputs(dtype=torch.float64):
 
 def test_the_gradient_of_the_output_layer_is_the_one_of_finite_differences():
     inputs, targets = layer_inputs()
-    assert torch.autograd.gradcheck(lambda *a: 3 * kernels.cross_entropy(*a, targets), inputs)
+    assert torch.autograd.gradcheck(lambda *a: 3 * output.cross_entropy(*a, targets), inputs)
 
 
 def test_the_loss_of_the_output_layer_is_torchs():
     inputs, targets = layer_inputs()
     x, weight, bias = inputs
     expected = F.cross_entropy(F.linear(x, weight, bias), targets)
-    torch.testing.assert_close(kernels.cross_entropy(*inputs, targets), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(output.cross_entropy(*inputs, targets), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_loss_of_each_token_is_torchs_and_their_mean_the_loss_to_the_bit():
     inputs, targets = layer_inputs(torch.float32)
     x, weight, bias = inputs
-    mean, by_token = kernels.cross_entropy_by_token(*inputs, targets)
+    mean, by_token = output.cross_entropy_by_token(*inputs, targets)
     expected = F.cross_entropy(F.linear(x, weight, bias), targets, reduction="none")
     torch.testing.assert_close(by_token, expected.detach())
-    assert torch.equal(mean, kernels.cross_entropy(*inputs, targets))
+    assert torch.equal(mean, output.cross_entropy(*inputs, targets))
     assert not by_token.requires_grad
 
 
 def test_a_target_of_no_measurable_probability_has_a_loss_and_not_infinity():
     x, weight = torch.tensor([[1.0], [0.1]], requires_grad=True), torch.tensor([[0.0], [300.0]], requires_grad=True)
     bias, targets = torch.zeros(2, requires_grad=True), torch.tensor([0, 1])
-    loss = kernels.cross_entropy(x, weight, bias, targets)
+    loss = output.cross_entropy(x, weight, bias, targets)
     assert loss.item() == pytest.approx(150.0)
     loss.backward()
     assert weight.grad.tolist() == [[-0.5], [0.5]]
@@ -54,16 +54,16 @@ def test_a_target_of_no_measurable_probability_has_a_loss_and_not_infinity():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stays_one(bad):
     (x, weight, bias), targets = layer_inputs()
-    loss = kernels.cross_entropy(x, weight.detach().mul(bad), bias, targets)
+    loss = output.cross_entropy(x, weight.detach().mul(bad), bias, targets)
     assert not torch.isfinite(loss)
 
 
 def test_bf16_products_change_loss_and_gradients_by_their_rounding_alone():
     inputs, targets = layer_inputs(torch.float32)
-    exact = kernels.cross_entropy(*inputs, targets)
+    exact = output.cross_entropy(*inputs, targets)
     expected = torch.autograd.grad(exact, inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = kernels.cross_entropy(*inputs, targets)
+        loss = output.cross_entropy(*inputs, targets)
     assert (loss.dtype, loss.item()) == (torch.float32, pytest.approx(exact.item(), rel=0.01))
     for gradient, other in zip(torch.autograd.grad(loss, inputs), expected, strict=True):
         assert gradient.dtype == torch.float32
@@ -130,7 +130,7 @@ def stacked(*shape, replicates=3):
 
 
 KERNELS = {
-    "cross_entropy": (kernels.cross_entropy, [stacked(N, H), stacked(V, H), stacked(V)], [torch.arange(N) % V]),
+    "cross_entropy": (output.cross_entropy, [stacked(N, H), stacked(V, H), stacked(V)], [torch.arange(N) % V]),
     "lstm": (
         lambda *a: kernels.lstm(a[0], a[4], a[5], *a[1:4])[0],
         [stacked(T, B, H), stacked(24, H), stacked(24, 6), stacked(24)],
@@ -170,5 +170,5 @@ def test_the_tanh_layer_is_torchs():
 def test_replicates_with_a_target_of_no_measurable_probability_have_a_loss_each():
     x = torch.tensor([[[1.0], [0.1]], [[0.5], [0.1]]], requires_grad=True)
     weight = torch.tensor([[[0.0], [300.0]]] * 2, requires_grad=True)
-    loss = kernels.cross_entropy(x, weight, torch.zeros(2, 2, requires_grad=True), torch.tensor([0, 1]))
+    loss = output.cross_entropy(x, weight, torch.zeros(2, 2, requires_grad=True), torch.tensor([0, 1]))
     assert loss.tolist() == pytest.approx([150.0, 75.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pandas as pd
@@ -26,29 +27,35 @@ def tables(*overrides, test=135.3):
     return trials, pd.DataFrame([{"cell": "mine", "n": 3, "test_mean": test}])
 
 
-def test_the_books_lstm_stands_beside_its_three_readers():
+def test_the_books_lstm_stands_beside_its_three_readers_and_the_books_own_weights():
     found = published(*tables("model=lstm", "recipe=book", "data=ptb"))
-    (row,) = found.to_dict("records")
+    row, weights = found.to_dict("records")
     assert (row["published"], row["published_sd"], row["n"]) == (136.08, 0.81, 3)
+    assert (weights["name"], weights["published"]) == ("LSTM of the book, its trained weights", 136.08)
     assert row["effect"] == pytest.approx(math.log(135.3 / 136.08))
     assert "Deep Learning from Scratch 2" in row["cite"]
 
 
-def test_the_books_better_lstm_has_the_books_figure_and_that_of_a_peer():
-    found = published(*tables("model=better_lstm", "recipe=book", "data=ptb"))
-    assert found["published"].tolist() == [75.76, 75.96]
-    untied = published(*tables("model=better_lstm", "recipe=book", "data=ptb", "tie=false"))
-    assert untied["published"].tolist() == [80.97]
+def test_the_books_better_lstm_has_the_books_figure_and_a_peers_recipe_that_of_the_peer():
+    book = ["model=better_lstm", "recipe=book", "data=ptb"]
+    peer = [*book, "init=uniform", "embedding_std=null", "init_range=0.1", "test_weights=best"]
+    for knobs, stands in (
+        (book, [75.76]),
+        ([*book, "tie=false"], []),
+        (peer, [75.96]),
+        ([*peer, "tie=false"], [80.97]),
+    ):
+        assert published(*tables(*knobs))["published"].tolist() == stands
 
 
 @pytest.mark.parametrize(
     ("knobs", "stands"),
     [
-        ([], [114.5, 115.91]),
-        (["tie=true"], [112.4]),
-        (["projection=0.00019230769230769231"], [111.7]),
-        (["tie=true", "projection=0.00019230769230769231"], [100.9]),
-        (["size=medium"], [82.7, 82.07]),
+        ([], [114.5, 115.91, 114.53]),
+        (["tie=true"], [112.4, 110.27]),
+        (["projection=0.00019230769230769231"], [111.7, 110.06]),
+        (["tie=true", "projection=0.00019230769230769231"], [100.9, 103.09]),
+        (["size=medium"], [82.7, 82.07, 83.81]),
         (["size=large"], [78.4, 78.29]),
     ],
 )
@@ -63,6 +70,22 @@ def test_every_knob_that_decides_a_result_has_to_be_the_recipes():
     assert followed
     for figure in followed:
         assert set(figure["match"]) == decides, figure["name"]
+
+
+def test_no_two_figures_have_the_same_recipe_unless_the_later_says_so():
+    found = figures("language_model")
+    assert len({figure["name"] for figure in found}) == len(found)
+    first: dict[str, str] = {}  # recipe → the figure that comes first
+    for figure in found:
+        if figure["match"] is not None:
+            same = first.setdefault(json.dumps(figure["match"], sort_keys=True), figure["name"])
+            assert figure.get("same_recipe_as", figure["name"]) == same, figure["name"]
+
+
+def test_every_figure_says_where_it_is_from():
+    for figure in figures("language_model"):
+        assert figure["cite"], figure["name"]
+        assert figure["source"] in ("code", "transcription", "second-hand"), figure["name"]
 
 
 @pytest.mark.parametrize(

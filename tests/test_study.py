@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY, knobs_of, study_of, study_of_jobs, train_in_process, values_of
 from rich.console import Console
 
@@ -22,7 +23,7 @@ from ablate.study.progress import Progress
 from ablate.study.view import View
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
-from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.track.journal import JOURNAL, Folder, Journal, read_events
 
 
 def jobs(**levels):
@@ -158,6 +159,48 @@ def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monke
     launched[0]["trials"][0]["fingerprint"] = "0123456789abcdef"
     Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
     assert planned("windows=3").why == "code changed (tasks/language_model/optim.py)"
+
+
+def test_a_trial_stays_on_the_kind_of_device_that_it_was_planned_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "has_bf16", lambda device: True)
+
+    def planned():
+        return make_plan(study_of(*TINY, "rnn=tanh", "precision=fp32", "windows=3"), Folder(tmp_path))[0]
+
+    on_cpu = planned()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_cuda = planned()
+    assert (on_cpu.trial.device, on_cuda.trial.device) == ("cpu", "cuda")
+    assert on_cpu.fingerprint != on_cuda.fingerprint
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # as a worker may find it
+    train_in_process([on_cuda])
+    (failed,) = read_events(on_cuda.folder / JOURNAL)[0]
+    assert failed["event"] == "failed"
+    assert "device=cuda: torch sees no CUDA device on this machine" in failed["reason"]
+    assert not list(on_cuda.folder.glob("*.pt"))
+
+
+def test_a_trial_that_begins_again_on_another_kind_of_device_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "has_bf16", lambda device: True)
+
+    def planned(*overrides):
+        study = study_of(*TINY, "rnn=tanh", "precision=fp32", "windows=3", *overrides)
+        return make_plan(study, Folder(tmp_path))[0]
+
+    first = planned()
+    launched = [{"label": "lstm", "levels": {}, "trials": [{"seed": 0, "fingerprint": first.fingerprint}]}]
+    Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert planned().why == "", "nothing has begun"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    train_in_process([first])
+    assert planned().why == ""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert planned().why == "kind of device changed (cpu → cuda)"
+    assert planned("lr=0.5").why == "lr changed (0.003 → 0.5)"
+    journal = first.folder / JOURNAL
+    journal.write_text(journal.read_text().splitlines(keepends=True)[0])  # it has only begun
+    assert planned().why == "kind of device changed (cpu → cuda)"
 
 
 def test_the_time_left_is_judged_by_the_work_not_by_the_number_of_trials():

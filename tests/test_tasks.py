@@ -26,6 +26,10 @@ class Config:
     tags: set[str] = field(default_factory=lambda: {"a", "b", "c", "dd", "e"})
     optimizer: Optimizer = field(default_factory=Optimizer)
     layers: list[int] = field(default_factory=lambda: [8, 8])
+    price: Annotated[float, Field(gt=0, description="in $ {price}")] = 2.5
+    kind: Literal["cheap", "dear"] = "cheap"
+    where: str = ""
+    limit: int | None = None
 
 class Constant(BaseModel):
     name: Literal["constant"] = "constant"
@@ -106,6 +110,27 @@ def test_a_component_may_be_a_list_and_a_nested_knob_that_is_none_is_refused(fol
     assert "without depth" in out
     code, _, err = inside("task=tasks.py:big", "+optimizer.lrr=5", *QUIET, folder=folder)
     assert (code, err) == (2, "ablate: optimizer.lrr=5: unknown knob; did you mean 'optimizer.lr'?\n")
+
+
+def test_help_tells_the_default_and_the_range_of_every_knob_of_a_file(folder):
+    code, out, _ = inside("task=tasks.py:big", "--help", folder=folder)
+    assert code == 0
+    lines = [re.sub(r"\s+", " ", line.strip()) for line in out.splitlines()]
+    for line in (
+        "double true or false; default false",
+        "optimizer.lr a finite number; default 0.1",
+        "layers a list; default [8,8]",
+        "price in $ {price} (a finite number above 0; default 2.5)",
+        "kind one of cheap, dear; default cheap",
+        "where a text; default ''",
+        "limit a whole number, or null; default null",
+        "seed first seed (a whole number at least 0 and at most 2147483647; default 0)",
+    ):
+        assert line in lines, line
+    assert re.search(r"^  tags +a list, for example \[a,b,c,dd,e\]; default \[\S+\]$", out, re.M)
+    assert re.search(r"^  design\.kind .*\(one of grid, .*, cells; default grid\)$", out, re.M)
+    _, out, _ = inside("task=tasks.py:scheduled", "--help", folder=folder)
+    assert "  schedule=cosine: schedule.floor a finite number; default 0.1" in out
 
 
 def test_a_knob_of_another_kind_of_a_nested_record_is_told_with_what_chooses_it(folder):

@@ -1,9 +1,10 @@
-"""How long a trial takes, and whether it has diverged."""
+"""How long a trial takes, when its state is saved, and whether it has diverged."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 
 class Stopped(BaseException):
@@ -36,6 +37,39 @@ class Ending:
         """Raise Stopped again where a bare `except:` has swallowed it."""
         if self.has_diverged:
             raise Stopped(self.reason)
+
+
+_SAVING = 20  # times as long as a save took is trained before the next: saving costs at most 5 % of the time
+
+
+class Pace:
+    """When a checkpoint is due: as soon as saving costs little, and after `most_seconds` whatever it costs.
+
+    Args:
+        most_seconds: between two checkpoints; 0: one is always due.
+        clock: seconds.
+    """
+
+    def __init__(self, most_seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.most_seconds = most_seconds
+        self._clock = clock
+        self._saved_at: float | None = None
+        self._took = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough time has passed; before the first checkpoint, always."""
+        if self._saved_at is None:
+            return True
+        return self._clock() - self._saved_at >= min(self.most_seconds, _SAVING * self._took)
+
+    def save(self, save: Callable[[], None], is_last: bool) -> None:
+        """Call `save` where it is due, and at the end of the loop."""
+        if is_last or self.is_due:
+            start = self._clock()
+            save()
+            self._saved_at = self._clock()
+            self._took = self._saved_at - start
 
 
 class Clock:

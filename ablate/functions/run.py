@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ablate.functions.batches import Batches
-from ablate.functions.ending import Clock, Ending
+from ablate.functions.ending import Clock, Ending, Pace
 from ablate.functions.examples import Examples, examples_of
 from ablate.functions.kept import Kept, Store, Weights
 from ablate.functions.measured import Measured, numbers_of
@@ -25,7 +25,7 @@ from ablate.protocol import Payload, Sink
 if TYPE_CHECKING:
     import torch
 
-SAVE_SECONDS = 60.0  # at most so much training by steps is lost to a kill
+SAVE_SECONDS = 60.0  # between two checkpoints, at most; an epoch or a step is never cut
 
 Batch = TypeVar("Batch")
 
@@ -69,7 +69,7 @@ class Run:
         self._sink = sink
         self._restored = state
         self._has_begun = False
-        self._save_seconds = save_seconds
+        self._pace = Pace(save_seconds)
         self._batches: Batches | None = None
         self._journal_bytes = 0
 
@@ -111,7 +111,7 @@ class Run:
     def epochs(self, n: int) -> Iterator[int]:
         """0, 1, …, n − 1; after a kill, from the first that was not completed.
 
-        Each epoch starts with the global generators seeded from (seed, epoch), and ends with a checkpoint.
+        Each epoch starts with the global generators seeded from (seed, epoch), then saves if that is due.
 
         Raises:
             RunError: for a second loop.
@@ -258,7 +258,7 @@ class Run:
             self.step, self.tested_best = epoch + 1, False
             seed_all(self.seed, "epoch", epoch)
             yield epoch
-            self._save()
+            self._pace.save(self._save, is_last=epoch + 1 == n)
         self._end()
 
     def _steps(self, n: int, loader: Iterable[Any] | None) -> Iterator[Any]:
@@ -272,7 +272,7 @@ class Run:
             batch = None if self._batches is None else self._batches.next(step)
             seed_all(self.seed, "step", step)
             yield step if self._batches is None else (step, batch)
-            if step + 1 == n or time.perf_counter() - saved_at >= self._save_seconds:
+            if step + 1 == n or time.perf_counter() - saved_at >= self._pace.most_seconds:
                 self._save()
                 saved_at = time.perf_counter()
         self._end()

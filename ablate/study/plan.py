@@ -22,7 +22,7 @@ DONE = ("FINISHED", "DIVERGED")
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One trial of a study.
+    """One trial of a study, on the kind of device that its fingerprint names.
 
     Attributes:
         facts: what is known of it before it trains.
@@ -87,11 +87,16 @@ def _trials(
         former = earlier.get((cell.label, seed))
         why = ""
         if state not in DONE and former not in (None, print_):
-            why = what_changed(_attempt(folder.trial(str(former))), knobs, sources, facts.digest)
+            attempt = _attempt(folder.trial(str(former)))
+            why = what_changed(attempt, knobs, sources, facts.digest)
+            other = "cpu" if device == "cuda" else "cuda"
+            # Also where the former trial has only begun: it does not go on here.
+            if attempt and former == fingerprint(study.task.name, knobs, seed, facts.digest, code, other):
+                why = f"kind of device changed ({other} → {device})"
         trials.append(
             PlannedTrial(
                 cell=cell,
-                trial=Trial(cell.config, seed, study.launch.device),
+                trial=Trial(cell.config, seed, device),
                 facts=facts,
                 sources=sources,
                 fingerprint=print_,

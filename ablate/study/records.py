@@ -130,9 +130,14 @@ def _members(kind: type) -> dict[str, list[str]]:
     }
 
 
-def describe_knobs(task: Task) -> str:
-    """Every knob with its meaning and its range, a line each."""
-    lines = [*describe(task.Config), *describe(Launch), *describe(Design, "design.")]
+def describe_knobs(task: Task, values: Mapping[str, Any] | None = None) -> str:
+    """Every knob with its meaning, its range and its default, a line each; `values`: the defaults, by name."""
+    given = values or {}
+    lines = [
+        *describe(task.Config, values=given),
+        *describe(Launch, values=given),
+        *describe(Design, "design.", given.get("design")),
+    ]
     return "\n".join([*lines, f"  {'components.NAME':<16} a part and its off level, for the designs (NAME=off)"])
 
 

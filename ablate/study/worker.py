@@ -22,7 +22,7 @@ from ablate.study.tasks import load_task
 from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, logged, read_events, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints
-from ablate.train.machine import keep_memory, machine_facts, set_threads
+from ablate.train.machine import check_device, keep_memory, machine_facts, set_threads
 
 TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"
 _threads = 1  # of this process, where `threads` does not say
@@ -117,6 +117,7 @@ def _train(pack: Sequence[Assignment], attempts: Sequence[list[Event]]) -> str:
     journals = [Journal(each.folder / JOURNAL) for each in pack]
     checkpoints = [Checkpoints(each.folder, each.fingerprint) for each in pack]
     try:
+        check_device(pack[0].device)  # the plan has chosen it, and a worker chooses no other
         task = load_task(pack[0].task)
         trials = [Trial(read(task.Config, each.values), each.seed, each.device) for each in pack]
         begun = [bool(attempt) and status(attempt) not in DONE for attempt in attempts]

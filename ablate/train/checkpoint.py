@@ -113,7 +113,7 @@ class Checkpoints:
         self._drop_leftovers()
 
     def drop_after(self, window: int) -> None:
-        """Drop what was saved after `window` windows, and the end: training goes on there, and makes them again."""
+        """Drop what was saved after `window` windows, and the last weights: training makes them again."""
         for saved in (*self._all("state"), *self._all("best")):
             if saved.window > window:
                 saved.path.unlink(missing_ok=True)

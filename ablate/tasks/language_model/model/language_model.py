@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
-from ablate.tasks.language_model.model.kernels import cross_entropy_by_token
 from ablate.tasks.language_model.model.layers import Dropout, State, detach
+from ablate.tasks.language_model.model.output import cross_entropy_by_token
 
 
 class RecurrentLM(nn.Module):

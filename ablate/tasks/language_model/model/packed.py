@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
-from ablate.tasks.language_model.model.kernels import cross_entropy_by_token
 from ablate.tasks.language_model.model.language_model import RecurrentLM
 from ablate.tasks.language_model.model.layers import Dropout, State, detach
+from ablate.tasks.language_model.model.output import cross_entropy_by_token
 
 States = list[State]  # one a layer; of a program, with the replicates' dimension if it has one
 
