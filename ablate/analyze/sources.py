@@ -145,16 +145,8 @@ def _table(sources: Sequence[str], found: MeanSquares) -> pd.DataFrame:
             sources, found.df.tolist(), found.times, variances, low, high, strict=True
         )
     ]
-    rows.append(
-        (
-            RESIDUAL,
-            "residual",
-            NAN,
-            found.residual_df,
-            found.residual,
-            *interval_of_square(found.residual, found.residual_df),
-        )
-    )
+    residual, its_df = found.residual, found.residual_df
+    rows.append((RESIDUAL, "residual", NAN, its_df, residual, *interval_of_square(residual, its_df)))
     rows.append((TOTAL, "total", NAN, NAN, *found.total))
     numbers_of = ["seeds", "df", "variance", "low", "high"]
     table = pd.DataFrame(rows, columns=["source", "kind", *numbers_of]).astype(dict.fromkeys(numbers_of, float))
