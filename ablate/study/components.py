@@ -89,8 +89,8 @@ def _component(name: str, declaration: object, known: Known) -> Component:
     given = declaration if isinstance(declaration, Mapping) else {"off": declaration}
     given = {"off" if key is False else key: part for key, part in given.items()}  # YAML reads a bare off as false
     if extra := [str(key) for key in given if key not in COMPONENT_PARTS]:
-        known = ", ".join(COMPONENT_PARTS)
-        raise KnobError(f"{where}: {extra[0]} is none of {known}{suggest(extra[0], COMPONENT_PARTS)}")
+        parts = ", ".join(COMPONENT_PARTS)
+        raise KnobError(f"{where}: {extra[0]} is none of {parts}{suggest(extra[0], COMPONENT_PARTS)}")
     off = given.get("off")
     if not isinstance(off, str) or not off.strip():
         raise KnobError(f"{where}: needs the override that switches it off; for example {_EXAMPLE}")
