@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.protocol import Estimates
-from ablate.study.stages import Stages, to_train
 from ablate.study.cells import Study
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial
+from ablate.study.stages import Stages, to_train
 from ablate.study.view import FILE_WIDTH, describe_left_out, describe_look
 from ablate.study.workers import threads_of
 from ablate.track.journal import JOURNAL, Journal, last_attempt, read_events

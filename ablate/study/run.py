@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from ablate.knobs import KnobError
 from ablate.launch import Launch
-from ablate.study.stages import Stages, to_train
 from ablate.study.cells import Study
 from ablate.study.estimate import show_plan
 from ablate.study.launched import LaunchRecord
@@ -20,6 +19,7 @@ from ablate.study.mirroring import MirrorProcess
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
+from ablate.study.stages import Stages, to_train
 from ablate.study.view import View, describe_left_out, make_view
 from ablate.track.journal import Event, Folder
 from ablate.track.mlflow.client import tracking_uri
