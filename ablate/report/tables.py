@@ -21,6 +21,7 @@ from ablate.report.told import NOT_AVAILABLE
 from ablate.track.units import duration
 
 _OVER_TEXT = "over test data too"
+BESIDES = (_OVER_TEXT, "wins", "pairing")  # what a page has room for, and a terminal or a sheet of paper has not
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def effects_table(
     columns = ["part", change, "95 % interval", _OVER_TEXT, "p (Holm)", "n", "wins", "pairing", "parameters", "verdict"]
     text = pd.DataFrame(rows, columns=columns)
     text = text.drop(columns=[name for name in ("parameters", _OVER_TEXT) if (text[name] == "–").all()])
-    wide = (_OVER_TEXT, "wins", "pairing")
+    wide = BESIDES
     return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=wide)
 
 

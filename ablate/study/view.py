@@ -245,7 +245,9 @@ def _title(planned: PlannedTrial) -> str:
 def _as_rich(report: Report, metric: Metric) -> Table:
     table = Table()
     # The page has it; a terminal is narrow.
-    shown = report.table.drop(columns=["P(better)", f"train {metric.name}"], errors="ignore")
+    from ablate.report.tables import BESIDES  # it is there: a report was written
+
+    shown = report.table.drop(columns=[*BESIDES, f"train {metric.name}"], errors="ignore")
     for i, heading in enumerate(shown.columns):
         table.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
     for row in shown.itertuples(index=False):
