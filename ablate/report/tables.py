@@ -108,16 +108,7 @@ def comparison_table(
     metric: Metric, task: Task, comparison: pd.DataFrame, note: str, others: Sequence[Metric] = ()
 ) -> Shown:
     """One row a cell, each beside the baseline."""
-    wide = (
-        told.seen(task),
-        "time",
-        f"train {metric.name}",
-        f"valid {metric.name}",
-        _OVER_TEXT,
-        "wins",
-        "pairing",
-        "missing",
-    )
+    wide = (told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", *BESIDES, "missing")
     words = ("cell", "verdict", "missing")
     numbers = _changes(metric, comparison).assign(missing=comparison["missing"].map(told.missing))
     return Shown("comparison", display(metric, task, comparison, others), numbers, note, words, wide)
@@ -204,8 +195,7 @@ def effects_table(
     columns = ["part", change, "95 % interval", _OVER_TEXT, "p (Holm)", "n", "wins", "pairing", "parameters", "verdict"]
     text = pd.DataFrame(rows, columns=columns)
     text = text.drop(columns=[name for name in ("parameters", _OVER_TEXT) if (text[name] == "–").all()])
-    wide = BESIDES
-    return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=wide)
+    return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=BESIDES)
 
 
 def whole(value: float | None) -> str:
