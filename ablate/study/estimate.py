@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.protocol import Estimates
-from ablate.study.blocks import Blocks, to_train
 from ablate.study.cells import Study
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial
+from ablate.study.stages import Stages, to_train
 from ablate.study.view import FILE_WIDTH, describe_left_out, describe_look
 from ablate.study.workers import threads_of
 from ablate.track.journal import JOURNAL, Journal, last_attempt, read_events
@@ -23,7 +23,7 @@ from ablate.train import Checkpoints
 from ablate.train.machine import set_threads
 
 
-def show_plan(study: Study, blocks: Blocks) -> None:
+def show_plan(study: Study, stages: Stages) -> None:
     """Print every cell with what is done, what is to do and how long it takes; train and write nothing.
 
     With seeds=auto: of the seeds that are trained in any case; then how much more it may come to.
@@ -31,22 +31,22 @@ def show_plan(study: Study, blocks: Blocks) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=FILE_WIDTH)
-    least, *more = blocks.all()
-    plan = [planned for block in (least, *more) for planned in block]
-    packs = [make_packs(to_train(block), study) for block in (least, *more)]
-    together = [pack for of_block in packs for pack in of_block]
-    workers = blocks.workers()
+    least, *more = stages.in_order()
+    plan = [planned for stage in (least, *more) for planned in stage]
+    packs = [make_packs(to_train(stage), study) for stage in (least, *more)]
+    together = [pack for of_stage in packs for pack in of_stage]
+    workers = stages.workers()
     starts = {planned.fingerprint: goes_on_at(planned) for planned in to_train(plan)}
     set_threads(study.launch.threads or threads_of(workers))
     estimates = _estimates(study, plan, together)
     seconds = _seconds(together, estimates, starts)
     console.print(_table(least, starts, seconds))
-    walls = [_wall(of_block, seconds, workers) for of_block in packs]
+    walls = [_wall(of_stage, seconds, workers) for of_stage in packs]
     largest = max((len(pack) for pack in packs[0]), default=1)
     with_ = f"workers={workers}" + (f", up to {largest} trials as one program" if largest > 1 else "")
     lines = _totals(study, least, starts, walls[0] if seconds else None, with_, estimates)
     if study.launch.seeds == "auto":
-        lines.append(_at_most(study, blocks, plan, sum(walls) if seconds else None))
+        lines.append(_at_most(study, stages, plan, sum(walls) if seconds else None))
     lines.append("nothing was trained; without plan=true it starts")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -56,14 +56,14 @@ def _wall(packs: Sequence[Sequence[PlannedTrial]], seconds: Mapping[str, float],
     return wall_seconds([sum(seconds.get(planned.fingerprint, 0.0) for planned in pack) for pack in packs], workers)
 
 
-def _at_most(study: Study, blocks: Blocks, plan: Sequence[PlannedTrial], wall: float | None) -> str:
+def _at_most(study: Study, stages: Stages, plan: Sequence[PlannedTrial], wall: float | None) -> str:
     """What seeds=auto may come to."""
     most = study.launch.most_seeds
     if not to_train(plan):
-        return describe_look(blocks.look(blocks.seeds), most)
+        return describe_look(stages.look(stages.seeds), most)
     about = "" if wall is None else f", about {_about(wall)}"
     return (
-        f"seeds=auto: at least these {blocks.seeds} seeds; at most {most}, then {len(plan)} trials with "
+        f"seeds=auto: at least these {stages.seeds} seeds; at most {most}, then {len(plan)} trials with "
         f"{len(to_train(plan))} to train{about}"
     )
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from ablate.knobs import KnobError
 from ablate.launch import Launch
-from ablate.study.blocks import Blocks, to_train
 from ablate.study.cells import Study
 from ablate.study.estimate import show_plan
 from ablate.study.launched import LaunchRecord
@@ -20,6 +19,7 @@ from ablate.study.mirroring import MirrorProcess
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
+from ablate.study.stages import Stages, to_train
 from ablate.study.view import View, describe_left_out, make_view
 from ablate.track.journal import Event, Folder
 from ablate.track.mlflow.client import tracking_uri
@@ -46,14 +46,14 @@ def run_study(study: Study, program: str, arguments: str) -> int:
     command = f"{program} {arguments}".rstrip()
     folder = Folder(launch.runs)
     record = LaunchRecord(folder, study, program, command)
-    blocks = Blocks(study, make_plan(study, folder), lambda trials: _results(folder, record.event(trials)))
+    stages = Stages(study, make_plan(study, folder), lambda trials: _results(folder, record.event(trials)))
     if launch.plan:
-        show_plan(study, blocks)
+        show_plan(study, stages)
         return 0
     if launch.report:
         _check_reports(Path(launch.reports))
     _import_meanwhile(launch)
-    first = blocks.up_to(blocks.seeds)
+    first = stages.up_to(stages.seeds)
     launched = record.write(first)
     view = make_view(study.name, first, study.task.metrics[0], study.task.step)
     mirror = None
@@ -65,10 +65,10 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         with view:
             for note in describe_left_out(study.left_out):
                 view.note(note)
-            with Pool(study, blocks.workers(), command, view) as pool:
+            with Pool(study, stages.workers(), command, view) as pool:
                 _train(first, study, pool, view)
                 if launch.seeds == "auto":
-                    launched = _add_seeds(blocks, record, study, pool, view)
+                    launched = _add_seeds(stages, record, study, pool, view)
         if launch.report:
             report = _report(folder, launched, Path(launch.reports))
             reports.append(report.folder)
@@ -98,18 +98,18 @@ def _train(trials: Sequence[PlannedTrial], study: Study, pool: Pool, view: View)
     pool.run(make_packs(to_train(trials), study))
 
 
-def _add_seeds(blocks: Blocks, record: LaunchRecord, study: Study, pool: Pool, view: View) -> Event:
+def _add_seeds(stages: Stages, record: LaunchRecord, study: Study, pool: Pool, view: View) -> Event:
     """Look at the results, and train one more seed of every cell until that is enough; the launch as it then is."""
-    seeds, most = blocks.seeds, study.launch.most_seeds
+    seeds, most = stages.seeds, study.launch.most_seeds
     while True:
-        look = blocks.look(seeds)
+        look = stages.look(seeds)
         view.looked(look, most)
-        if blocks.is_enough(look):
-            return record.write(blocks.up_to(seeds), look)
+        if stages.is_enough(look):
+            return record.write(stages.up_to(seeds), look)
         seeds += 1
-        record.write(blocks.up_to(seeds))
-        view.add(blocks.block(seeds))
-        _train(blocks.block(seeds), study, pool, view)
+        record.write(stages.up_to(seeds))
+        view.add(stages.added(seeds))
+        _train(stages.added(seeds), study, pool, view)
 
 
 def _results(folder: Folder, launched: Event) -> Results:

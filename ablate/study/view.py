@@ -55,7 +55,7 @@ class View:
         self.progress.add(trials)
 
     def looked(self, look: Look, most: int) -> None:
-        """Between two blocks: how much is decided; `most`: seeds that may be trained."""
+        """Between two stages: how much is decided; `most`: seeds that may be trained."""
         self._print(describe_look(look, most))
 
     def skipped(self, planned: PlannedTrial) -> None:

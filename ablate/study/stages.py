@@ -1,4 +1,4 @@
-"""The blocks that a plan is trained in: all seeds at once, or with seeds=auto as many as it takes."""
+"""The stages that a plan is trained in: all seeds at once, or with seeds=auto as many as it takes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 Trials = Sequence[PlannedTrial]
 
 
-class Blocks:
+class Stages:
     """How a plan is divided.
 
-    A fixed number of seeds is one block. With seeds=auto the first block is three seeds of every cell, and each block
-    after it one seed more; between two blocks one looks at the results. What earlier launches have finished is looked
+    A fixed number of seeds is one stage. With seeds=auto the first stage is three seeds of every cell, and each stage
+    after it one seed more; between two stages one looks at the results. What earlier launches have finished is looked
     at in the same way, so that a launch goes on or stops where one that was never interrupted would.
 
     Args:
@@ -41,7 +41,7 @@ class Blocks:
 
     @cached_property
     def seeds(self) -> int:
-        """Of the first block: where something is left to be trained, or where it stops by what is finished."""
+        """Of the first stage: where something is left to be trained, or where it stops by what is finished."""
         if not self._is_auto:
             return self._most
         finished = FEWEST_SEEDS - 1
@@ -61,28 +61,28 @@ class Blocks:
             return self._plan
         return [planned for planned in self._plan if planned.trial.seed < self._end(seeds)]
 
-    def block(self, seeds: int) -> Trials:
+    def added(self, seeds: int) -> Trials:
         """Those of the last of so many seeds."""
         return [planned for planned in self._plan if planned.trial.seed == self._end(seeds) - 1]
 
-    def all(self) -> list[Trials]:
-        """Every block that may be trained, in order."""
+    def in_order(self) -> list[Trials]:
+        """Every stage that may be trained."""
         first = self.up_to(self.seeds)
         if not self._is_auto or all(planned.is_done for planned in first):  # it is enough already
             return [first]
-        return [first, *(self.block(seeds) for seeds in range(self.seeds + 1, self._most + 1))]
+        return [first, *(self.added(seeds) for seeds in range(self.seeds + 1, self._most + 1))]
 
     def look(self, seeds: int) -> Look:
         """At the results of so many seeds."""
         return _look(self._read(self.up_to(seeds)))
 
     def is_enough(self, look: Look) -> bool:
-        """Whether no further seed is trained after it; always so where the number of seeds is fixed."""
+        """Whether no further seed is trained after it."""
         return not look.undecided or look.seeds >= self._most
 
     def workers(self) -> int:
-        """How many processes train the largest block that is left."""
-        packs = [make_packs(to_train(block), self._study) for block in self.all()[:2]]
+        """How many processes train the largest stage that is left."""
+        packs = [make_packs(to_train(stage), self._study) for stage in self.in_order()[:2]]
         return choose_workers(max(packs, key=len), self._study)
 
     def _end(self, seeds: int) -> int:
