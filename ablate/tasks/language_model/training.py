@@ -118,11 +118,14 @@ def effort_of(config: Config) -> Effort:
 
 
 def bytes_of(config: Config, facts: Facts) -> float:
-    """Memory of a trial: parameters, gradients, two moments, a copy in the products' type; and what a window keeps."""
+    """Memory of a trial: parameters, gradients, two moments, a copy in the products' type; what a window keeps, and an
+    evaluation of each token.
+    """
     tokens = max(config.batch * config.window, config.eval_batch * config.eval_window)
     # The logits, which become the gradient, and a copy; gates, cells and states of every layer.
     a_token = 2 * int(facts.details["vocabulary"]) + 40 * config.depth * config.hidden
-    return 4.0 * (5 * (facts.parameters or 0) + tokens * a_token)
+    evaluated = 2 * max(facts.sizes["valid"], facts.sizes["test"])
+    return 4.0 * (5 * (facts.parameters or 0) + tokens * a_token + evaluated)
 
 
 def trial_facts(trial: Trial) -> dict[str, str]:
