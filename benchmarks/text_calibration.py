@@ -64,7 +64,7 @@ def measure(noise: str, seeds: int, blocks: int, text: float, studies: int, is_u
         text: share of the test data in the variance of the mean, besides that of single cells.
     """
     rng = np.random.default_rng([NOISES.index(noise), seeds, blocks, round(1000 * text), is_unequal])
-    size_J = np.asarray(rng.integers(30, 300, blocks) if is_unequal else np.full(blocks, 100), float)
+    size_J = rng.integers(30, 300, blocks).astype(float) if is_unequal else np.full(blocks, 100.0)
     total_SJ = simulate(noise, seeds, size_J, text, studies, rng)
     found = text_and_seeds(total_SJ, size_J)
     alone = t_interval(total_SJ.sum(-1) / size_J.sum())

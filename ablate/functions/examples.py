@@ -22,16 +22,15 @@ class Examples:
 
     metric: Metric
     values: NDArray[Any]
-    block_of: NDArray[np.int64] | None
+    block_of: NDArray[Any] | None
 
-    def blocks(self, test_value: float) -> Blocks:
+    def blocks(self, test_value: float) -> Blocks | None:
         """Sizes and totals of their blocks. Raises RunError where their mean is not the function's result."""
         name = f"test_{self.metric.recorded}"
         values = self.values.astype(np.float64)
         mean, size = float(values.mean()), float(np.abs(values).mean())
-        blocks = blocks_of(values, self.block_of)
-        if blocks is None:
-            first = int(np.flatnonzero(~np.isfinite(values))[0])
+        if (bad := np.flatnonzero(~np.isfinite(values))).size:
+            first = int(bad[0])
             raise RunError(
                 f"run.examples: example {first} is {values[first]}, and {name} is {test_value:.6g}; give finite values"
             )
@@ -41,7 +40,7 @@ class Examples:
                 f"run.examples: the mean of the examples is {mean:.6g}, and the function returned "
                 f"{name}={test_value:.6g}; give the values that it is the mean of"
             )
-        return blocks
+        return blocks_of(values, self.block_of)
 
 
 def examples_of(metric: Metric, values: Any, blocks: Any) -> Examples:
@@ -65,19 +64,21 @@ def numbers_by_example(where: str, values: Any) -> NDArray[Any]:
         values = (values.float() if values.dtype.itemsize < 4 else values).numpy()  # NumPy has no bfloat16
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last: of tensors in a list
         array = np.empty((0, 0))
     if array.ndim != 1 or array.dtype.kind not in "bifu" or array.size == 0:
         raise RunError(f"{where}: must be one number an example, an array of shape (examples,)")
     return array.astype(np.float64) if array.dtype.kind != "f" else array
 
 
-def _block_of(labels: Any, n: int) -> NDArray[np.int64]:
+def _block_of(labels: Any, n: int) -> NDArray[Any]:
     """The number of each example's block, in the order in which blocks come first."""
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu()
-    plain = labels.tolist() if hasattr(labels, "tolist") else labels
-    if not isinstance(plain, (list, tuple)) or not all(type(label) in (str, int) for label in plain):
+    given = labels.tolist() if hasattr(labels, "tolist") else labels
+    is_row = isinstance(given, (list, tuple))
+    plain = [each.item() if hasattr(each, "item") else each for each in given] if is_row else []
+    if not plain or not all(type(label) in (str, int) for label in plain):
         raise RunError(
             "run.examples: blocks must be one label an example, a text or a whole number: the document, the chapter"
         )

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _OUTCOME = ("steps", "seen", "seconds", "train_seconds", "best_step")
+_OF_BLOCKS = {"cell": "str", "seed": "int64", "block": "int64", "examples": "int64", "total": "float64"}
 
 
 def row(
@@ -159,14 +160,8 @@ def blocks_table(recorded: Sequence[tuple[str, int, Mapping[str, Any]]]) -> pd.D
         for label, seed, blocks in recorded
         for block, (size, total) in enumerate(zip(blocks["sizes"], blocks["totals"], strict=True))
     ]
-    schema = blocks_schema()
-    columns = zip(*rows, strict=True) if rows else [()] * len(schema.columns)
-    return pd.DataFrame(
-        {
-            name: pd.Series(list(values), dtype="str" if name == "cell" else schema.columns[name].dtype.type)
-            for name, values in zip(schema.columns, columns, strict=True)
-        }
-    )
+    table = pd.DataFrame(rows, columns=list(_OF_BLOCKS))
+    return table.astype(_OF_BLOCKS)
 
 
 def trials_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> pd.DataFrame:

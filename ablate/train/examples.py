@@ -15,7 +15,7 @@ EXAMPLES = "test_examples.npy"
 BLOCKS = 50
 
 
-def blocks_of(values: NDArray[Any], block_of: NDArray[np.int64] | None = None) -> Blocks | None:
+def blocks_of(values: NDArray[Any], block_of: NDArray[Any] | None = None) -> Blocks | None:
     """Sizes and totals of blocks; None where a value is not finite.
 
     Args:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -71,9 +72,7 @@ class Training:
         self.cuts += 1
         return False
 
-    def outcome(
-        self, test_nll: float, by_token_N: NDArray[np.floating], corpus: Corpus, device: torch.device
-    ) -> Outcome:
+    def outcome(self, test_nll: float, by_token_N: NDArray[Any], corpus: Corpus, device: torch.device) -> Outcome:
         """What the trial came to, with the weights that it has now.
 
         Args:
