@@ -14,6 +14,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -93,10 +94,14 @@ def _is_structure(override: Override, loader: ConfigLoader, primary_name: str) -
     return _is_group(override.key_or_group, loader, primary_name)
 
 
-@cache
 def _is_group(name: str, loader: ConfigLoader, primary_name: str) -> bool:
-    # With the primary config, for that says where else to look.
-    return "/" in name or bool(loader.get_group_options(name, config_name=primary_name))
+    return "/" in name or name in _groups(loader, primary_name)
+
+
+@cache
+def _groups(loader: ConfigLoader, primary_name: str) -> frozenset[str]:
+    # With the primary config, for that says where else to look. Hydra reads its files again at each question: 20 ms.
+    return frozenset(loader.get_group_options("", ObjectType.GROUP, config_name=primary_name))
 
 
 def job(overrides: tuple[str, ...], config: DictConfig) -> Job:
