@@ -1,7 +1,8 @@
 """The server that worker processes are forked from.
 
-It has imported torch and nothing else of a study: workers start in milliseconds, and share no thread, lock or open
-file with the study. Where a system cannot fork, each worker imports torch by itself.
+It has imported torch, with what torch imports when the first optimizer is made (which takes as long again), and
+nothing else of a study: workers start in milliseconds, and share no thread, lock or open file with the study. Where a
+system cannot fork, each worker imports torch by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocess
 def warm_up() -> None:
     """Start the server now: it imports torch while the study does, and plans."""
     if _METHOD == "forkserver":
-        CONTEXT.set_forkserver_preload(["ablate.study.worker"])
+        CONTEXT.set_forkserver_preload(["ablate.study.worker", "torch._dynamo"])
         forkserver.ensure_running()
 
 
