@@ -32,6 +32,7 @@ from ablate.tasks.language_model.config import Config
 from ablate.tasks.language_model.training import effort_of
 
 KNOWN = nameable(Config)
+QUIET = [*TINY, "tracking=off", "report=false"]
 
 
 def typed(*overrides):
@@ -402,9 +403,9 @@ def test_a_component_of_ones_own_may_stand_in_a_preset_of_ones_own(tmp_path):
 
 
 def test_a_plan_tells_what_is_done_what_goes_on_and_what_is_left(tmp_path):
-    assert inside("depth=1", "tracking=off", *TINY, folder=tmp_path)[0] == 0
+    assert inside("depth=1", *QUIET, folder=tmp_path)[0] == 0
     folders = set(journals(tmp_path))
-    assert inside("depth=2", "tracking=off", *TINY, "windows=40", folder=tmp_path)[0] == 0
+    assert inside("depth=2", *QUIET, folder=tmp_path)[0] == 0
     (second,) = set(journals(tmp_path)) - folders
     journal = second / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
@@ -428,7 +429,7 @@ def test_a_plan_is_of_trials_together_where_they_train_together(tmp_path):
 
 
 def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(tmp_path):
-    arguments = ["-m", "+study=leave_one_out", *TINY, "tracking=off", 'design.exclude=["tie=true & dropout=0"]']
+    arguments = ["-m", "+study=leave_one_out", *QUIET, 'design.exclude=["tie=true & dropout=0"]']
     code, out, err = inside(*arguments, folder=tmp_path)
     assert (code, err) == (0, "")
     assert "note: left out, tie=true & dropout=0: without dropout" in out
@@ -482,7 +483,7 @@ def test_a_newcomers_mistake_is_one_line_and_a_code_before_anything_is_trained(a
 
 @pytest.mark.parametrize("choice", ["hydra/sweeper=basic", "hydra/launcher=basic"])
 def test_hydras_own_sweeper_and_launcher_work_as_ever_for_a_grid(choice, tmp_path):
-    code, _, _ = inside("-m", "depth=1,2", choice, "tracking=off", *TINY, folder=tmp_path)
+    code, _, _ = inside("-m", "depth=1,2", choice, *QUIET, folder=tmp_path)
     assert code == 0
     assert sorted(events[0]["knobs"]["depth"] for events in journals(tmp_path).values()) == [1, 2]
 
