@@ -6,10 +6,11 @@ import math
 from itertools import product
 
 import pytest
-from conftest import knobs_of, parse, values_of
+from conftest import TINY, knobs_of, parse, values_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablate import compose
 from ablate.knobs import KnobError, deciding, fields_of, flat
 from ablate.knobs import knobs_of as names_of
 from ablate.launch import Launch
@@ -167,6 +168,20 @@ def test_help_tells_every_knob_with_its_range():
     assert "dropout          share of elements dropped between layers; off: 0 (a finite number at least 0 and" in text
     assert "seed             first seed (a whole number at least 0 and at most 2147483647)" in text
     assert "data=text: data.lower" in text
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["depth=3", "hidden=9"],
+        [*TINY, "model=better_lstm", "depth=3", "lr=1e-3", "name=x", "clip=null", "tie=true"],
+        ["recipe=zaremba", "size=medium", "data=ptb", "decay=2", "device=cpu"],
+        ["recipe=book", "model=rnn", "hidden=7", "tracking=off"],
+        ["data=text", "data.path=a b", "hidden=12", "embedding=${hidden}", "seeds=3"],
+    ],
+)
+def test_what_tests_have_composed_is_what_hydra_composes(overrides):
+    assert values_of(*overrides) == compose.values_of(LANGUAGE_MODEL, overrides)
 
 
 def test_a_missing_knob_is_named():
