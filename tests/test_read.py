@@ -16,7 +16,7 @@ import pytest
 from conftest import TINY
 from made import PERPLEXITY, PLAIN_LAUNCH
 from pandas.testing import assert_frame_equal
-from program import ROOT, ablate, kill_tree, start, wait_until
+from program import ROOT, inside
 
 import ablate as package
 from ablate.knobs import KnobError
@@ -151,7 +151,7 @@ def study(tmp_path_factory):
     """A real study of four trials."""
     folder = tmp_path_factory.mktemp("study")
     prepared(Folder(folder / "runs"))
-    done = ablate("-m", "depth=1,2", "seeds=2", *TINY, "name=real", folder=folder)
+    done = inside("-m", "depth=1,2", "seeds=2", *TINY, "name=real", "report=false", folder=folder)
     assert done[0] == 0, done
     return folder
 
@@ -200,45 +200,6 @@ def test_a_report_needs_a_copied_store_alone_neither_journals_nor_torch_nor_hydr
         (study / "elsewhere").rename(hidden)
     assert (done.returncode, done.stderr) == (0, "")
     assert files(tmp_path / "new") == files(tmp_path / "reports")
-
-
-def test_a_study_that_was_killed_is_the_same_from_both_sources_after_the_next_start(tmp_path):
-    folder = Folder(tmp_path / "runs")
-    prepared(folder)
-    process = start(["ablate", *TINY, "windows=100000", "name=dies"], tmp_path)
-    wait_until(lambda: artifacts(folder, JOURNAL))
-    wait_until(lambda: len(read_study(folder, "dies").curves) > 100)
-    kill_tree(process)
-    code, out, _ = ablate(*TINY, "name=lives", folder=tmp_path)
-    assert code == 0
-    assert "MLflow is" not in out, "neither behind nor unreachable"
-    journals = read_study(folder, "dies")
-    assert list(journals.trials["status"]) == ["UNFINISHED"]
-    assert len(journals.curves) > 100
-    assert_same(journals, read_study(Store(f"sqlite:///{folder.database()}"), "dies"))
-
-
-LAYER = """
-from ablate.tasks.language_model.model.layers import TanhLayer
-
-class Raises(TanhLayer):
-    def forward(self, x_TBD, state):
-        raise RuntimeError("no signal")
-"""
-
-
-def test_a_study_with_a_cell_that_failed_is_the_same_from_both_sources(tmp_path):
-    (tmp_path / "mylayers.py").write_text(LAYER)
-    info = tmp_path / "mylayers-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Name: mylayers\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[ablate.rnn]\nraises = mylayers:Raises\n")
-    prepared(Folder(tmp_path / "runs"))
-    ablate("-m", "rnn=raises,tanh", *TINY, "name=s", folder=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
-    journals = read_study(Folder(tmp_path / "runs"), "s")
-    assert list(journals.trials["status"]) == ["FAILED", "FINISHED"]
-    assert journals.trials.loc[0, "reason"] == "RuntimeError: no signal"
-    assert_same(journals, read_study(Store(f"sqlite:///{tmp_path}/runs/mlflow.db"), "s"))
 
 
 def test_every_way_to_end_is_the_same_from_both_sources_whatever_a_page_holds(tmp_path, monkeypatch):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
+import sys
 
 import pandas as pd
 import pytest
 from conftest import TINY
-from program import ROOT, ablate, inside, journals
+from program import inside, journals
+from test_read import assert_same
+
+from ablate.track.journal import Folder
+from ablate.track.mlflow.store import Store
+from ablate.track.read import read_study
 
 LAYERS = """
 import ctypes, os, sys, torch
@@ -41,21 +47,26 @@ class Infinite(TanhLayer):
         return h_TBH * float("inf"), state
 """
 POINTS = {name.lower(): name for name in ("Raises", "Exits", "Crashes", "NotANumber", "Infinite")}
+STUDY = ["-m", f"rnn={','.join(POINTS)},tanh", *TINY]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory, empty_store):
     """A study of five cells that break, each in its own way, and one that does not."""
     # Layers of the user's own, registered by the entry points of an installed distribution.
     folder = tmp_path_factory.mktemp("cells")
+    (folder / "runs").mkdir()
+    shutil.copy(empty_store, folder / "runs")
     (folder / "mylayers.py").write_text(LAYERS)
     info = folder / "mylayers-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Name: mylayers\nVersion: 1\n")
     lines = [f"{name} = mylayers:{kind}" for name, kind in POINTS.items()]
     (info / "entry_points.txt").write_text("\n".join(["[ablate.rnn]", *lines, ""]))
-    arguments = ["-m", f"rnn={','.join(POINTS)},tanh", *TINY, "tracking=off"]
-    return folder, ablate(*arguments, folder=folder, PYTHONPATH=f"{ROOT}{os.pathsep}{folder}")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(folder)
+        yield folder, inside(*STUDY, folder=folder)
+        sys.modules.pop("mylayers", None)
 
 
 def last_event(folder, cell):
@@ -107,11 +118,18 @@ def test_a_loss_that_is_no_number_is_a_result_with_its_window_and_no_average(stu
     assert table.loc[["rnn=infinite", "rnn=notanumber"], "test_mean"].isna().all()
 
 
+def test_the_study_is_the_same_from_its_journals_and_from_mlflow(study):
+    folder, _ = study
+    journals = read_study(Folder(folder / "runs"))
+    assert list(journals.trials["status"]) == ["FAILED"] * 3 + ["DIVERGED"] * 2 + ["FINISHED"]
+    assert journals.trials.loc[0, "reason"] == "RuntimeError: no $ig_nal | <here>"
+    assert_same(journals, read_study(Store(f"sqlite:///{folder}/runs/mlflow.db")))
+
+
 def test_what_diverged_stands_and_what_failed_is_tried_again(study):
     folder, _ = study
     before = {path: len(events) for path, events in journals(folder).items()}
-    arguments = ["-m", f"rnn={','.join(POINTS)},tanh", *TINY, "tracking=off"]
-    code, out, _ = ablate(*arguments, folder=folder, PYTHONPATH=f"{ROOT}{os.pathsep}{folder}")
+    code, out, _ = inside(*STUDY, "tracking=off", "report=false", folder=folder)
     assert code == 1
     assert out.count("finished before, not trained again") == 3
     again = {events[0]["knobs"]["rnn"] for path, events in journals(folder).items() if len(events) > before[path]}

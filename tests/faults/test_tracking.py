@@ -17,6 +17,7 @@ import urllib.request
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 from conftest import TINY
 from mlflow import MlflowClient
@@ -24,12 +25,13 @@ from mlflow.entities import Metric
 from pandas.testing import assert_frame_equal
 from program import ROOT, inside, journals, kill_tree, start, wait_until
 from recorded import Trial, launch
+from test_read import assert_same
 
 from ablate.knobs import KnobError
 from ablate.study.mirroring import MirrorProcess
 from ablate.track import __main__ as track_main
 from ablate.track import journal as journal_module
-from ablate.track.journal import Folder, Journal
+from ablate.track.journal import JOURNAL, Folder, Journal
 from ablate.track.mlflow import liveness as liveness_module
 from ablate.track.mlflow import mirror as mirror_module
 from ablate.track.mlflow.client import create_database
@@ -48,13 +50,14 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A real MLflow server on this machine; its port."""
+def server(tmp_path_factory, empty_store):
+    """A real MLflow server, started as we tell users to; its port."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
-    arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri"]
+    shutil.copy(empty_store, folder / "db")
+    arguments = ["--port", str(port), "--workers", "1", "--backend-store-uri"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *arguments, f"sqlite:///{folder}/db", "--default-artifact-root",
+            [sys.executable, "-m", "mlflow", "ui", *arguments, f"sqlite:///{folder}/db", "--default-artifact-root",
              "mlflow-artifacts:/", "--artifacts-destination", str(folder / "artifacts")],
             cwd=folder, stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, "PYTHONWARNINGS": "ignore"},
@@ -122,7 +125,7 @@ def proxy(server, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     made = Proxy(server)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    threading.Thread(target=made.serve_forever, args=[0.02], daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()
@@ -182,10 +185,13 @@ def test_a_server_that_misbehaves_and_comes_back_is_told_everything_once(behavio
 
 
 def test_the_same_study_launched_twice_at_once_is_in_mlflow_once(tmp_path):
-    arguments = ["ablate", "-m", *TINY, "depth=1,2", "windows=400", "name=twice"]
-    both = [start(arguments, tmp_path) for _ in range(2)]
-    ended = [process.communicate(timeout=240) for process in both]
-    assert [(p.returncode, err) for p, (_, err) in zip(both, ended, strict=True)] == [(0, ""), (0, "")]
+    arguments = ["-m", *TINY, "depth=1,2", "windows=400", "name=twice"]
+    one = start(["ablate", *arguments], tmp_path)
+    wait_until(lambda: (tmp_path / "runs" / "studies" / "twice.jsonl").exists())  # its mirror starts now
+    code, _, err = inside(*arguments, folder=tmp_path)
+    assert (code, err) == (0, "")
+    _, err = one.communicate(timeout=240)
+    assert (one.returncode, err) == (0, "")
     parents, children, points = runs_of(f"sqlite:///{tmp_path}/runs/mlflow.db", "twice")
     assert (len(parents), len(children)) == (1, 2)
     assert set(points.values()) == {1}
@@ -195,7 +201,7 @@ def test_the_same_study_launched_twice_at_once_is_in_mlflow_once(tmp_path):
 @pytest.mark.parametrize("behaviour", ["broken", "hung"])
 def test_training_goes_on_while_the_server_does_not_and_sync_replays_it_once(behaviour, proxy, tmp_path):
     proxy.behaviour = behaviour
-    arguments = [*TINY, f"name=sync-{behaviour}", "tracking=server", f"tracking.uri={uri(proxy)}"]
+    arguments = [*TINY, f"name=sync-{behaviour}", "tracking=server", f"tracking.uri={uri(proxy)}", "report=false"]
     code, out, err = inside(*arguments, folder=tmp_path)
     assert (code, err) == (0, "")
     assert "note: MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up" in out
@@ -210,6 +216,10 @@ def test_training_goes_on_while_the_server_does_not_and_sync_replays_it_once(beh
         assert set(points.values()) == {1}
         assert {step for _, key, step in points if key == "train_nll"} == {20, 40}
         assert children[0].data.metrics["test_perplexity"] > 1
+
+
+def test_a_sync_that_reaches_no_server_is_one_line_and_code_1(proxy, tmp_path):
+    finished_trial(Folder(tmp_path / "runs"))
     proxy.behaviour = "broken"
     process = start(["ablate.track", "sync", "--uri", uri(proxy)], tmp_path)
     _, err = process.communicate(timeout=120)
@@ -263,29 +273,44 @@ def test_kill_9_while_the_store_is_created_leaves_none_and_the_next_start_makes_
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [], "what the killed one left is swept"
 
 
-def test_runs_of_a_study_that_was_killed_end_as_killed_at_the_next_start(tmp_path):
-    process = start(["ablate", *TINY, "windows=100000", "report=false", "name=dies"], tmp_path)
-    store = f"sqlite:///{tmp_path}/runs/mlflow.db"
-    wait_until(lambda: (tmp_path / "runs" / "mlflow.db").exists())
-    wait_until(lambda: MlflowClient(store).get_experiment_by_name("ablate") and runs_of(store, "dies")[1])
+@pytest.fixture
+def mirrored(empty_store, tmp_path):
+    """A study under way, more than a hundred points of which are in MLflow; its folder."""
+    folder = Folder(tmp_path / "runs")
+    folder.root.mkdir()
+    shutil.copy(empty_store, folder.database())
+    process = start(["ablate", *TINY, "windows=100000", "report=false", "name=under_way"], tmp_path)
+    wait_until(lambda: list(folder.artifacts().glob(f"*/artifacts/{JOURNAL}")))
+    wait_until(lambda: len(read_study(folder, "under_way").curves) > 100)
+    yield folder, process
+    if process.poll() is None:
+        kill_tree(process)
+
+
+def test_a_study_that_was_killed_is_the_same_from_both_sources_and_its_runs_end_as_killed_at_the_next_start(mirrored):
+    folder, process = mirrored
+    store = f"sqlite:///{folder.database()}"
     kill_tree(process)
-    parents, children, _ = runs_of(store, "dies")
+    parents, children, _ = runs_of(store, "under_way")
     assert [run.info.status for run in (*parents, *children)] == ["RUNNING", "RUNNING"]
-    assert inside(*TINY, "name=lives", folder=tmp_path)[0] == 0
-    parents, children, _ = runs_of(store, "dies")
+    code, out, _ = inside(*TINY, "name=lives", "report=false", folder=folder.root.parent)
+    assert code == 0
+    assert "MLflow is" not in out, "neither behind nor unreachable"
+    parents, children, _ = runs_of(store, "under_way")
     assert [run.info.status for run in (*parents, *children)] == ["KILLED", "KILLED"]
+    journals = read_study(folder, "under_way")
+    assert list(journals.trials["status"]) == ["UNFINISHED"]
+    assert len(journals.curves) > 100
+    assert_same(journals, read_study(Store(store), "under_way"))
 
 
-def test_a_signal_to_the_whole_group_ends_the_runs_too(tmp_path):
-    process = start(["ablate", *TINY, "windows=100000", "report=false", "name=stopped"], tmp_path)
-    store = f"sqlite:///{tmp_path}/runs/mlflow.db"
-    wait_until(lambda: (tmp_path / "runs" / "mlflow.db").exists())
-    wait_until(lambda: MlflowClient(store).get_experiment_by_name("ablate") and runs_of(store, "stopped")[1])
+def test_a_signal_to_the_whole_group_ends_the_runs_too(mirrored):
+    folder, process = mirrored
     os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, and a scheduler
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert err == "ablate: stopped; the same command goes on with what is not finished\n"
-    (parent,), (child,), _ = runs_of(store, "stopped")
+    (parent,), (child,), _ = runs_of(f"sqlite:///{folder.database()}", "under_way")
     assert (parent.info.status, child.info.status) == ("FAILED", "KILLED")
 
 
@@ -410,11 +435,6 @@ def test_a_process_is_known_by_its_start_not_by_its_number_alone():
     assert is_dead("nonsense") is None
 
 
-def test_the_command_to_browse_serves_this_machine_alone(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "mlflow", "ui", "--help"], capture_output=True, text=True, check=True)
-    assert "127.0.0.1" in done.stdout
-    (tmp_path / "runs").mkdir()
-    shutil.copy(EMPTY, tmp_path / "runs")
-    _, out, _ = inside(*TINY, folder=tmp_path)
-    assert "then open http://127.0.0.1:5000/" in out
-    assert "--host" not in out
+def test_the_command_to_browse_serves_this_machine_alone(server):
+    listening = [each for each in psutil.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+    assert {each.laddr.ip for each in listening if each.laddr.port == server} == {"127.0.0.1"}
