@@ -1,4 +1,4 @@
-"""The real program, in a process of its own: what a user types, sees and finds on disk."""
+"""The command line: what a user types, sees and finds on disk."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ablate.track.journal import Journal
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A grid of four cells with two seeds each, launched twice; the second time nothing is left to train."""
+    """A grid of four cells with two seeds each, by the real program; and again, when nothing is left to train."""
     folder = tmp_path_factory.mktemp("study")
     arguments = ["-m", "depth=1,2", "tie=true,false", "seeds=2", *TINY]
     first = ablate(*arguments, folder=folder)
     before = {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")}
-    second = ablate(*arguments, folder=folder)
+    second = inside(*arguments, folder=folder)
     return folder, first, second, before
 
 
@@ -37,6 +37,7 @@ def test_a_grid_ends_with_a_table_a_report_and_the_command_to_browse(study):
     assert "report: reports/depth-tie/index.html" in out
     assert "curves: mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in out
     assert "then open http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=ablate\n" in out
+    assert "--host" not in out, "it serves this machine alone"
     for name in (
         "index.html", "comparison.md", "comparison.tex", "comparison.csv", "comparison.html", "curves.png",
         "curves.svg", "comparison.png", "results.csv", "results.parquet", "factors.tex", "grid.pdf",
@@ -128,9 +129,8 @@ def test_a_report_of_an_unknown_study_names_the_known_ones(study, tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert err.strip() == "ablate.report: no study 'depth-tye'; did you mean 'depth-tie'? in runs; there are depth-tie"
-    process = start(["ablate.report"], tmp_path)
-    _, err = process.communicate(timeout=120)
-    assert err.strip() == "ablate.report: no study in runs; start one with python -m ablate"
+    code, _, err = inside(folder=tmp_path, main=report_main.main)
+    assert (code, err) == (1, "ablate.report: no study in runs; start one with python -m ablate\n")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_report_of_an_unknown_study_names_the_known_ones(study, tmp_path):
     ],
 )  # fmt: skip
 def test_a_users_mistake_is_one_line_and_a_code_before_anything_is_trained(arguments, message, tmp_path):
-    code, out, err = ablate(*arguments, folder=tmp_path)
+    code, out, err = inside(*arguments, folder=tmp_path)
     assert code == 2
     assert out == ""
     assert len(err.strip().splitlines()) == 1
@@ -157,8 +157,13 @@ def test_a_users_mistake_is_one_line_and_a_code_before_anything_is_trained(argum
     assert not list(tmp_path.glob("runs/trials/*"))
 
 
+@pytest.mark.parametrize("mistake", ["dephth=2", "depth=[1", "data.path=my.txt"])
+def test_the_real_program_says_of_a_mistake_what_main_does_and_nothing_else(mistake, tmp_path):
+    assert ablate(mistake, folder=tmp_path) == inside(mistake, folder=tmp_path)
+
+
 def test_one_configuration_needs_no_multirun_flag_and_may_track_nothing(tmp_path):
-    code, out, _ = inside("model=rnn", "tracking=off", "seeds=2", *TINY, folder=tmp_path)
+    code, out, _ = inside("model=rnn", "tracking=off", "report=false", "seeds=2", *TINY, folder=tmp_path)
     assert code == 0
     assert "study rnn: 1 cells, 2 trials" in out
     assert "mlflow" not in out
@@ -181,7 +186,7 @@ def test_help_and_discovery_load_neither_torch_nor_mlflow(arguments, tmp_path):
 
 def test_a_runs_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "runs").write_text("a file, not a folder")
-    code, _, err = ablate(*TINY, folder=tmp_path)
+    code, _, err = inside(*TINY, folder=tmp_path)
     assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert "runs" in err
@@ -221,7 +226,7 @@ from joblib import Parallel, delayed
 
 def cell(depth):
     from ablate.cli import main
-    sys.argv = ["ablate", f"depth={{depth}}", "tracking=off", *{list(TINY)!r}]
+    sys.argv = ["ablate", f"depth={{depth}}", "tracking=off", "report=false", *{list(TINY)!r}]
     main()
 
 Parallel(2, backend="loky")(delayed(cell)(depth) for depth in (1, 2))
@@ -242,6 +247,7 @@ def test_a_study_of_the_same_name_that_another_process_launches_meanwhile_is_not
     code, out, err = inside(*TINY, "tracking=off", folder=tmp_path)
     assert (code, err) == (0, "")
     assert "unfinished" not in out
+    assert "mlflow" not in out
     results = pd.read_csv(tmp_path / "reports" / "lstm" / "results.csv")
     assert results["cell"].tolist() == ["lstm"]
 

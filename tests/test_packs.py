@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, knobs_of, study_of, train_in_process
-from program import ablate, journals, start, wait_until
+from program import inside, journals, wait_until
 
 from ablate.knobs import KnobError
 from ablate.protocol import Trial
@@ -294,7 +294,7 @@ def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
     folders = tmp_path / "pack", tmp_path / "alone"
     for folder, pack in zip(folders, ("pack=4", "pack=1"), strict=True):
         folder.mkdir()
-        code, _, err = ablate(*study, pack, folder=folder)
+        code, _, err = inside(*study, pack, folder=folder)
         assert (code, err) == (0, "")
     together, alone = (journals(folder) for folder in folders)
     assert {path.name for path in together} == {path.name for path in alone}
@@ -308,24 +308,15 @@ def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
 
 
 def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_path):
-    long = [
-        *TINY,
-        "model=better_lstm",
-        "hidden=16",
-        "windows=1500",
-        "valid_every=300",
-        "tracking=off",
-        "report=false",
-        "seeds=2",
-    ]
-    process = start(["ablate", *long, "pack=2", "tracking=off", "report=false"], tmp_path)
-    wait_until(
-        lambda: [max(e.get("step", 0) for e in events) >= 400 for events in journals(tmp_path).values()] == [True] * 2
-    )
-    (pid,) = {e["process"].split(":")[1] for events in journals(tmp_path).values() for e in events if "process" in e}
-    os.kill(int(pid), signal.SIGKILL)
-    out, err = process.communicate(timeout=240)
-    assert (process.returncode, err) == (0, ""), out
+    long = [*TINY, "model=better_lstm", "hidden=16", "windows=800", "valid_every=200", "seeds=2", "pack=2"]
+
+    def kill_the_worker(_):
+        wait_until(lambda: sum(any(e.get("step", 0) >= 260 for e in of) for of in journals(tmp_path).values()) == 2)
+        (pid,) = {e["process"].split(":")[1] for of in journals(tmp_path).values() for e in of if "process" in e}
+        os.kill(int(pid), signal.SIGKILL)
+
+    code, out, err = inside(*long, "tracking=off", "report=false", folder=tmp_path, meanwhile=kill_the_worker)
+    assert (code, err) == (0, ""), out
     for events in journals(tmp_path).values():
         assert [e["event"] for e in events if e["event"] != "log"] == [
             "started",

@@ -17,14 +17,14 @@ import pytest
 from conftest import TINY, knobs_of, study_of, train_in_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from program import ROOT, ablate, inside
+from program import ROOT, inside
 
 from ablate.knobs import KnobError
 from ablate.study.plan import make_plan
 from ablate.tasks.language_model.data import load_corpus, ptb
 from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
 
-THREE_WINDOWS = [*TINY, "windows=3", "valid_every=3", "tracking=off"]
+THREE_WINDOWS = [*TINY, "windows=3", "valid_every=3", "tracking=off", "report=false"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ THREE_WINDOWS = [*TINY, "windows=3", "valid_every=3", "tracking=off"]
     ],
 )
 def test_a_bad_value_is_one_line_and_trains_nothing(overrides, message, tmp_path):
-    code, out, err = ablate("-m", *TINY, *overrides, folder=tmp_path)
+    code, out, err = inside("-m", *TINY, *overrides, folder=tmp_path)
     assert (code, out) == (2, "")
     (line,) = err.strip().splitlines()
     assert line.startswith("ablate: ")
@@ -198,7 +198,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 def mirror(monkeypatch, tmp_path):
     """A mirror on this machine, and no other; its behaviour is set by the test."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=[0.02])
     thread.start()
     monkeypatch.delenv("ABLATE_DATA_DIR", raising=False)
     monkeypatch.setenv("ABLATE_CACHE_DIR", str(tmp_path / "cache"))
@@ -238,14 +238,15 @@ def test_two_downloads_at_once_both_end_with_the_whole_file(mirror):
     assert len(found) == 4
 
 
-def test_a_value_from_the_environment_is_used_and_not_recorded(empty_store, tmp_path):
+def test_a_value_from_the_environment_is_used_and_not_recorded(empty_store, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_store, tmp_path / "runs")
     path = tmp_path / "hunter2.txt"
     path.write_text(GOOD_LINE * 60)
     arguments = [*(t for t in THREE_WINDOWS if not t.startswith("data")), "data=text", "data.path=${oc.env:SECRET}"]
-    arguments = [argument for argument in arguments if not argument.startswith("tracking")]
-    code, _, err = ablate(*arguments, folder=tmp_path, SECRET=str(path))
+    arguments = [argument for argument in arguments if not argument.startswith(("tracking", "report"))]
+    monkeypatch.setenv("SECRET", str(path))
+    code, _, err = inside(*arguments, folder=tmp_path)
     assert (code, err) == (0, "")
     assert any((tmp_path / "runs" / "artifacts").iterdir())
     holding = [
@@ -255,4 +256,3 @@ def test_a_value_from_the_environment_is_used_and_not_recorded(empty_store, tmp_
         if file.is_file() and b"hunter2" in file.read_bytes()
     ]
     assert holding == []
-    assert os.environ.get("SECRET") is None
