@@ -98,14 +98,11 @@ def test_kill_9_of_the_parent_takes_its_workers_along_and_an_immediate_restart_g
 def test_a_worker_killed_as_by_the_oom_killer_fails_its_trial_and_no_other(tmp_path, undisturbed):
     def kill_the_worker(_):
         wait_until(reached(tmp_path))
-        (worker,) = {
-            e["process"].split(":")[1] for events in journals(tmp_path).values() for e in events if "process" in e
-        }
+        (worker,) = {e["process"].split(":")[1] for of in journals(tmp_path).values() for e in of if "process" in e}
         os.kill(int(worker), signal.SIGKILL)
 
-    code, out, err = inside(
-        "-m", *KILLED, "seed=0,1", "report=true", folder=tmp_path, meanwhile=kill_the_worker
-    )
+    arguments = ["-m", *KILLED, "seed=0,1", "report=true"]
+    code, out, err = inside(*arguments, folder=tmp_path, meanwhile=kill_the_worker)
     assert (code, err) == (1, "")
     assert "seed 0: failed, the worker process was killed (SIGKILL); the system may have run out of memory" in out
     assert "better_lstm seed 0: FAILED the worker process was killed" in out
