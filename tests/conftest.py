@@ -42,15 +42,9 @@ TINY = [
 
 # Files that take long, the longest first: then two processes that take file after file end at about the same time.
 LONG = (
-    "test_kills",
-    "test_tracking",
-    "test_designs",
-    "test_cli",
-    "test_read",
-    "test_words",
-    "test_inputs",
-    "test_packs",
-)
+    "test_kills", "test_tracking", "test_cli", "test_read", "test_headlines", "test_designs", "test_auto", "test_words",
+    "test_inputs", "test_check",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
