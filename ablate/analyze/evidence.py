@@ -225,7 +225,7 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
         if min(mine.size, other.size) > 1:
             found, kind = unpaired(mine, other), "unpaired"
     known = asdict(found) | {"p_equivalent": p_equivalent(found, evidence.margin)}
-    if evidence.looked and kind == "paired" and found.error > 0:
+    if evidence.looked and kind == "paired" and found.n > 1:
         known |= _at_any_look(found, evidence.margin)
     return {
         **{name: known[name] for name in ESTIMATED if name in known},
@@ -241,6 +241,8 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
 
 
 def _at_any_look(found: Difference, margin: float | None) -> dict[str, float]:
+    if not found.error > 0:  # a spread that was not seen decides nothing
+        return {"p": 1.0}
     half = critical_t(found.n, 1 - LEVEL) * found.error
     inside = -1.0 if margin is None else margin - abs(found.mean)
     # The level at which the interval that holds at every look would just reach the margin.
@@ -272,6 +274,7 @@ def averaged(contexts: Mapping[str, Contrast], evidence: Evidence) -> dict[str, 
     seeds, chosen = complete(np.isfinite(deltas))
     used = [name for name, is_used in zip(contexts, chosen, strict=True) if is_used]
     found = estimate(average([contexts[name] for name in used or contexts]), evidence)
+    used = used or ([*contexts] if found["n"] else [])  # two cells that share no seed have a difference too
     everything = evidence.diverged(average([*contexts.values()]))
     dropped = int(deltas.size - seeds.sum() * chosen.sum())
     return {**found, "diverged": everything, "contexts": len(used), "where": tuple(used), "dropped": dropped}

@@ -54,8 +54,14 @@ def _interaction(metric: Metric, row: Row) -> str:
     return (
         f"What {row['factor']} does depends on {row['other']}: {row['factor']}={row['level']} instead of "
         f"{row['reference']} changes test {metric.name} by {at[0]} and by {at[1]}{_averaged(row)} (interaction: p "
-        f"{_p(row['p_holm'])} after correction, {seeds(row)}{diverged(row)})."
+        f"{_p(row['p_holm'])} after correction, {seeds(row)}{_lost(row)})."
     )
+
+
+def _lost(row: Row) -> str:
+    found = row["diverged"]
+    lost, of = found.with_ + found.without, found.of_with + found.of_without
+    return f"; {lost} of {of} trials diverged" if lost else ""
 
 
 def _simple(metric: Metric, row: Row, which: str) -> str:
@@ -117,7 +123,7 @@ def _averaged(row: Row) -> str:
 
 def _where(row: Row) -> str:
     """The settings of the other factors that an effect is from, where these are not all."""
-    if row["contexts"] == row["of_contexts"]:
+    if row["contexts"] in (0, row["of_contexts"]):
         return ""
     named = listed([*row["where"][:_CONTEXTS_NAMED], *(["…"] if len(row["where"]) > _CONTEXTS_NAMED else [])])
     return f" at {named} alone"
