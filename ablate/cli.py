@@ -26,7 +26,7 @@ from ablate.study.cells import Job
 from ablate.study.jobs import make_study
 from ablate.study.records import describe_knobs, unknown_name
 from ablate.study.server import warm_up
-from ablate.study.tasks import DEFAULT, load_task
+from ablate.study.tasks import DEFAULT, is_function, load_task
 
 _USER_ERROR = 2
 
@@ -216,6 +216,7 @@ def _kinds_with(task: Task, group: str, name: str) -> list[str]:
 def _how_to_choose(task: Task, group: str, kind: str, name: str, error: str) -> str:
     """What to type for another kind of a nested record: its preset, or where it has none, the whole record."""
     if task.presets is not None and (task.presets / group / f"{kind}.yaml").is_file():
-        return f"add {group}={kind}"
+        sign = "+" if is_function(task.reference) else ""  # which has the group in no list of defaults
+        return f"add {sign}{group}={kind}"
     typed = re.search(rf"\+{group}\.{name}=(.+)", error)
     return f"use ~{group} '+{group}={{name:{kind},{name}:{typed[1] if typed else '…'}}}'"

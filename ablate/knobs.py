@@ -275,7 +275,7 @@ def describe(kind: type, prefix: str = "", values: object = None) -> list[str]:
         values: the defaults, as the plain mapping that `read` takes; the record's own where it has none.
     """
     lines = []
-    given = values if isinstance(values, Mapping) else {}
+    given: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
     for name, field in fields_of(kind).items():
         if nested := nested_records(field):
             for record in nested:

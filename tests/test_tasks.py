@@ -141,10 +141,6 @@ def test_a_knob_of_another_kind_of_a_nested_record_is_told_with_what_chooses_it(
     assert inside("task=tasks.py:scheduled", *remedy, *QUIET, folder=folder)[0] == 0
     (events,) = journals(folder).values()
     assert events[-1]["values"]["test_error"] == 0.5
-    (folder / "conf/schedule").mkdir(parents=True)
-    (folder / "conf/schedule/cosine.yaml").write_text("name: cosine\nfloor: 0.2\n")
-    _, _, err = inside("task=tasks.py:scheduled", "schedule.floor=0.5", *QUIET, folder=folder)
-    assert err.endswith("chosen here; add schedule=cosine\n")
 
 
 def test_code_that_changes_while_a_study_runs_is_not_trained_under_the_old_name(folder):
