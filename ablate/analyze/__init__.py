@@ -3,9 +3,10 @@
 from ablate.analyze.caveats import Caveats, caveats
 from ablate.analyze.comparison import compare
 from ablate.analyze.components import component_effects, disagreements
+from ablate.analyze.contrast import Contrast, between
 from ablate.analyze.differs import confounds, confounds_between
 from ablate.analyze.effects import factor_effects, interactions
-from ablate.analyze.evidence import Contrast, Evidence, between, estimate
+from ablate.analyze.evidence import Evidence, estimate
 from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
 from ablate.analyze.paired import (

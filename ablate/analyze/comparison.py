@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ablate.analyze.evidence import Evidence, between, estimate
+from ablate.analyze.contrast import between
+from ablate.analyze.evidence import Evidence, estimate
 from ablate.analyze.families import judge_alone
 from ablate.analyze.power import seeds_for_half
 from ablate.analyze.table import cells_of, finished, started, without_finite_score

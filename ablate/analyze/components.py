@@ -13,7 +13,8 @@ from itertools import combinations
 
 import pandas as pd
 
-from ablate.analyze.evidence import ESTIMATED, Contrast, Evidence, between, combined, estimate, weigh
+from ablate.analyze.contrast import Contrast, between, combined, weigh
+from ablate.analyze.evidence import ESTIMATED, Evidence, estimate
 from ablate.analyze.families import judge_alone
 from ablate.analyze.table import factors_of
 

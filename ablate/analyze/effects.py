@@ -13,7 +13,8 @@ from itertools import combinations
 
 import pandas as pd
 
-from ablate.analyze.evidence import ESTIMATED, Contrast, Evidence, average, averaged, between, combined, estimate
+from ablate.analyze.contrast import Contrast, average, between, combined
+from ablate.analyze.evidence import ESTIMATED, Evidence, averaged, estimate
 from ablate.analyze.families import judge_alone
 from ablate.analyze.table import factors_of
 

@@ -1,9 +1,4 @@
-"""Contrasts of cells, and what the seeds of a study say about each.
-
-A contrast weighs cells with weights that sum to zero: a cell against another, an effect averaged over settings, a
-difference of differences, a Shapley value. For every seed it is one number, and all that is known of it is computed
-here. Below zero it is for the better.
-"""
+"""What the seeds of a study, and its test data, say about each contrast."""
 
 from __future__ import annotations
 
@@ -17,61 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from ablate.analyze.paired import LEVEL, NAN, Array, Difference, paired, unpaired
+from ablate.analyze.contrast import Contrast, average
+from ablate.analyze.paired import LEVEL, NAN, NO_SPREAD, Array, Difference, paired, unpaired
 from ablate.analyze.power import detectable
 from ablate.analyze.sequential import always_valid_p_of, critical_t
 from ablate.analyze.table import cells_of, score_table, without_finite_score
 from ablate.analyze.text import text_and_seeds
 from ablate.metric import Metric
 
-_ZERO = 1e-12  # weights that cancel leave so much
 _FEW = 3  # seeds, below which a correlation is 1 or −1
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Cells with their weights, sorted, without zeros."""
-
-    weights: tuple[tuple[str, float], ...]
-
-    @property
-    def cells(self) -> list[str]:
-        """Those that it weighs."""
-        return [cell for cell, _ in self.weights]
-
-    @property
-    def key(self) -> tuple[tuple[str, float], ...]:
-        """The same for a contrast and for its reverse: they are one test."""
-        sign = -1 if self.weights and self.weights[0][1] < 0 else 1
-        return tuple((cell, round(sign * weight, 9)) for cell, weight in self.weights)
-
-    def side(self, sign: int) -> list[str]:
-        """The cells with positive (1) or negative (−1) weights."""
-        return [cell for cell, weight in self.weights if sign * weight > 0]
-
-
-def weigh(weights: Mapping[str, float]) -> Contrast:
-    """The contrast with these weights."""
-    return Contrast(tuple(sorted((cell, float(w)) for cell, w in weights.items() if abs(w) > _ZERO)))
-
-
-def between(cell: str, other: str) -> Contrast:
-    """A cell against another."""
-    return weigh({cell: 1.0, other: -1.0} if cell != other else {})
-
-
-def combined(parts: Sequence[tuple[Contrast, float]]) -> Contrast:
-    """A weighted sum of contrasts."""
-    total: dict[str, float] = {}
-    for contrast, factor in parts:
-        for cell, weight in contrast.weights:
-            total[cell] = total.get(cell, 0.0) + factor * weight
-    return weigh(total)
-
-
-def average(contrasts: Sequence[Contrast]) -> Contrast:
-    """The mean of contrasts."""
-    return combined([(contrast, 1 / len(contrasts)) for contrast in contrasts])
 
 
 @dataclass(frozen=True)
@@ -321,7 +270,7 @@ def _weights(contrast: Contrast) -> Array:
 def _correlation(scores: Array) -> float:
     """Mean of the correlations between the columns of shape [seeds, cells]; NaN where one of them does not vary."""
     seeds, cells = scores.shape
-    if seeds < _FEW or cells < 2 or (scores.std(axis=0) < _ZERO).any():
+    if seeds < _FEW or cells < 2 or (scores.std(axis=0) < NO_SPREAD).any():
         return NAN
     each = np.asarray(np.corrcoef(scores.T), float)
     return float(each[np.triu_indices(cells, 1)].mean())
