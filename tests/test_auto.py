@@ -281,7 +281,7 @@ def test_a_report_may_be_asked_for_another_worth(folder):
     runs = Folder(folder / "runs")
     assert read_studies(runs, ["one"]).worth == 2.0
     assert read_studies(runs, ["two", "one"]).worth == 2.0, "the least"
-    assert read_studies(runs, ["two", "one"]).stopping is None
+    assert read_studies(runs, ["two", "one"]).stopping == {"seeds": "auto", "studies": 2}
     assert read_studies(runs, ["two", "one"], "0.5").worth == "0.5"
 
     def report(*arguments):

@@ -58,7 +58,7 @@ def test_digits_are_learned(knobs):
     ("file", "knobs", "examples"),
     [
         ("digits.py", ["epochs=1"], 1197),
-        ("transformer.py", ["width=8", "heads=1", "depth=1", "steps=1", "batch=2"], 25_000),
+        ("transformer.py", ["width=8", "heads=1", "depth=1", "steps=1", "batch=2"], 31_500),
     ],
 )
 def test_examples_record_what_each_test_example_scored(file, knobs, examples, tmp_path):

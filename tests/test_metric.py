@@ -112,8 +112,8 @@ def test_a_report_of_accuracy_says_higher_and_points_and_names_the_highest_cell(
     shared = rng.normal(0, 1, 5)
     study = of_accuracy({"plain": 90 + shared, "wide": 92 + shared + rng.normal(0, 0.1, 5)})
     report = write_report(study, tmp_path)
-    assert report.findings[-1].startswith("wide has the highest test accuracy, 92.")
-    assert " points above plain, the first row (95 % interval 1." in report.findings[-1]
+    assert report.findings[-1].startswith("wide has the highest valid accuracy, and a test accuracy of 92.")
+    assert " points above plain, the first row (95 % interval +1." in report.findings[-1]
     row = report.table.set_index("cell").loc["wide"]
     assert row["verdict"] == "better"
     assert row["difference to the first row"].startswith("+")

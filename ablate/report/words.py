@@ -71,6 +71,8 @@ def stopped(stopping: Mapping[str, Any]) -> str:
         "The intervals and verdicts of this page hold however often one looks, and are wider for it than those of a "
         "number of seeds that is fixed beforehand."
     )
+    if "studies" in stopping:
+        return f"{how} in one of these studies at least. {rest}"
     if found is None:
         return f"{how}, and that has not come to its end: more may be added. {rest}"
     decided, undecided = len(found["decided"]), list(found["undecided"])

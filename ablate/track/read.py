@@ -43,8 +43,8 @@ class Results:
         samples: cell → text written by its first finished seed.
         worth: the smallest difference that matters, as it was typed: "1%", 0.5; None: it was not (`ablate.worth`).
         stopping: with seeds=auto its `seeds` ("auto"), `max_seeds` and, once it has stopped, `look`: the last look at
-            the results, as `ablate.analyze.stopping.Look` has it. None: the number of seeds was fixed, or these are
-            several studies.
+            the results, as `ablate.analyze.stopping.Look` has it. Of several studies, one of which at least was
+            stopped so, `seeds` and how many `studies` they are. None: the number of seeds was fixed.
     """
 
     name: str
@@ -232,7 +232,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         blocks=validated(pd.concat(blocks, ignore_index=True), blocks_schema(), where),
         samples=samples,
         worth=min(parts, key=lambda part: margin(part.worth, metrics[0]) or 0.0).worth,
-        stopping=next((part.stopping for part in parts if part.stopping is not None), None),
+        stopping={"seeds": "auto", "studies": len(parts)} if any(part.stopping for part in parts) else None,
     )
 
 
