@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from made import PERPLEXITY, ladder, one_out, results
 
 from ablate.analyze.families import EXPLORATORY, PRIMARY, is_claim
+from ablate.analyze.power import detectable
 from ablate.analyze.study import analyse
 from ablate.report.words import certainty, findings
 
@@ -100,6 +101,60 @@ def test_what_survivors_lose_by_is_told_with_who_diverged():
     assert "2 of 10 trials with it diverged" in " ".join(said(lost)[1:])
 
 
+def test_the_best_of_those_that_diverge_least_is_called_that_and_what_survivors_show_is_no_chance():
+    table = depth_tie(untied=(3.0, 4.0), tied=(4.1, 4.2), noise=0.01)
+    (_, *_, last) = said(diverged(table, ((table["cell"] == "depth=1 tie=false") & (table["seed"] == 4)).to_numpy()))
+    assert last.startswith("depth=4 tie=false has, of the cells that diverge least, the lowest valid perplexity")
+    assert "among the trials that are left; 1 of 5 trials of depth=1 tie=false, the first row diverged" in last
+    assert "chance" not in last
+
+
+def test_all_that_diverged_is_counted_and_cells_on_other_data_too():
+    means = {(("depth", str(d)), ("tie", t)): None if d < 4 else 4.0 for d in range(6) for t in ("no", "yes")}
+    first = said(grid(means))[0]
+    assert "; and of 2 cells more; of the other cells none." in first
+    alone = grid({(("depth", "1"),): None, (("depth", "2"),): 4.0, (("depth", "3"),): 4.1})
+    alone["evaluated"] = np.where(alone["cell"] == "depth=1", "d", "e")
+    assert "has the lowest valid perplexity" in said(alone)[-1]
+
+
+def test_nothing_is_called_the_largest_beside_a_larger_mean_that_is_undecided():
+    wild = np.random.default_rng(0).normal(0, 1.0, 5)
+    table = depth_tie(untied=(4.0, 4.03), tied=(4.4, 4.43))
+    for cell in ("depth=1 tie=true", "depth=4 tie=true"):
+        table.loc[table["cell"] == cell, ["test_nll", "valid_nll"]] += np.column_stack([wild, wild])
+    assert "matters most" not in said(table)[0]
+    parts = one_out({"a": -0.03, "b": -0.02, "c": -0.4}, noise=0.002)
+    parts.loc[parts["cell"] == "without c", "test_nll"] += wild
+    design = {"kind": "leave_one_out", "components": list("abc")}
+    first = said(parts, design)[0]
+    assert "largest" not in first
+    assert "Whether c (without it" in first
+
+
+def test_both_sides_of_an_interaction_are_of_the_same_seeds():
+    table = depth_tie(noise=0.05)
+    lost = ((table["cell"] == "depth=4 tie=true") & (table["seed"] > 2)).to_numpy()
+    row = analyse(results(diverged(table, lost).assign(status=np.where(lost, "FAILED", "FINISHED")))).interactions.iloc[
+        0
+    ]
+    assert row["n"] == 3
+    assert row["effect_at_level"] - row["effect_at_reference"] == pytest.approx(row["effect"])
+
+
+def test_a_list_of_cells_makes_no_claim_of_factors():
+    table = depth_tie(untied=(4.0, 4.3), tied=(3.9, 4.2))
+    assert "depth=4 instead of 1" not in " ".join(said(table, {"kind": "cells"}))
+
+
+def test_pairs_that_are_none_decide_nothing_at_any_look():
+    table = depth_tie(untied=(4.0, 4.3), tied=(3.9, 4.2))
+    table.loc[table["cell"] == "depth=4 tie=false", "seed"] += 10
+    found = analyse(replace(results(table), stopping={"seeds": "auto"})).comparison.set_index("cell")
+    assert found.loc["depth=4 tie=false", "verdict"] == "undecided"
+    assert analyse(results(table)).comparison.set_index("cell").loc["depth=4 tie=false", "verdict"] == "worse"
+
+
 def test_the_best_cell_is_chosen_by_validation():
     table = depth_tie(untied=(4.0, 3.8), tied=(3.9, 3.7), noise=0.01)
     best = table["cell"] == "depth=4 tie=true"
@@ -110,16 +165,18 @@ def test_the_best_cell_is_chosen_by_validation():
 def test_a_contrast_that_stands_in_two_tables_has_one_verdict():
     for table, design in (
         (depth_tie(noise=0.1), None),
+        (depth_tie(untied=(4.0, 3.5), tied=(4.0, None), noise=0.01), None),
         (one_out({"a": -0.03, "b": 0.01, "c": 0.0}, noise=0.02), {"kind": "leave_one_out", "components": list("abc")}),
     ):
         found = analyse(results(table, design=design))
-        p, p_holm = {}, {}
+        p, p_holm, verdicts = {}, {}, {}
         for name in TABLES:
             for row in getattr(found, name).to_dict("records"):
                 p.setdefault(row["contrast"].key, set()).add(round(row["p"], 12))
                 p_holm.setdefault(row["contrast"].key, set()).add((round(row["p_holm"], 12), row["family"]))
-        del p[()], p_holm[()]
-        assert all(len(each) == 1 for each in (*p.values(), *p_holm.values()))
+                verdicts.setdefault(row["contrast"].key, set()).add(is_claim(row["verdict"]))
+        del p[()], p_holm[()], verdicts[()]
+        assert all(len(each) == 1 for each in (*p.values(), *p_holm.values(), *verdicts.values()))
         assert len(p) >= found.tests > 1
 
 
@@ -134,9 +191,12 @@ def test_what_was_not_asked_is_marked_as_exploratory():
 def test_what_could_have_been_shown_is_told_for_the_family_too():
     found = analyse(results(depth_tie(noise=0.02)))
     assert found.noise.tests == found.tests == 3
-    assert found.noise.in_family > found.noise.detectable
+    asked = [*found.factors.loc[found.factors["at"] == "", "sd"], *found.interactions["sd"]]
+    assert found.noise.in_family == pytest.approx(np.median([detectable(sd, 5, level=1 - 0.05 / 3) for sd in asked]))
     (sentence,) = certainty(PERPLEXITY, found.noise)
-    assert re.search(r"if it were the only one tested, and one of [\d.]+ % as the first of the 3 that count", sentence)
+    assert re.search(
+        r"only one tested, and one of [\d.]+ % for a typical one of the 3 comparisons that count", sentence
+    )
 
 
 def test_two_that_are_as_good_as_equal_are_said_to_be():

@@ -64,7 +64,9 @@ def rows_by_budget(evidence: Evidence, components: Sequence[str] | None, knob: s
         here = trials[budgets == budget].drop(columns=[f"factor.{knob}"])
         seen = finished(evidence.metric, here)["seen"].astype(float).mean()
         rows += [{**row, "budget": float(budget), "seen": seen} for row in _effects(evidence.of(here), components)]
-    known = pd.DataFrame([row for row in rows if pd.notna(row["effect"])], columns=_COLUMNS)
+    # Where everything diverged there is no effect, and that is what there is to tell.
+    kept = [row for row in rows if pd.notna(row["effect"]) or row["diverged"].any]
+    known = pd.DataFrame(kept, columns=_COLUMNS)
     # One budget of a part is no curve.
     several = known[known.groupby(PART)["budget"].transform("size") > 1] if len(known) else known
     if several.empty:

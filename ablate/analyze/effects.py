@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from ablate.analyze.contrast import Contrast, average, between, combined
@@ -105,14 +106,16 @@ def rows_of_interactions(evidence: Evidence) -> pd.DataFrame:
                     "of_contexts": len({_with(_with(combination, i, ""), j, "") for combination in cells}),
                 }
                 used = [fours[at] for at in found["where"] or fours]
-                rows.append({**named, **_simple(used, evidence), **found})
+                rows.append({**named, **_simple(used, found["contrast"], evidence), **found})
     return pd.DataFrame(rows, columns=_INTERACTION)
 
 
-def _simple(used: Sequence[tuple[Contrast, Contrast]], evidence: Evidence) -> dict[str, float]:
-    """The effect with the other factor at its level, and at its reference."""
+def _simple(used: Sequence[tuple[Contrast, Contrast]], interaction: Contrast, evidence: Evidence) -> dict[str, float]:
+    """The effect with the other factor at its level, and at its reference, over the seeds of their difference."""
+    seeds = evidence.scores.index[np.isfinite(evidence.deltas(interaction))]
+    same = evidence.of(evidence.trials[evidence.trials["seed"].isin(seeds)]) if len(seeds) else evidence
     found = {
-        which: estimate(average(side), evidence)
+        which: estimate(average(side), same)
         for which, side in zip(("level", "reference"), zip(*used, strict=True), strict=True)
     }
     return {f"{what}_at_{which}": row[what] for which, row in found.items() for what in ("effect", "low", "high")}

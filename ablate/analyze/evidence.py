@@ -102,7 +102,7 @@ class Evidence:
         if self.blocks is None:
             return {}
         found = {}
-        for cell, part in self.blocks.groupby("cell", sort=False):
+        for cell, part in self.blocks.sort_values(["seed", "block"]).groupby("cell", sort=False):
             seeds = part["seed"].unique()
             if len(part) % len(seeds) == 0:
                 sizes, totals = (part[name].to_numpy(float).reshape(len(seeds), -1) for name in ("examples", "total"))
@@ -145,7 +145,7 @@ class Evidence:
 ESTIMATED = (
     "n", "effect", "low", "high", "p", "p_sign_flip", "p_equivalent", "difference_kind", "sd", "wins", "losses",
     "wins_low", "wins_high", "correlation", "width_ratio", "detectable", "text_low", "text_high", "text_p", "diverged",
-    "deltas", "contrast",
+    "lost", "deltas", "contrast",
 )  # fmt: skip
 
 
@@ -161,10 +161,12 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
     the paired interval to the one that the same scores would have with seeds of their own (Welch), below 1 where
     pairing gained. `detectable`: the smallest difference that so many pairs show with a power of 80 %. `text_low`,
     `text_high`, `text_p`: as `low`, `high` and `p`, for other test data of the kind as well as for other seeds
-    (`text_and_seeds`); NaN where it was not measured by example. `diverged`: a `Diverged`.
+    (`text_and_seeds`); NaN where it was not measured by example. `diverged`: a `Diverged`; `lost`:
+    the same, with the contexts that had to be left out of an average.
 
     Where seeds were added until they were enough, `low`, `high`, `p` and `p_equivalent` of pairs are those that hold
-    however often one looks (`ablate.analyze.sequential`); test data are then not taken into account.
+    however often one looks (`ablate.analyze.sequential`); what has no pairs is then undecided, and test data are not
+    taken into account. `width_ratio` and `detectable` are those of a fixed number of seeds in any case.
     """
     scores, weights = evidence.of_cells(contrast.cells), _weights(contrast)
     whole = scores[~np.isnan(scores).any(axis=1)]
@@ -174,8 +176,8 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
         if min(mine.size, other.size) > 1:
             found, kind = unpaired(mine, other), "unpaired"
     known = asdict(found) | {"p_equivalent": p_equivalent(found, evidence.margin)}
-    if evidence.looked and kind == "paired" and found.n > 1:
-        known |= _at_any_look(found, evidence.margin)
+    if evidence.looked and found.n > 1:
+        known |= _at_any_look(found, evidence.margin, kind)
     return {
         **{name: known[name] for name in ESTIMATED if name in known},
         "effect": found.mean,
@@ -185,13 +187,14 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
         "detectable": detectable(found.sd, found.n) if kind == "paired" else NAN,
         **_over_text(contrast, evidence, kind == "paired" and found.n > 1 and not evidence.looked),
         "diverged": evidence.diverged(contrast),
+        "lost": evidence.diverged(contrast),
         "contrast": contrast,
     }
 
 
-def _at_any_look(found: Difference, margin: float | None) -> dict[str, float]:
-    if not found.error > 0:  # a spread that was not seen decides nothing
-        return {"p": 1.0}
+def _at_any_look(found: Difference, margin: float | None, kind: str) -> dict[str, float]:
+    if kind != "paired" or not found.error > 0:  # no pairs, or a spread that was not seen, decide nothing
+        return {"low": NAN, "high": NAN, "p": 1.0, "p_equivalent": NAN}
     half = critical_t(found.n, 1 - LEVEL) * found.error
     inside = -1.0 if margin is None else margin - abs(found.mean)
     # The level at which the interval that holds at every look would just reach the margin.
@@ -226,7 +229,7 @@ def averaged(contexts: Mapping[str, Contrast], evidence: Evidence) -> dict[str, 
     used = used or ([*contexts] if found["n"] else [])  # two cells that share no seed have a difference too
     everything = evidence.diverged(average([*contexts.values()]))
     dropped = int(deltas.size - seeds.sum() * chosen.sum())
-    return {**found, "diverged": everything, "contexts": len(used), "where": tuple(used), "dropped": dropped}
+    return {**found, "lost": everything, "contexts": len(used), "where": tuple(used), "dropped": dropped}
 
 
 def complete(known: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -1,8 +1,8 @@
 """Which tests count together, and what may be said of each: verdicts.
 
-What a design was made for is its primary family: there the chance of any false claim is below 5 %. Everything else on
-the page is exploratory, and counts among itself. A contrast that stands in several tables is tested once, and has one
-verdict.
+What a design was made for is its primary family: there the chance of any false difference is below 5 %, and so is that
+of any false equivalence. Everything else on the page is exploratory, and counts among itself. A contrast that stands in
+several tables is tested once, and has one verdict.
 """
 
 from __future__ import annotations
@@ -111,6 +111,11 @@ def _judged(
     )
 
 
+def is_flattered(row: Mapping[Any, Any]) -> bool:
+    """Whether the side that looks better is the one of which more trials diverged: who is left may flatter it."""
+    return bool(row["diverged"].more == (1 if row["effect"] < 0 else -1))
+
+
 def verdict(row: Mapping[Any, Any], p_holm: float, p_equivalent: float, words: Words) -> str:
     """What may be said of a contrast, in a word or two.
 
@@ -122,8 +127,7 @@ def verdict(row: Mapping[Any, Any], p_holm: float, p_equivalent: float, words: W
         return DIVERGES if everything else NO_RESULT
     if np.isnan(row["p"]):
         return ONE_SEED
-    flattered = diverged.more == (1 if row["effect"] < 0 else -1)
-    if flattered:
+    if is_flattered(row):
         return UNDECIDED
     if p_equivalent < 1 - LEVEL and not diverged.more:
         return EQUIVALENT

@@ -30,8 +30,7 @@ class Noise:
         n: the fewest pairs of a cell with the baseline that has any.
         smallest_p: the smallest p that a sign-flip test of n pairs can give.
         detectable: the smallest difference of scores that n pairs show with a power of 80 %, at paired_sd, where it is
-            the only one that is tested; in_family: where it is one of `tests`, and has to pass the first and hardest
-            step of Holm's correction.
+            the only one that is tested; in_family: a typical comparison of the primary family, which is one of `tests`.
         seeds_for_half: pairs that show half of it.
         reason: why some of these are NaN: "no result" (of any trial), "one seed" (no cell has two with a result), "no
             spread" (every seed of a cell gave the same), "no pairs" (no cell shares two seeds with the baseline); "".
@@ -52,13 +51,8 @@ class Noise:
     reason: str = ""
 
 
-def noise(evidence: Evidence, baseline: str | None = None, tests: int = 1) -> Noise:
-    """What the seeds of a study say about chance.
-
-    Args:
-        baseline: label of a cell; None: the first.
-        tests: of the primary family.
-    """
+def noise(evidence: Evidence, baseline: str | None = None) -> Noise:
+    """What the seeds of a study say about chance. `baseline`: label of a cell; None: the first."""
     scores = evidence.scores
     first = evidence.cells[0] if baseline is None else baseline
     deltas = scores.drop(columns=first).sub(scores[first], axis=0)
@@ -83,8 +77,6 @@ def noise(evidence: Evidence, baseline: str | None = None, tests: int = 1) -> No
         known,
         paired_sd=paired_sd,
         detectable=detectable(paired_sd, n),
-        in_family=detectable(paired_sd, n, level=1 - (1 - LEVEL) / max(1, tests)),
-        tests=tests,
         seeds_for_half=seeds_for_half(n),
     )
 

@@ -39,28 +39,31 @@ class Look:
 def look(results: Results) -> Look:
     """Which comparisons of the primary family the seeds of a study decide: they differ, or are equivalent.
 
-    The verdicts are those of the page, by tests that hold however often one looks: with a probability of 95 % no
-    decision of the family is wrong at any look.
+    The verdicts are those of the page, by tests that hold however often one looks: the chance that any difference of
+    the family is found at any look where there is none is below 5 %, and so is that of a false equivalence.
     """
     found = verdicts(replace(results, stopping=results.stopping or {"seeds": "auto"}))
     rows = [
-        (_name(name, row), is_claim(row["verdict"]))
+        (name, row)
         for name in found.primary
         for row in _asked(found.tables[name]).to_dict("records")
         if row["contrast"].weights and not (name == "factors" and row["at"])
     ]
-    named = dict(rows)
-    seeds = int(results.trials["seed"].nunique())
-    return Look(seeds, *(tuple(name for name in named if named[name] is which) for which in (True, False)))
+    kinds = {row.get("kind", "") for _, row in rows}
+    named = [(_name(name, row, len(kinds) > 1), is_claim(row["verdict"])) for name, row in rows]
+    decided, undecided = (tuple(name for name, is_so in named if is_so is which) for which in (True, False))
+    return Look(int(results.trials["seed"].nunique()), decided, undecided)
 
 
 def _asked(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["family"] == PRIMARY) & table["effect"].notna()]
 
 
-def _name(table: str, row: Mapping[Any, Any]) -> str:
+def _name(table: str, row: Mapping[Any, Any], several: bool) -> str:
+    """`several`: components are measured in several ways."""
     if table == "components":
-        return f"{row['component']} {row['at']}".strip()
+        kind = f" ({row['kind']})" if several else ""
+        return f"{row['component']} {row['at']}".strip() + kind
     if table == "factors":
         return f"{row['factor']}={row['level']}"
     if table == "interactions":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ablate.analyze.by_budget import Change, changes_of_sign, rows_by_budget
@@ -15,9 +16,11 @@ from ablate.analyze.components import MEASURES, disagreements, rows_of_component
 from ablate.analyze.differs import Task, confounds, confounds_between
 from ablate.analyze.effects import rows_of_factors, rows_of_interactions
 from ablate.analyze.evidence import Evidence
-from ablate.analyze.families import judge, size_of_family
+from ablate.analyze.families import PRIMARY, judge, size_of_family
 from ablate.analyze.guards import Guards, guards
 from ablate.analyze.noise import Noise, noise
+from ablate.analyze.paired import LEVEL, NAN
+from ablate.analyze.power import detectable
 from ablate.analyze.published import on_the_same_data, published
 from ablate.analyze.sources import Sources, sources_of_noise
 from ablate.analyze.table import finished
@@ -107,10 +110,10 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         interactions=judged["interactions"],
         by_budget=judged["by_budget"],
         changes=changes_of_sign(judged["by_budget"]),
-        ends=alike.ends,
+        ends=Evidence(metric, trials).ends,
         shares=variance_shares(metric, alike.trials),
         sources=found.sources,
-        noise=noise(alike, found.base, tests),
+        noise=replace(noise(alike, found.base), tests=tests, in_family=_shown_in_family(judged, tests)),
         confounds=confounds(task, trials),
         besides=_besides(task, trials, comparison, found.base),
         published=published(metric, task["name"], trials, comparison),
@@ -162,6 +165,19 @@ def verdicts(results: Results, baseline: str | None = None) -> Verdicts:
     }
     primary = _primary(results.design, rows)
     return Verdicts(judge(rows, primary), list(primary), alike, base, sources)
+
+
+def _shown_in_family(judged: Mapping[str, pd.DataFrame], tests: int) -> float:
+    """The difference that a typical comparison of the primary family would have shown with a power of 80 %, at the
+    first and hardest step of Holm's correction; NaN where none has a spread."""
+    level = 1 - (1 - LEVEL) / max(1, tests)
+    shown = [
+        detectable(row["sd"], len(row["deltas"]), level=level)
+        for table in judged.values()
+        for row in table.loc[table["family"] == PRIMARY, ["sd", "deltas"]].to_dict("records")
+        if row["sd"] > 0 and len(row["deltas"]) > 1
+    ]
+    return float(np.median(shown)) if shown else NAN
 
 
 def _primary(design: Mapping[str, Any], rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[bool]]:

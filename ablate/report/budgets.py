@@ -10,12 +10,12 @@ import pandas as pd
 
 from ablate.analyze.by_budget import Change
 from ablate.analyze.differs import Task
-from ablate.analyze.families import EQUIVALENT, SETTLED
+from ablate.analyze.families import DIVERGES, EQUIVALENT, SETTLED
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.names import named_by_budget, part_of
-from ablate.report.phrases import NAMED, Row, capital, diverged, listed, margin
+from ablate.report.phrases import NAMED, Row, capital, diverged, listed, margin, why_undecided
 from ablate.track.units import rounded
 
 
@@ -47,6 +47,8 @@ def _at_budgets(analysis: Analysis, rows: Sequence[Row], first: bool) -> str:
     """Neighbouring budgets of one verdict, with the effect at the one next to the others."""
     row = rows[-1] if first else rows[0]
     metric, budgets = analysis.metric, [f"{each['budget']:g}" for each in rows]
+    if row["verdict"] == DIVERGES:
+        return f"{_does(analysis, row)} at {analysis.task['budget'][0]}={listed(budgets)}{diverged(row)}"
     at = f"at {row['budget']:g}: " if len(rows) > 1 else ""
     effect = f"{at}{told.change(metric, row['effect'])}{_signed_interval(metric, row)}{diverged(row)}"
     return f"{_does(analysis, row)} at {analysis.task['budget'][0]}={listed(budgets)} ({effect})"
@@ -57,7 +59,9 @@ def _does(analysis: Analysis, row: Row) -> str:
         return str(row["verdict"])
     if row["verdict"] == EQUIVALENT and analysis.margin is not None:
         return f"makes less difference than {margin(analysis.metric, analysis.margin)}"
-    return "cannot be told from chance"
+    if row["verdict"] == DIVERGES:
+        return "has no effect that could be told, for every trial of one side diverged,"
+    return why_undecided(row)
 
 
 def _signed_interval(metric: Metric, row: Row) -> str:

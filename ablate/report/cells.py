@@ -7,10 +7,10 @@ import math
 import pandas as pd
 
 from ablate.analyze.comparison import BASELINE, NOT_COMPARABLE
-from ablate.analyze.families import BETTER, EQUIVALENT, ONE_SEED, WORSE
+from ablate.analyze.families import BETTER, EQUIVALENT, ONE_SEED, WORSE, is_flattered
 from ablate.metric import Metric
 from ablate.report import told
-from ablate.report.phrases import Row, interval, label, listed, other_text
+from ablate.report.phrases import NAMED, Row, interval, label, listed, other_text
 
 
 def of_divergence(ends: pd.DataFrame, components: pd.DataFrame) -> str:
@@ -26,10 +26,11 @@ def of_divergence(ends: pd.DataFrame, components: pd.DataFrame) -> str:
     removals = components[components["kind"] == "removal"] if len(components) else components
     lacking = {row["without"]: f"without {row['component']}" for row in removals.to_dict("records") if not row["at"]}
     which = [f"{lacking.get(cell, cell)}, {row['diverged']:.0f} of {row['asked']:.0f}" for cell, row in lost.iterrows()]
+    more = f"; and of {len(which) - NAMED} cells more" if len(which) > NAMED else ""
     rest = "; of the other cells none" if len(lost) < len(ends) else ""
     return (
-        f"Trials that diverged: {'; '.join(which[:6])}{rest}. That weighs more than any difference among those that "
-        "are left, which all that follows is about."
+        f"Trials that diverged: {'; '.join(which[:NAMED])}{more}{rest}. That weighs more than any difference among "
+        "those that are left, which all that follows is about."
     )
 
 
@@ -49,7 +50,8 @@ def of_cells(metric: Metric, comparison: pd.DataFrame, ends: pd.DataFrame) -> st
     if len(done) == 1:
         return f"{best['cell']} reaches a test {metric.name} of {value} (n = {best['n']})."
     split = "valid" if by == "valid_mean" else "test"
-    most = f"{best['cell']} has the {told.best(metric)} {split} {metric.name}"
+    least = ", of the cells that diverge least," if len(steady) < len(done) else ""
+    most = f"{best['cell']} has{least} the {told.best(metric)} {split} {metric.name}"
     if best["cell"] == base["cell"] or math.isnan(float(best["effect"])):
         return f"{most}, and a test {metric.name} of {value} (n = {best['n']})."
     role = "the first row" if base["cell"] == comparison["cell"].iloc[0] else "the baseline"
@@ -71,6 +73,9 @@ def _beside(metric: Metric, best: Row, other: str) -> str:
         return f"as good as equal to {other}{sure}"
     if best["verdict"] == ONE_SEED:
         return f"{apart}; with one seed this may be chance"
+    if is_flattered(best):
+        left = f"among the trials that are left{_lost(best, other)}"
+        return f"{told.change(metric, best['effect'])} beside {other}, {left}"
     return f"{told.change(metric, best['effect'])} beside {other}, which {seeds} cannot tell from chance"
 
 

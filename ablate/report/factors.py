@@ -59,7 +59,7 @@ def _interaction(metric: Metric, row: Row) -> str:
 
 
 def _lost(row: Row) -> str:
-    found = row["diverged"]
+    found = row["lost"]
     lost, of = found.with_ + found.without, found.of_with + found.of_without
     return f"; {lost} of {of} trials diverged" if lost else ""
 
@@ -71,11 +71,11 @@ def _simple(metric: Metric, row: Row, which: str) -> str:
 
 def _alone(metric: Metric, rows: Sequence[Row], size: float | None, first: bool) -> list[str]:
     """Factors that depend on no other. `first`: nothing was said of the others."""
-    settled = sorted((row for row in rows if row["verdict"] in SETTLED), key=lambda row: -abs(float(row["effect"])))
+    settled = sorted((row for row in rows if row["verdict"] in SETTLED), key=_size, reverse=True)
     alike = [row for row in rows if row["verdict"] == EQUIVALENT]
     unsure = [row for row in rows if row["verdict"] not in (*SETTLED, EQUIVALENT)]
     said = [f"{capital(_does(metric, row))}." for row in settled[:_MOST]]
-    if said and first and len(rows) > 1:
+    if said and first and len(rows) > 1 and settled[0] is max(rows, key=_size):
         said[0] = f"{capital(settled[0]['factor'])} matters most, by the mean: {_does(metric, settled[0])}."
     if len(settled) > _MOST:
         said.append(f"{len(settled) - _MOST} more levels have an effect that is in the table.")
@@ -89,14 +89,18 @@ def _alone(metric: Metric, rows: Sequence[Row], size: float | None, first: bool)
 
 def _unsure(metric: Metric, rows: Sequence[Row], nothing: bool) -> str:
     """`nothing`: there is nothing else to tell of the study."""
-    if not nothing or any(row["diverged"].any for row in rows):
+    if not nothing or any(row["lost"].any for row in rows):
         shown = [f"{_which(row)} ({told.change(metric, row['effect'])}{_where(row)}{diverged(row)})" for row in rows]
         return f"Not decided: {listed(shown)}."
     if any(row["n"] > 1 for row in rows):
         names = listed(list(dict.fromkeys(str(row["factor"]) for row in rows)))
-        return f"None of {names} makes a difference that these seeds can show, alone or together."
-    row = max(rows, key=lambda row: abs(float(row["effect"])))
+        return f"On average none of {names} makes a difference that these seeds can show."
+    row = max(rows, key=_size)
     return f"{capital(row['factor'])} matters most, by the mean: {_does(metric, row)}."
+
+
+def _size(row: Row) -> float:
+    return abs(float(row["effect"]))
 
 
 def _does(metric: Metric, row: Row) -> str:

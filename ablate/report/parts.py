@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from ablate.analyze.components import widest_kind
-from ablate.analyze.families import DIVERGES, EQUIVALENT, HELPS, HURTS, ONE_SEED, PRIMARY, SETTLED, UNDECIDED
+from ablate.analyze.families import (
+    DIVERGES,
+    EQUIVALENT,
+    HELPS,
+    HURTS,
+    ONE_SEED,
+    PRIMARY,
+    SETTLED,
+    UNDECIDED,
+    is_flattered,
+)
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, other_text, seeds, verb
@@ -37,8 +48,7 @@ def of_parts(metric: Metric, effects: pd.DataFrame, size: float | None) -> str:
     hurting = sorted(by[HURTS], key=lambda row: -float(row["effect"]))
     said = []
     if helping:
-        # Where a model without some part does not train at all, no percentage is the largest.
-        most = "has the largest mean benefit" if len(helping) > 1 and not by[DIVERGES] else "earns its keep"
+        most = "has the largest mean benefit" if _is_largest(helping, rows, by[DIVERGES]) else "earns its keep"
         said.append(f"{capital(_name(helping[0]))} {most}: {_phrase(metric, helping[0])}.")
     if helping[1:]:
         said.append(f"{capital(_list(metric, helping[1:]))} {verb(helping[1:], 'helps', 'help')} too.")
@@ -52,17 +62,27 @@ def of_parts(metric: Metric, effects: pd.DataFrame, size: float | None) -> str:
             f"{capital(_list(metric, by[EQUIVALENT]))} {are} less difference than {margin(metric, size)}: as good as "
             "none."
         )
-    said += [
-        _unsure(metric, rows, n) for n in sorted({int(r["n"]) for r in by[UNDECIDED] + by[ONE_SEED]}, reverse=True)
-    ]
+    unsure = [row for row in by[UNDECIDED] + by[ONE_SEED] if not is_flattered(row)]
+    said += [_unsure(metric, unsure, n) for n in sorted({int(row["n"]) for row in unsure}, reverse=True)]
+    if flattered := [row for row in by[UNDECIDED] if is_flattered(row)]:
+        said.append(f"Of {_list(metric, flattered)} nothing can be said: the side that looks better lost more trials.")
     return " ".join(said)
+
+
+def _is_largest(helping: Sequence[Row], rows: Sequence[Row], without_training: Sequence[Row]) -> bool:
+    """Whether the first of those that help has the largest mean effect of all, undecided ones included.
+
+    Where a model without some part does not train at all, no percentage is the largest.
+    """
+    largest = min(float(row["effect"]) for row in rows if not math.isnan(row["effect"]))
+    return len(helping) > 1 and not without_training and float(helping[0]["effect"]) <= largest
 
 
 _TOLD = (HELPS, HURTS, EQUIVALENT, UNDECIDED, ONE_SEED, DIVERGES)
 
 
 def _unsure(metric: Metric, rows: Sequence[Row], n: int) -> str:
-    unsure = [row for row in rows if row["verdict"] in (UNDECIDED, ONE_SEED) and row["n"] == n]
+    unsure = [row for row in rows if row["n"] == n]
     why = f"{n} seeds cannot tell" if n > 1 else "one seed cannot tell, it may be chance"
     return f"Whether {_list(metric, unsure)} {verb(unsure, 'helps', 'help')}: {why}."
 
@@ -113,7 +133,7 @@ def disagreement(metric: Metric, row: Row) -> str:
     apart = interval(metric, row["low"], row["high"], seeds(row))
     return (
         f"What {row['component']}{where} does depends on the parts around it: it changes {metric.name} by {effects[0]} "
-        f"and by {effects[1]}, which differ by {told.change(metric, row['effect'])}{apart}."
+        f"and by {effects[1]}, which differ by {told.change(metric, row['effect'])}{apart}, exploratory."
     )
 
 

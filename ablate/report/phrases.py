@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate.analyze.families import EXPLORATORY
+from ablate.analyze.families import EXPLORATORY, is_flattered
 from ablate.metric import Metric
 from ablate.report import told
 
@@ -68,9 +68,16 @@ def label(row: Row) -> str:
     return ", exploratory" if row["family"] == EXPLORATORY else ""
 
 
+def why_undecided(row: Row) -> str:
+    """What keeps a row from a verdict."""
+    if is_flattered(row):
+        return "cannot be said, for the side that looks better lost more trials"
+    return "cannot be told from chance"
+
+
 def diverged(row: Row) -> str:
     """That trials of one side diverged, where they did: who is left may flatter it; "" where none did."""
-    found = row["diverged"]
+    found = row["lost"]
     if not found.any:
         return ""
     sides = [

@@ -121,8 +121,8 @@ def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
         for name in map(str, table.columns)
         if name.startswith(("effect", "low", "high")) or name in ("detectable", "text_low", "text_high")
     }
-    lost = table["diverged"].map(lambda found: f"{found.with_}/{found.of_with} {found.without}/{found.of_without}")
-    shown = table.assign(**changes, diverged=lost).drop(columns=["deltas", "contrast"])
+    lost = table["lost"].map(lambda found: f"{found.with_}/{found.of_with} {found.without}/{found.of_without}")
+    shown = table.assign(**changes, diverged=lost).drop(columns=["deltas", "contrast", "lost"])
     return shown.rename(columns={"effect": "change"})
 
 
@@ -235,7 +235,7 @@ def _pairing(row: Mapping[Any, Any]) -> str:
 
 def _verdict(row: Mapping[Any, Any]) -> str:
     """With what it is worth: what belongs to no question that was asked beforehand is marked, and so is divergence."""
-    diverged = row["diverged"]
+    diverged = row["lost"]
     lost = [
         f"{k}/{n} diverged {where}"
         for k, n, where in (

@@ -29,8 +29,10 @@ def findings(analysis: Analysis) -> list[str]:
         asked = of_parts(metric, analysis.components, size)
     elif analysis.primary == "by_budget":
         asked = " ".join(by_budget(analysis))
-    else:
+    elif analysis.primary == "factors":
         asked = of_factors(metric, analysis.factors, analysis.interactions, size)
+    else:
+        asked = ""
     lost = of_divergence(analysis.ends, analysis.components)
     best = of_cells(metric, analysis.comparison, analysis.ends)
     return [sentence for sentence in (lost, asked, best) if sentence]
@@ -50,7 +52,9 @@ def certainty(metric: Metric, noise: Noise, stopping: Mapping[str, Any] | None =
     elif np.isfinite(noise.detectable):
         one, of_many = (told.size(metric, metric.sign * size) for size in (noise.detectable, noise.in_family))
         many = (
-            f", and one of {of_many} as the first of the {noise.tests} that count together" if noise.tests > 1 else ""
+            f", and one of {of_many} for a typical one of the {noise.tests} comparisons that count together"
+            if noise.tests > 1 and np.isfinite(noise.in_family)
+            else ""
         )
         said.append(
             f"With {noise.n} pairs of seeds, the fewest of any row, a difference of {one} to the baseline would have "
@@ -76,8 +80,14 @@ def stopped(stopping: Mapping[str, Any]) -> str:
     if found is None:
         return f"{how}, and that has not come to its end: more may be added. {rest}"
     decided, undecided = len(found["decided"]), list(found["undecided"])
+    if not decided and not undecided:
+        return f"{how}: it stopped at {found['seeds']}, because no comparison has a result. {rest}"
     if not undecided:
-        which = "the comparison that the study was made for is" if decided == 1 else f"all {decided} comparisons are"
+        which = (
+            "the comparison that the study was made for is"
+            if decided == 1
+            else f"all {decided} comparisons that have a result are"
+        )
         return f"{how}: it stopped at {found['seeds']}, where {which} decided. {rest}"
     return (
         f"{how}: it stopped at {found['seeds']}, the most that was allowed (max_seeds={stopping['max_seeds']}), with "
