@@ -56,14 +56,11 @@ def test_those_of_a_design_of_components_are_what_it_measures():
 
 
 def test_a_component_that_is_measured_in_two_ways_counts_twice():
-    design = {"kind": "leave_one_out+add_one_in", "components": ["gating", "dropout"]}
-    both = one_out({"gating": -0.3, "dropout": 0.1, "tying": -0.1})
-    alone = ladder(
-        {"gating": -0.3, "dropout": 0.1, "tying": -0.1},
-        subsets={"base": [], "only gating": ["gating"], "only dropout": ["dropout"], "only tying": ["tying"]},
-    )
-    names = family(results(pd.concat([both, alone], ignore_index=True), design=design | {"components": None}))
-    assert len(names) >= 2
+    effects = {"gating": -0.3, "dropout": 0.1, "tying": -0.1}
+    alone = {"base": []} | {f"only {name}": [name] for name in effects}
+    table = pd.concat([one_out(effects), ladder(effects, subsets=alone)], ignore_index=True)
+    study = results(table, design={"kind": "leave_one_out+add_one_in", "components": list(effects)})
+    assert family(study) == {f"{name} ({kind})" for name in effects for kind in ("removal", "addition")}
 
 
 def test_what_is_decided_is_what_the_page_says_of_a_study_that_was_looked_at():
