@@ -23,7 +23,7 @@ from benchmarks.common import Table
 
 _METRIC = Metric("perplexity", scale="log", logged="nll")
 _TASK = {"name": "made", "step": "window", "unit": "tokens", "budget": []}
-_SD, _SHARED = 0.01, 0.005  # nats: of a trial, and of what all cells share by their seed (a correlation of 0.2)
+_SD, _SHARED = 0.01, 0.005  # nats: of a trial, and of what all cells share by their seed (a correlation of 0.25)
 _MARGIN = math.log(1.01)
 _DRAWN = 2000
 _PARTS = ("a", "b", "c", "d", "e")
@@ -66,7 +66,7 @@ def pages(count: int = 2000, seeds: int = 5) -> Table:
         command="python -m benchmarks pages",
         headings=["design", "primary family", "exploratory", "any p < 0.05, uncorrected"],
         rows=rows,
-        note=f"Per cent of {count:,} made-up studies of {seeds} seeds with bell-shaped noise (a correlation of 0.2 "
+        note=f"Per cent of {count:,} made-up studies of {seeds} seeds with bell-shaped noise (a correlation of 0.25 "
         "within seeds), judged by the functions that a page is made with. The first column is what a page answers for: "
         "at most 5. The second is marked as exploratory on the page and corrected among itself. The simulation's own "
         "error is about 1 percentage point (two standard errors).",
@@ -118,7 +118,7 @@ def equivalence(studies: int = 2000) -> Table:
         headings=["sd of a difference", "seeds", "differ by 1 %", "by 0.5 %", "do not differ"],
         rows=rows,
         note=f"Per cent of {studies:,} simulated differences that are called equivalent at worth=1%: falsely in the "
-        "third column, which stays below 5, rightly in the others.",
+        "third column, which is to be 5 at most (the simulation's own error is about 1 point), rightly in the others.",
     )
 
 
