@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ablate.compose import compose_jobs, job, parsed, presets_of_every_launch, primary, values_to_show
 from ablate.knobs import KnobError, fields_of, nested_records
+from ablate.output import patient_output
 from ablate.protocol import Task
 from ablate.registry import suggest
 from ablate.study.cells import Job
@@ -136,10 +137,13 @@ def _guarded(run: Callable[[], None]) -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:  # not under nohup
             signal.signal(getattr(signal, name), _stop)
+    with patient_output():
+        _run_to_an_exit_code(run, show_trace)
+
+
+def _run_to_an_exit_code(run: Callable[[], None], show_trace: bool) -> None:
     try:
         run()
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KnobError as error:
         if show_trace:
             raise

@@ -75,6 +75,13 @@ class Launch(Record):
         "device holds, one on a CPU",
         8,
     )
+    lease: float = knob(
+        "seconds without a sign of life after which a worker process is ended, and its trial may be taken over by "
+        "another study; a process gives one as long as Python can run in it",
+        300,
+        ge=1,
+        le=1e6,
+    )
     force: bool = knob("train again what is finished")
     plan: bool = knob("true: say what would be trained, how long it would take, and train nothing")
     check: bool = knob("true: try whether a task of your own is one that can be stopped, repeated and compared")

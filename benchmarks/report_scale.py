@@ -16,7 +16,7 @@ import numpy as np
 
 from ablate.study.records import task_record
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS
-from ablate.track.journal import JOURNAL, Folder, replace_text
+from ablate.track.journal import JOURNAL, Folder
 from benchmarks.common import Table, peak_memory, program
 
 _READ = (
@@ -54,7 +54,7 @@ def synthesise(folder: Folder, cells: int = 200, seeds: int = 5, points: int = 5
     }  # fmt: skip
     folder.study(study).parent.mkdir(parents=True, exist_ok=True)
     folder.study(study).write_text(json.dumps(launch) + "\n", encoding="utf-8")
-    replace_text(folder.latest(), study)
+    folder.latest().write_text(study)
     return study
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from ablate.cli import main
+from ablate.track.claims import read_trial
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,12 +89,9 @@ def _thread(function, *arguments):
 
 
 def journals(folder):
-    """Trial folder → events, of every trial in runs/."""
-    found = {}
-    for path in sorted(folder.glob("runs/trials/*/journal.jsonl")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        found[path.parent] = [json.loads(line) for line in lines if line.endswith("}")]
-    return found
+    """Trial folder → events, of every trial in runs/ that has any."""
+    found = {trial: read_trial(trial) for trial in sorted(folder.glob("runs/trials/*"))}
+    return {trial: events for trial, events in found.items() if events}
 
 
 def wait_until(condition, seconds=120.0):

@@ -25,7 +25,7 @@ from ablate.report import __main__ as report_main
 from ablate.report import write_report
 from ablate.study.records import task_record
 from ablate.tasks.language_model import LANGUAGE_MODEL
-from ablate.track.journal import JOURNAL, Folder, Journal, replace_text
+from ablate.track.journal import JOURNAL, Folder, Journal
 from ablate.track.mlflow import client as client_module
 from ablate.track.mlflow.client import LAUNCH
 from ablate.track.mlflow.mirror import Mirror
@@ -87,7 +87,7 @@ def record(folder, study, cells, **more):
         **more,
     }
     Journal(folder.study(study)).append("launched", **launch)
-    replace_text(folder.latest(), study)
+    folder.latest().write_text(study)
     return launch
 
 

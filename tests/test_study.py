@@ -93,7 +93,7 @@ def test_a_finished_trial_stands_unless_force_asks_for_it_again(tmp_path):
     assert not make_plan(study, Folder(tmp_path))[0].is_done
     journal.append("finished", status="FINISHED")
     assert make_plan(study, Folder(tmp_path))[0].is_done
-    again = make_plan(study_of(*TINY, "depth=1", "force=true"), Folder(tmp_path))[0]
+    again = make_plan(study_of(*TINY, "depth=1", "force=true"), Folder(tmp_path), results_of=["this launch"])[0]
     assert (again.fingerprint, again.is_done) == (planned.fingerprint, False)
 
 

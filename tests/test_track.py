@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from recorded import Trial, launch
 
 from ablate.knobs import KnobError
-from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, replace_text, status
+from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, status
 from ablate.track.mlflow.client import connect, create_database
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.read import read_study
@@ -275,7 +275,7 @@ def test_the_study_launched_last_is_read_by_default_whatever_the_clock_says(tmp_
     folder = Folder(tmp_path)
     for i, name in enumerate(("old", "new")):
         Journal(folder.study(name)).append("launched", command=name, cells=[], **PLAIN_LAUNCH)
-        replace_text(folder.latest(), name)
+        folder.latest().write_text(name)
         os.utime(folder.study(name), (1000 - i, 1000 - i))
     assert read_study(folder).command == "new"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.disk import replacing
 from ablate.functions.ending import Stopped
 from ablate.functions.examples import numbers_by_example
 from ablate.functions.measured import number_of
@@ -21,14 +22,13 @@ from ablate.functions.streams import seed_all
 from ablate.knobs import KnobError, plain
 from ablate.metric import Metric
 from ablate.protocol import Blocks, Outcome, Payload, Sink, Trial
+from ablate.train.checkpoint import FILES
 from ablate.train.examples import save_examples
 from ablate.train.machine import choose_device
 
 if TYPE_CHECKING:
     from ablate.functions.task import FunctionTask
     from ablate.train import Checkpoints
-
-FILES = "files"  # the function's own folder, in the trial's
 
 
 class Diverged(ArithmeticError):
@@ -70,9 +70,9 @@ def fit(
     files = kept.folder / FILES
     if state is None:
         kept.clear()
-        _empty(kept.folder, files)
     else:
         kept.drop_after(int(state["window"]))
+        _bring(files, kept.earlier)
     device = choose_device(trial.device).type
     run = kind(list(task.metrics), trial.seed, device, files, kept, sink, state, save_seconds)
     result = call(task, task.configured(trial.config, trial.seed, device), run)
@@ -225,13 +225,12 @@ def _array(name: str, each: Any) -> Any:
 
 
 def _save_each(path: Path, each: Any) -> None:
-    new = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    with new.open("wb") as file:
+    with replacing(path) as file:
         np.save(file, _array(path.stem, each))
-    os.replace(new, path)
 
 
-def _empty(folder: Path, files: Path) -> None:
-    shutil.rmtree(files, ignore_errors=True)
-    for path in folder.glob("*_each.npy"):
-        path.unlink()
+def _bring(files: Path, earlier: Sequence[Path]) -> None:
+    """A copy of the function's own folder, as the process before left it, which may not be dead yet."""
+    left = next((folder / FILES for folder in earlier if (folder / FILES).is_dir()), None)
+    if left is not None and left != files:
+        shutil.copytree(left, files)

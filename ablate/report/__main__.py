@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ablate.knobs import KnobError
+from ablate.output import patient_output
 from ablate.report import write_report
 from ablate.track.read import open_source, read_studies
 
@@ -21,6 +22,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--baseline", metavar="LABEL", help="the cell that the others are compared with")
     parser.add_argument("--worth", help="the smallest difference that matters, 1%% or 0.5 (default: what was launched)")
     options = parser.parse_args(arguments)
+    with patient_output():
+        _report(options)
+
+
+def _report(options: argparse.Namespace) -> None:
     try:
         if options.runs is not None and options.store is not None:
             raise KnobError("--runs and --store: a report is written from one of them; leave out the other")

@@ -17,7 +17,8 @@ from ablate.study.plan import PlannedTrial
 from ablate.study.stages import Stages, to_train
 from ablate.study.view import FILE_WIDTH, describe_left_out, describe_look
 from ablate.study.workers import threads_of
-from ablate.track.journal import JOURNAL, Journal, last_attempt, read_events
+from ablate.track.claims import attempt_folders, read_bytes, read_trial
+from ablate.track.journal import last_attempt
 from ablate.track.units import duration
 from ablate.train import Checkpoints
 from ablate.train.machine import set_threads
@@ -72,8 +73,8 @@ def goes_on_at(planned: PlannedTrial) -> int:
     """The step that training would go on from; 0: from the start."""
     if planned.status in ("FINISHED", "DIVERGED") or not planned.folder.exists():
         return 0
-    journal = Journal(planned.folder / JOURNAL)
-    state, _ = Checkpoints(planned.folder, planned.fingerprint).newest(journal.size())
+    left = Checkpoints(planned.folder, planned.fingerprint, attempt_folders(planned.folder))
+    state, _ = left.newest(len(read_bytes(planned.folder)))
     return 0 if state is None else int(state["window"])
 
 
@@ -84,7 +85,7 @@ def _estimates(study: Study, plan: Sequence[PlannedTrial], packs: Sequence[Seque
     if (measured := study.task.estimate([[each.trial for each in pack] for pack in packs])) is not None:
         return measured
     taken = [planned for planned in plan if planned.is_done]
-    of_each = [float(last_attempt(read_events(each.folder / JOURNAL)[0])[-1]["seconds"]) for each in taken]
+    of_each = [float(last_attempt(read_trial(each.folder))[-1]["seconds"]) for each in taken]
     if not of_each:
         return None
     rest = [statistics.mean(of_each)] * len(packs)

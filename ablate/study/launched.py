@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from ablate.disk import replacing
 from ablate.study.cells import Cell, Study
 from ablate.study.plan import PlannedTrial
 from ablate.study.records import task_record
-from ablate.track.journal import Event, Folder, Journal, now, replace_text
+from ablate.track.journal import SCHEMA, Event, Folder, Journal, now, read_events
 
 if TYPE_CHECKING:
     from ablate.analyze.stopping import Look
@@ -21,21 +23,33 @@ class LaunchRecord:
     Args:
         folder: the runs folder.
         program, command: what the user typed.
+
+    Attributes:
+        id: of the launch.
+        results_of: launches whose results stand; None: any does. With force=true it is this launch, and those before it
+            that asked for the same by force and were stopped: what they have trained is not trained once more.
     """
 
     def __init__(self, folder: Folder, study: Study, program: str, command: str) -> None:
         self._folder = folder
         self._study = study
         self._program = program
-        self._command = command
+        self.command = command
         self._began = now()
+        self.id = uuid.uuid4().hex
+        self.results_of = (self.id, *_stopped(folder, study.name)) if study.launch.force else None
 
     def write(self, trials: Sequence[PlannedTrial], look: Look | None = None) -> Event:
         """Append the line to the study's journal, and return it."""
         launched = self.event(trials, look)
         Journal(self._folder.study(self._study.name)).append("launched", **launched)
-        replace_text(self._folder.latest(), self._study.name)
+        with replacing(self._folder.latest()) as file:
+            file.write(self._study.name.encode())
         return launched
+
+    def end(self) -> None:
+        """The launch has come to its end: all that it asked for has been trained, or has failed."""
+        Journal(self._folder.study(self._study.name)).append("ended", id=self.id)
 
     def event(self, trials: Sequence[PlannedTrial], look: Look | None = None) -> Event:
         """The line.
@@ -53,9 +67,12 @@ class LaunchRecord:
                 "stopping": {"seeds": "auto", "max_seeds": launch.most_seeds, "look": found},
             }
         return {
+            "schema": SCHEMA,
+            "id": self.id,
+            "results_of": self.results_of,
             "time": now(),
             "study": study.name,
-            "command": self._command,
+            "command": self.command,
             "design": study.record(),
             "task": task_record(study.task, self._program),
             "metrics": [asdict(metric) for metric in study.task.metrics],
@@ -76,3 +93,11 @@ def _cells(trials: Sequence[PlannedTrial]) -> list[dict[str, object]]:
         {"label": label, "levels": dict(cell.levels), "components": dict(cell.components), "trials": rows}
         for label, (cell, rows) in found.items()
     ]
+
+
+def _stopped(folder: Folder, study: str) -> list[str]:
+    """The launches by force that the next one goes on with: the last ones, none of which has ended."""
+    events = read_events(folder.study(study))[0]
+    if not events or events[-1]["event"] == "ended":
+        return []
+    return list(events[-1].get("results_of") or ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 from ablate.knobs import KnobError, deciding, show
 from ablate.protocol import Facts, Trial
 from ablate.study.cells import Cell, Study
-from ablate.track.journal import JOURNAL, Event, Folder, last_attempt, read_events, status
+from ablate.track.claims import read_trial
+from ablate.track.journal import Event, Folder, last_attempt, read_events, status
 from ablate.train.machine import check_device, choose_device
 
 DONE = ("FINISHED", "DIVERGED")
@@ -49,8 +50,11 @@ class PlannedTrial:
         return self.facts.steps
 
 
-def make_plan(study: Study, folder: Folder) -> list[PlannedTrial]:
+def make_plan(study: Study, folder: Folder, results_of: Sequence[str] | None = None) -> list[PlannedTrial]:
     """Check that every cell fits its data and this machine, and fingerprint the trials.
+
+    Args:
+        results_of: launches whose results stand; None: any does.
 
     Raises:
         KnobError: with what is wrong in any cell, each problem once.
@@ -66,14 +70,19 @@ def make_plan(study: Study, folder: Folder) -> list[PlannedTrial]:
         except KnobError as error:
             problems.update(dict.fromkeys(error.problems))
             continue
-        planned += _trials(study, cell, facts, folder, earlier)
+        planned += _trials(study, cell, facts, folder, earlier, results_of)
     if problems:
         raise KnobError(*problems)
     return planned
 
 
 def _trials(
-    study: Study, cell: Cell, facts: Facts, folder: Folder, earlier: Mapping[tuple[str, int], str]
+    study: Study,
+    cell: Cell,
+    facts: Facts,
+    folder: Folder,
+    earlier: Mapping[tuple[str, int], str],
+    results_of: Sequence[str] | None,
 ) -> list[PlannedTrial]:
     sources = dict(study.task.sources(cell.config))
     code = code_digest(sources)
@@ -83,11 +92,12 @@ def _trials(
     for seed in cell.seeds:
         print_ = fingerprint(study.task.name, knobs, seed, facts.digest, code, device)
         place = folder.trial(print_)
-        state = status(_attempt(place))
+        own = last_attempt(read_trial(place))
+        state = status(own)
         former = earlier.get((cell.label, seed))
         why = ""
         if state not in DONE and former not in (None, print_):
-            attempt = _attempt(folder.trial(str(former)))
+            attempt = last_attempt(read_trial(folder.trial(str(former))))
             why = what_changed(attempt, knobs, sources, facts.digest)
             other = "cpu" if device == "cuda" else "cuda"
             # Also where the former trial has only begun: it does not go on here.
@@ -102,15 +112,16 @@ def _trials(
                 fingerprint=print_,
                 folder=place,
                 status=state,
-                is_done=state in DONE and not study.launch.force,
+                is_done=stands(own, results_of),
                 why=why,
             )
         )
     return trials
 
 
-def _attempt(place: Path) -> list[Event]:
-    return last_attempt(read_events(place / JOURNAL)[0])
+def stands(attempt: Sequence[Event], results_of: Sequence[str] | None) -> bool:
+    """Whether an attempt has a result that need not be made again; `results_of`: as `make_plan` has it."""
+    return status(attempt) in DONE and (results_of is None or attempt[0].get("launch") in results_of)
 
 
 def _last_launch(folder: Folder, study: str) -> dict[tuple[str, int], str]:

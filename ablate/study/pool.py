@@ -1,31 +1,48 @@
-"""Packs → worker processes, each alone in one: what kills a trial leaves the others alone."""
+"""Packs → worker processes: who trains what, what is waited for, and what is written down for those that died."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from types import TracebackType
-from typing import Self
-
-from pebble import ProcessExpired, ProcessPool
+from typing import Any, Self
 
 from ablate.study.cells import Study
-from ablate.study.plan import PlannedTrial
-from ablate.study.server import CONTEXT
+from ablate.study.launched import LaunchRecord
+from ablate.study.plan import DONE, PlannedTrial
+from ablate.study.processes import Died, WorkerProcess
 from ablate.study.view import View
-from ablate.study.worker import ALONE, BUSY, STANDS, assign, start_worker, train
+from ablate.study.worker import ALONE, BUSY, STANDS, assign
 from ablate.study.workers import threads_of
-from ablate.track.journal import JOURNAL, LOG, Journal, Tail
+from ablate.track.claims import Silence, Taken, TrialTail, claimed, holder, written_under
+from ablate.track.journal import FINAL_EVENTS, LOG, last_attempt, status
 
 _POLL_SECONDS = 0.2
 _BUSY_SECONDS = 2.0  # between two looks at a trial that another study is training
 
 
-_Pack = list[tuple[PlannedTrial, Tail]]
+@dataclass
+class _Running:
+    """A pack that is being trained."""
+
+    worker: WorkerProcess
+    planned: Sequence[PlannedTrial]
+    tails: Sequence[TrialTail]
+    silences: Sequence[Silence]
+
+
+@dataclass
+class _Waiting:
+    """A pack that is to be trained; alone in it, a trial may be another study's for now."""
+
+    planned: Sequence[PlannedTrial]
+    silence: Silence | None = None
+    silent: int | None = None
+    looked: float = field(default_factory=time.monotonic)
 
 
 class Pool:
@@ -34,19 +51,20 @@ class Pool:
     Args:
         study: whose they are.
         workers: processes; the machine's cores are divided among them.
-        command: what the user typed, for the record.
+        launch: on whose behalf.
         view: told of everything as it happens.
     """
 
-    def __init__(self, study: Study, workers: int, command: str, view: View) -> None:
+    def __init__(self, study: Study, workers: int, launch: LaunchRecord, view: View) -> None:
         self._study = study
-        threads = threads_of(workers)
         self._workers = workers
-        self._command = command
+        self._threads = threads_of(workers)
+        self._launch = launch
         self._view = view
-        most = 0 if study.task.leaves_no_trace else 1  # tasks of a process; 0: no limit
-        self._pool = ProcessPool(workers, most, context=CONTEXT, initializer=start_worker, initargs=(threads,))
-        self._running: dict[Future[list[str]], _Pack] = {}
+        self._idle: list[WorkerProcess] = []
+        self._leaving: list[WorkerProcess] = []
+        self._running: dict[Any, _Running] = {}  # by the worker's connection
+        self._polled = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -54,83 +72,143 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the workers; what they had under way goes on at the next launch."""
-        if kind is None:
-            self._pool.close()  # type: ignore[no-untyped-call]
-        else:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
-        for planned in (planned for pack in self._running.values() for planned, _ in pack):
-            # The worker is dead, so this process may write. Nothing depends on this line: it tells a reader why.
-            with contextlib.suppress(OSError):
-                Journal(planned.folder / JOURNAL).append("interrupted", reason="stopped by the user")
+        """End the workers; what they had under way goes on at the next launch."""
+        for worker in (*self._idle, *self._leaving):
+            worker.end()
+        for running in self._running.values():
+            running.worker.kill()
+        for planned in (planned for running in self._running.values() for planned in running.planned):
+            # Nothing depends on this line: it tells a reader why.
+            self._write_end(planned, "interrupted", reason="stopped by the user")
 
-    def run(self, packs: Sequence[Sequence[PlannedTrial]]) -> None:
+    def run(self, packs: Iterable[Sequence[PlannedTrial]]) -> None:
         """Train all; a trial that another study is training is waited for, after all others."""
-        waiting = deque(packs)
-        not_before = 0.0
+        waiting = deque(_Waiting(planned) for planned in packs)
         while waiting or self._running:
-            while waiting and len(self._running) < self._workers and time.monotonic() >= not_before:
-                planned = waiting.popleft()
-                assigned = [assign(each, self._study, self._command) for each in planned]
-                pack = [(each, Tail(each.folder / JOURNAL)) for each in planned]
-                for _, tail in pack:
-                    tail.read()  # what earlier launches wrote
-                self._running[self._pool.schedule(train, args=[assigned])] = pack
-            if not self._running:
-                time.sleep(_POLL_SECONDS)
-                continue
-            finished, _ = wait(self._running, _POLL_SECONDS, FIRST_COMPLETED)
-            for pack in self._running.values():
-                self._show(pack)
-            for future in finished:
-                again = self._settle(future, self._running.pop(future))
-                waiting.extend([planned] for planned in again)
-                if again:
-                    not_before = time.monotonic() + (_BUSY_SECONDS if self._all_busy(waiting) else 0.0)
+            passed = self._passed()
+            for _ in range(len(waiting)):
+                if len(self._running) == self._workers:
+                    break
+                pack = waiting.popleft()
+                if self._is_due(pack):
+                    self._start(pack)
+                else:
+                    waiting.append(pack)
+            ready = wait([*self._running], _POLL_SECONDS)
+            for running in self._running.values():
+                self._show(running)
+            for connection in ready:
+                waiting.extend(self._settle(self._running.pop(connection)))
+            for running in [*self._running.values()]:
+                self._end_if_silent(running, passed)
 
-    def _settle(self, future: Future[list[str]], pack: _Pack) -> list[PlannedTrial]:
-        """How a pack's process ended; returns what is to be trained again, each alone."""
+    def _passed(self) -> float:
+        """Seconds since the last look, of those in which this process was not stopped itself."""
+        now = time.monotonic()
+        passed, self._polled = min(now - self._polled, 10 * _POLL_SECONDS), now
+        return passed
+
+    def _is_due(self, pack: _Waiting) -> bool:
+        """Whether it can be tried now: nobody else trains it, as far as can be seen from here."""
+        if pack.silence is None:
+            return True
+        now = time.monotonic()
+        if now - pack.looked < _BUSY_SECONDS:
+            return False
+        passed, pack.looked = now - pack.looked, now
+        (planned,) = pack.planned
+        found = holder(planned.folder)
+        if found is None or found.is_over:
+            return True
+        if pack.silence.look(min(passed, 2 * _BUSY_SECONDS)) > self._study.launch.lease:
+            pack.silent = found.number
+            self._view.note(
+                f"{planned.cell.label} seed {planned.trial.seed}: {found.process} has given no sign of life for "
+                f"{self._study.launch.lease:g} s; its trial is taken over"
+            )
+            return True
+        return False
+
+    def _start(self, pack: _Waiting) -> None:
+        tails = [TrialTail(each.folder) for each in pack.planned]
+        for tail in tails:
+            tail.read()  # what earlier launches wrote
+        worker = self._worker()
+        silences = [Silence(each.folder) for each in pack.planned]
+        self._running[worker.connection] = _Running(worker, pack.planned, tails, silences)
+        worker.give([assign(each, self._study, self._launch, pack.silent) for each in pack.planned])
+
+    def _worker(self) -> WorkerProcess:
+        while self._idle:
+            if (worker := self._idle.pop()).is_alive:
+                return worker
+            worker.kill()  # it has died since
+        return WorkerProcess(self._threads)
+
+    def _settle(self, running: _Running) -> list[_Waiting]:
+        """How a pack ended; returns what is to be trained again, each alone."""
         try:
-            results = future.result()
-        except ProcessExpired as error:
-            return self._failed(pack, _how_it_died(error.exitcode))
-        except Exception as error:  # before or after training: the trial's folder cannot be written, or locked
-            return self._failed(pack, f"{type(error).__name__}: {error}")
-        self._show(pack)
-        for (planned, _), result in zip(pack, results, strict=True):
+            results = running.worker.result()
+        except Died as error:
+            running.worker.kill()
+            return self._failed(running, str(error))
+        except Exception as error:  # before or after training: the trial's folder cannot be written
+            running.worker.kill()
+            return self._failed(running, str(error))
+        self._put_back(running.worker)
+        self._show(running)
+        again = []
+        for planned, result in zip(running.planned, results, strict=True):
             if result == BUSY:
                 self._view.busy(planned)
+                again.append(_Waiting([planned], Silence(planned.folder)))
             elif result == STANDS:
                 self._view.skipped(planned)
-        return [planned for (planned, _), result in zip(pack, results, strict=True) if result in (BUSY, ALONE)]
+            elif result == ALONE:
+                again.append(_Waiting([planned]))
+        return again
 
-    def _failed(self, pack: _Pack, reason: str) -> list[PlannedTrial]:
+    def _put_back(self, worker: WorkerProcess) -> None:
+        if self._study.task.leaves_no_trace:
+            self._idle.append(worker)
+        else:
+            worker.leave()
+            self._leaving.append(worker)
+
+    def _end_if_silent(self, running: _Running, passed: float) -> None:
+        """End a process that is stopped, or that keeps Python's lock for itself, and write down that it was."""
+        lease = self._study.launch.lease
+        silent = [silence.look(passed) > lease for silence in running.silences]
+        if not all(silent):
+            return
+        self._running.pop(running.worker.connection)
+        running.worker.kill()
+        self._failed(running, f"its process gave no sign of life for {lease:g} s (lease={lease:g}) and was ended")
+
+    def _failed(self, running: _Running, reason: str) -> list[_Waiting]:
         """A death is written down here, for the dead cannot; of a pack nobody knows whose fault it was."""
-        self._show(pack)
-        if len(pack) > 1:
-            return [planned for planned, _ in pack]
-        ((planned, _),) = pack
-        with contextlib.suppress(OSError):
-            Journal(planned.folder / JOURNAL).append("failed", reason=reason, log=str(planned.folder / LOG))
-        self._view.event(planned, {"event": "failed", "reason": reason})
-        return []
+        self._show(running)
+        if len(running.planned) > 1:
+            return [_Waiting([planned]) for planned in running.planned]
+        (planned,) = running.planned
+        if self._write_end(planned, "failed", reason=reason, log=str(planned.folder / LOG)):
+            self._view.event(planned, {"event": "failed", "reason": reason})
+            return []
+        return [_Waiting([planned], Silence(planned.folder))]  # it has an end, or another study has it
 
-    def _show(self, pack: _Pack) -> None:
-        for planned, tail in pack:
+    def _write_end(self, planned: PlannedTrial, event: str, **values: object) -> bool:
+        """Write for a worker that is dead how its trial ended, unless that is known, or another study has it."""
+        found = holder(planned.folder)
+        own = found.number if found is not None and found.launch == self._launch.id else None
+        with contextlib.suppress(OSError, Taken), claimed(planned.folder, self._launch.id, own) as claim:
+            has_ended = own is not None and any(e["event"] in FINAL_EVENTS for e in written_under(planned.folder, own))
+            if has_ended or status(last_attempt(claim.events())) in DONE:
+                return False
+            claim.append(event, **values)
+            return True
+        return found is None or own is not None  # the disk is full: it is told on the terminal alone
+
+    def _show(self, running: _Running) -> None:
+        for planned, tail in zip(running.planned, running.tails, strict=True):
             for event in tail.read():
                 self._view.event(planned, event)
-
-    def _all_busy(self, waiting: deque[Sequence[PlannedTrial]]) -> bool:
-        return all(self._view.progress.states[p.fingerprint] == "busy" for pack in waiting for p in pack)
-
-
-def _how_it_died(exitcode: int | None) -> str:
-    if exitcode is None or exitcode >= 0:
-        return f"the worker process ended by itself with code {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
-    hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
-    return f"the worker process was killed ({name}){hint}"

@@ -23,7 +23,6 @@ from ablate.study.stages import Stages, to_train
 from ablate.study.view import View, describe_left_out, make_view
 from ablate.track.journal import Event, Folder
 from ablate.track.mlflow.client import tracking_uri
-from ablate.train import Checkpoints
 
 if TYPE_CHECKING:
     from ablate.report import Report
@@ -46,7 +45,8 @@ def run_study(study: Study, program: str, arguments: str) -> int:
     command = f"{program} {arguments}".rstrip()
     folder = Folder(launch.runs)
     record = LaunchRecord(folder, study, program, command)
-    stages = Stages(study, make_plan(study, folder), lambda trials: _results(folder, record.event(trials)))
+    plan = make_plan(study, folder, record.results_of)
+    stages = Stages(study, plan, lambda trials: _results(folder, record.event(trials)))
     if launch.plan:
         show_plan(study, stages)
         return 0
@@ -65,10 +65,11 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         with view:
             for note in describe_left_out(study.left_out):
                 view.note(note)
-            with Pool(study, stages.workers(), command, view) as pool:
+            with Pool(study, stages.workers(), record, view) as pool:
                 _train(first, study, pool, view)
                 if launch.seeds == "auto":
                     launched = _add_seeds(stages, record, study, pool, view)
+            record.end()
         if launch.report:
             report = _report(folder, launched, Path(launch.reports))
             reports.append(report.folder)
@@ -94,7 +95,6 @@ def _train(trials: Sequence[PlannedTrial], study: Study, pool: Pool, view: View)
     for planned in trials:
         if planned.is_done:
             view.skipped(planned)
-            Checkpoints(planned.folder, planned.fingerprint).finish()  # where a kill came just before it
     pool.run(make_packs(to_train(trials), study))
 
 

@@ -75,7 +75,7 @@ class View:
         if kind in ("started", "resumed"):
             step = int(event.get("step", 0))
             self.progress.starts(planned, step, time.monotonic())
-            self._says(planned, _how_it_starts(planned, kind, f"{self.step} {step}"))
+            self._says(planned, _how_it_starts(planned, event, f"{self.step} {step}"))
         elif kind == "log":
             split, text = self._point(event["values"])
             self.progress.measured(planned, int(event["step"]), text, event.get("of"))
@@ -230,10 +230,12 @@ def _some(names: Sequence[str]) -> str:
     return " · ".join(names[:_NAMES_SHOWN]) + (f" · and {more} more" if more > 0 else "")
 
 
-def _how_it_starts(planned: PlannedTrial, kind: str, where: str) -> str:
-    if kind == "resumed":
+def _how_it_starts(planned: PlannedTrial, event: Event, where: str) -> str:
+    if event["event"] == "resumed":
         return f"goes on at {where}" + (f" of {planned.steps}" if planned.steps else "")
     why = f"; trained again, {planned.why}" if planned.why else ""
+    if changed := event.get("anew"):
+        why = f"; from the start, because {changed} and the same bits would not come of what was saved"
     parameters = planned.facts.parameters
     return "started" + ("" if parameters is None else f", {parameters:,} parameters") + why
 

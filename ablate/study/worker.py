@@ -1,4 +1,4 @@
-"""What a worker process does: take a pack's locks, train it from where it stopped, write down how it ended."""
+"""What a worker process does: claim a pack's trials, train them from where they stopped, write down how they ended."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ablate.knobs import KnobError, plain, read
 from ablate.protocol import Payload, Task, Trial
 from ablate.study.cells import Study
-from ablate.study.plan import DONE, PlannedTrial, code_digest, git_facts
+from ablate.study.launched import LaunchRecord
+from ablate.study.plan import DONE, PlannedTrial, code_digest, git_facts, stands
 from ablate.study.server import end_with_parent
 from ablate.study.tasks import load_task
-from ablate.track.journal import JOURNAL, LOG, Event, Journal, last_attempt, logged, read_events, status
+from ablate.track.claims import BEAT_SECONDS, Beat, Claim, Taken, attempt_folders, claimed, earlier_folders, read_bytes
+from ablate.track.journal import LOG, SCHEMA, Event, last_attempt, logged, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints
 from ablate.train.machine import check_device, keep_memory, machine_facts, set_threads
@@ -36,7 +36,10 @@ class Assignment:
         task: what `load_task` finds it by.
         values: of its configuration; record: the same as it may be written down.
         data: what its journal says of its data.
-        force: train it again where it is finished.
+        launch: the id of the study's launch.
+        results_of: launches whose results stand; None: any does.
+        lease: seconds without a sign of life after which others may take it over.
+        silent: the number of a claim that gave none for so long; None: there is none.
     """
 
     task: str
@@ -51,11 +54,14 @@ class Assignment:
     data: Mapping[str, Any]
     parameters: int | None
     command: str
-    force: bool
+    launch: str
+    results_of: Sequence[str] | None
+    lease: float
+    silent: int | None = None
 
 
-def assign(planned: PlannedTrial, study: Study, command: str) -> Assignment:
-    """What a worker has to know of a trial."""
+def assign(planned: PlannedTrial, study: Study, launch: LaunchRecord, silent: int | None) -> Assignment:
+    """What a worker has to know of a trial; `silent`: as `Assignment` has it."""
     return Assignment(
         task=study.task.reference,
         values=plain(planned.trial.config),
@@ -68,8 +74,11 @@ def assign(planned: PlannedTrial, study: Study, command: str) -> Assignment:
         sources=planned.sources,
         data=planned.facts.record(),
         parameters=planned.facts.parameters,
-        command=command,
-        force=study.launch.force,
+        command=launch.command,
+        launch=launch.id,
+        results_of=launch.results_of,
+        lease=study.launch.lease,
+        silent=silent,
     )
 
 
@@ -90,76 +99,120 @@ def train(pack: Sequence[Assignment]) -> list[str]:
         not come equally far.
     """
     results: dict[str, str] = {}
-    free: dict[str, list[Event]] = {}  # the newest attempt of those that are to be trained
-    with ExitStack() as locks:
-        for each in pack:
-            each.folder.mkdir(parents=True, exist_ok=True)
+    free: dict[str, Claim] = {}
+    with ExitStack() as claims:
+        for each in sorted(pack, key=lambda each: each.fingerprint):  # two studies that share some claim in one order
             try:
-                # The lock is the kernel's: it is free again as soon as its owner is dead, however it died.
-                locks.enter_context(FileLock(each.folder / "lock", timeout=0))
-            except Timeout:
+                claim = claims.enter_context(claimed(each.folder, each.launch, each.silent))
+            except Taken:
                 results[each.fingerprint] = BUSY
                 continue
-            attempt = last_attempt(read_events(each.folder / JOURNAL)[0])
-            if status(attempt) in DONE and not each.force:
+            if stands(last_attempt(claim.events()), each.results_of):
                 results[each.fingerprint] = STANDS
             else:
-                free[each.fingerprint] = attempt
+                free[each.fingerprint] = claim
         if free:
             to_train = [each for each in pack if each.fingerprint in free]
-            with _output_to(to_train[0].folder / LOG):
-                result = _train(to_train, list(free.values()))
+            own = [free[each.fingerprint] for each in to_train]
+            with _output_to(to_train[0].folder / LOG), Beat(own, min(BEAT_SECONDS, to_train[0].lease / 8)):
+                result = _train(to_train, own)
             results.update(dict.fromkeys(free, result))
     return [results[each.fingerprint] for each in pack]
 
 
-def _train(pack: Sequence[Assignment], attempts: Sequence[list[Event]]) -> str:
-    journals = [Journal(each.folder / JOURNAL) for each in pack]
-    checkpoints = [Checkpoints(each.folder, each.fingerprint) for each in pack]
+def _train(pack: Sequence[Assignment], claims: Sequence[Claim]) -> str:
     try:
         check_device(pack[0].device)  # the plan has chosen it, and a worker chooses no other
         task = load_task(pack[0].task)
         trials = [Trial(read(task.Config, each.values), each.seed, each.device) for each in pack]
-        begun = [bool(attempt) and status(attempt) not in DONE for attempt in attempts]
-        if any(begun) and not all(begun):
+        begin = _begin(pack, claims, task, trials)
+        if begin is None:
             return ALONE
-        states = None
-        if all(begun):
-            found, refused = _newest(checkpoints, journals)
-            for reason in (reason for each in refused for reason in each):
-                print(f"checkpoint not used: {reason}", flush=True)
-            steps = [0 if state is None else int(state["window"]) for state in found]
-            if len({*steps}) > 1:
-                return ALONE
-            states = [state for state in found if state is not None] or None
-            # Another number of threads adds in another order: it would not be the same trial.
-            set_threads(_threads_at_start(attempts[0]) or pack[0].threads or _threads)
-            facts = machine_facts(pack[0].device)
-            for journal, step, state, reasons in zip(journals, steps, found, refused, strict=True):
-                kept = 0 if state is None else logged(journal.path, int(state["journal_bytes"]))
-                journal.append("resumed", step=step, kept=kept, process=this_process(), refused=reasons, facts=facts)
-        else:
-            set_threads(pack[0].threads or _threads)
-            together = {"pack": str(len(pack))} if len(pack) > 1 else {}
-            for each, trial, journal in zip(pack, trials, journals, strict=True):
-                journal.append("started", **_description(each, task, trial, machine_facts(each.device) | together))
+        checkpoints, states = begin
         if (digest := task.describe(trials[0].config).digest) != pack[0].data["digest"]:
             name = pack[0].data["name"]
             raise KnobError(f"data={name}: has changed since the study was planned ({digest[:12]}); start it again")
         if code_digest(task.sources(trials[0].config)) != code_digest(pack[0].sources):
             raise KnobError(f"{task.name}: its code has changed since the study was planned; start it again")
-        outcomes = task.fit(trials, [journal.append for journal in journals], checkpoints, states)
-        for journal, outcome, of_trial in zip(journals, outcomes, checkpoints, strict=True):
-            journal.append("finished", **asdict(outcome))
-            of_trial.finish()
+        outcomes = task.fit(trials, [claim.append for claim in claims], checkpoints, states)
+        for claim, outcome, of_trial in zip(claims, outcomes, checkpoints, strict=True):
+            claim.append("finished", **asdict(outcome))
+            tidy(claim, of_trial)
+    except Taken as error:
+        print(error, flush=True)
+        return BUSY if len(pack) == 1 else ALONE
     except BaseException as error:  # SystemExit too: a user's code ends its own trial, not the study
         with suppress(OSError):  # the log's disk may be the one that is full
             traceback.print_exc()
         if len(pack) > 1:
             return ALONE  # it may be the fault of one of them
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        journals[0].append("failed", reason=reason, log=str(pack[0].folder / LOG))
+        return _fail(claims[0], f"{type(error).__name__}: {error}".splitlines()[0], pack[0].folder / LOG)
     return TRAINED
+
+
+def _fail(claim: Claim, reason: str, log: Path) -> str:
+    """Write down why a trial failed, unless its end is written already: that result stands."""
+    if status(last_attempt(claim.events())) in DONE:
+        return TRAINED
+    try:
+        claim.append("failed", reason=reason, log=str(log))
+    except Taken:
+        return BUSY
+    return TRAINED
+
+
+def tidy(claim: Claim, checkpoints: Checkpoints) -> None:
+    """Once the result is written down: of all that was saved the best and the last weights stay."""
+    checkpoints.finish()
+    for folder in earlier_folders(claim):
+        Checkpoints(folder, checkpoints.fingerprint).clear()
+
+
+def _begin(
+    pack: Sequence[Assignment], claims: Sequence[Claim], task: Task, trials: Sequence[Trial]
+) -> tuple[list[Checkpoints], list[Payload] | None] | None:
+    """Write down how the trials start, and return what they go on from; None: they have not come equally far."""
+    attempts = [last_attempt(claim.events()) for claim in claims]
+    begun = [bool(attempt) and status(attempt) not in DONE for attempt in attempts]
+    if any(begun) and not all(begun):
+        return None
+    # Another number of threads adds in another order: it would not be the same trial.
+    set_threads((_threads_at_start(attempts[0]) if all(begun) else None) or pack[0].threads or _threads)
+    facts = machine_facts(pack[0].device) | ({"pack": str(len(pack))} if len(pack) > 1 else {})
+    changed = (
+        next((change for attempt in attempts if (change := _other_bits(attempt, facts))), "") if all(begun) else ""
+    )
+    if not all(begun) or changed:
+        for each, trial, claim in zip(pack, trials, claims, strict=True):
+            claim.append("started", **_description(each, task, trial, facts), **({"anew": changed} if changed else {}))
+        return [Checkpoints(claim.folder, each.fingerprint) for each, claim in zip(pack, claims, strict=True)], None
+    checkpoints = [
+        Checkpoints(claim.folder, each.fingerprint, attempt_folders(claim.trial))
+        for each, claim in zip(pack, claims, strict=True)
+    ]
+    journals = [read_bytes(claim.trial) for claim in claims]
+    found, refused = _newest(checkpoints, [len(journal) for journal in journals])
+    for reason in (reason for each in refused for reason in each):
+        print(f"checkpoint not used: {reason}", flush=True)
+    steps = [0 if state is None else int(state["window"]) for state in found]
+    if len({*steps}) > 1:
+        return None
+    for claim, journal, step, state, reasons in zip(claims, journals, steps, found, refused, strict=True):
+        kept = 0 if state is None else logged(journal, int(state["journal_bytes"]))
+        claim.append("resumed", step=step, kept=kept, process=this_process(), refused=reasons, facts=facts)
+    states = [state for state in found if state is not None]
+    for of_trial, state in zip(checkpoints, states, strict=False):
+        of_trial.take_over(state)
+    return checkpoints, states or None
+
+
+def _other_bits(attempt: Sequence[Event], facts: Mapping[str, str]) -> str:
+    """What would compute other bits than it did when the attempt was started: "torch changed (2.12 → 2.13)"."""
+    before = attempt[0].get("facts", {})
+    for name in ("torch", "device", "pack"):
+        if (then := before.get(name, "1")) != (now := facts.get(name, "1")):
+            return f"{name} changed ({then} → {now})"
+    return ""
 
 
 def _threads_at_start(attempt: Sequence[Event]) -> int | None:
@@ -167,11 +220,8 @@ def _threads_at_start(attempt: Sequence[Event]) -> int | None:
     return None if threads is None else int(threads)
 
 
-def _newest(
-    checkpoints: Sequence[Checkpoints], journals: Sequence[Journal]
-) -> tuple[list[Payload | None], list[list[str]]]:
+def _newest(checkpoints: Sequence[Checkpoints], sizes: Sequence[int]) -> tuple[list[Payload | None], list[list[str]]]:
     """Each trial's newest state, or the one before it where a kill came before others of the pack were saved."""
-    sizes = [journal.size() for journal in journals]
     found, refused = zip(*(kept.newest(size) for kept, size in zip(checkpoints, sizes, strict=True)), strict=True)
     steps = [int(state["window"]) for state in found if state is not None]
     if len(steps) == len(found) and len({*steps}) > 1:
@@ -181,6 +231,8 @@ def _newest(
 
 def _description(each: Assignment, task: Task, trial: Trial, facts: Mapping[str, str]) -> Event:
     return {
+        "schema": SCHEMA,
+        "launch": each.launch,
         "fingerprint": each.fingerprint,
         "seed": each.seed,
         "command": each.command,

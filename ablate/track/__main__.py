@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"ablate.track: no study in {folder.root}; start one with python -m ablate")
     for study in studies:
         # Of launches that share a run of the study's, the newest.
-        launches = {digest(launched): launched for launched in read_events(folder.study(study))[0]}
+        recorded = (event for event in read_events(folder.study(study))[0] if event["event"] == "launched")
+        launches = {digest(launched): launched for launched in recorded}
         for launched in launches.values():
             mirror = Mirror(folder, options.uri, launched, print)
             report = Path(launched["reports"], study)

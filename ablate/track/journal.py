@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from ablate.disk import sync_folder
+from ablate.knobs import KnobError
 
 Event = dict[str, Any]
 
 JOURNAL = "journal.jsonl"
 LOG = "trial.log"
 FINAL_EVENTS = ("finished", "failed", "interrupted")
+SCHEMA = 1  # of what is written now; what a newer version has written is not read
 
 
 def now() -> str:
@@ -32,17 +36,17 @@ class Journal:
     def append(self, event: str, /, **values: object) -> int:
         """Write one event, with its time (UTC); returns the journal's length in bytes after it."""
         line = json.dumps({"event": event, "time": now(), **values})
+        is_new = not self.path.exists()
         with self.path.open("ab") as file:
             # A line torn by a crash must not swallow this one.
             torn = file.tell() > 0 and not _ends_with_newline(self.path)
             file.write((b"\n" if torn else b"") + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-            return file.tell()
-
-    def size(self) -> int:
-        """Length in bytes; 0 where nothing was written."""
-        return self.path.stat().st_size if self.path.exists() else 0
+            length = file.tell()
+        if is_new:
+            sync_folder(self.path.parent)
+        return length
 
 
 def _ends_with_newline(path: Path) -> bool:
@@ -73,11 +77,23 @@ def parse_events(lines: bytes) -> list[Event]:
     texts = [line for line in lines.split(b"\n") if line]
     try:
         # All at once takes half the time of one by one; where a line is damaged, the slow way tells which.
-        events = json.loads(b"[" + b",".join(texts) + b"]")
+        events: list[Event] = json.loads(b"[" + b",".join(texts) + b"]")
     except ValueError:
-        return list(_parsed(texts))
-    whole = len(events) == len(texts) and all(isinstance(event, dict) for event in events)
-    return events if whole else list(_parsed(texts))
+        events = list(_parsed(texts))
+    if len(events) != len(texts) or not all(isinstance(event, dict) for event in events):
+        events = list(_parsed(texts))
+    for event in events:
+        refuse_newer(event)
+    return events
+
+
+def refuse_newer(record: Event) -> None:
+    """Raise KnobError for what a newer version has written, which may mean something else by it."""
+    if (schema := record.get("schema", SCHEMA)) > SCHEMA:
+        raise KnobError(
+            f"a newer version of ablate has written here (journals of schema {schema}; this one reads up to {SCHEMA}): "
+            "update ablate, or name another folder with runs="
+        )
 
 
 def _parsed(texts: list[bytes]) -> Iterator[Event]:
@@ -125,14 +141,13 @@ def last_attempt(events: list[Event]) -> list[Event]:
     return attempt
 
 
-def logged(path: Path, size: int) -> int:
+def logged(journal: bytes, size: int) -> int:
     """How many measurements of the last attempt lie in the first `size` bytes of a journal."""
-    with path.open("rb") as file:
-        lines = whole_lines(file.read(size))
+    lines = whole_lines(journal[:size])
     return sum(event["event"] == "log" for event in last_attempt(parse_events(lines)))
 
 
-def status(attempt: list[Event]) -> str:
+def status(attempt: Sequence[Event]) -> str:
     """FINISHED, DIVERGED, FAILED, INTERRUPTED, or UNFINISHED where the journal breaks off."""
     finals = [e for e in attempt if e["event"] in FINAL_EVENTS]
     # What is finished stays so: who stopped the study, or saw its process die, may have written after it.
@@ -140,13 +155,6 @@ def status(attempt: list[Event]) -> str:
     if last is None:
         return "UNFINISHED"
     return str(last["status"]) if last["event"] == "finished" else str(last["event"]).upper()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old text or the new one, never a part."""
-    new = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
 
 
 class Folder:
@@ -159,7 +167,7 @@ class Folder:
         return str(self.root)
 
     def trial(self, fingerprint: str) -> Path:
-        """Journal, checkpoints, lock and log of one trial."""
+        """The claims and the log of one trial."""
         return self.root / "trials" / fingerprint[:16]
 
     def study(self, name: str) -> Path:
@@ -201,6 +209,8 @@ class Folder:
 
     def attempts(self, study: str, launch: Event) -> Iterator[list[Event]]:
         """The last attempt at each trial of a launch, in its order; [] where none was started."""
+        from ablate.track.claims import read_trial
+
         for cell in launch["cells"]:
             for trial in cell["trials"]:
-                yield last_attempt(read_events(self.trial(trial["fingerprint"]) / JOURNAL)[0])
+                yield last_attempt(read_trial(self.trial(trial["fingerprint"])))

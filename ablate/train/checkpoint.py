@@ -10,17 +10,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from ablate.disk import sync_folder
 from ablate.train.examples import EXAMPLES
 
 Payload = dict[str, Any]
+
+FILES = "files"  # the folder of a user's function for files of its own
 
 _KINDS = ("state", "best", "last")
 _STATES_KEPT = 2
@@ -43,12 +48,14 @@ class Checkpoints:
     """The checkpoints of one trial.
 
     Args:
-        folder: the trial's own.
+        folder: where they are written; nobody else writes there.
         fingerprint: the trial's; a state that another configuration left is refused.
+        earlier: folders in which earlier processes have left states of the same attempt, the newest first.
     """
 
     folder: Path
     fingerprint: str
+    earlier: Sequence[Path] = ()
 
     def save(self, window: int, state: Payload) -> None:
         """Keep the state after `window` windows, and drop what is older than the last two."""
@@ -77,7 +84,7 @@ class Checkpoints:
             last_window: of states after later windows nothing is asked.
         """
         refused = []
-        for saved in reversed([s for s in self._all("state") if last_window is None or s.window <= last_window]):
+        for saved in reversed([s for s in self._left("state") if last_window is None or s.window <= last_window]):
             try:
                 state = self._read(saved)
                 if state.get("fingerprint") != self.fingerprint:
@@ -85,19 +92,35 @@ class Checkpoints:
                 if state["journal_bytes"] > journal_bytes:
                     raise Damaged("it is ahead of the journal")
                 if state["best_window"] is not None:
-                    self.best(state["best_window"])
+                    self._read(self._best(state["best_window"]))
             except Damaged as error:
                 refused.append(f"{saved.path.name}: {error}")
             else:
                 return state, refused
         return None, refused
 
+    def take_over(self, state: Payload) -> None:
+        """Have in the own folder what training needs to go on from a state: who left it may not be dead yet."""
+        if state["best_window"] is not None:
+            _link(self._best(state["best_window"]).path, self.folder)
+        for saved in self._left("state"):
+            if saved.window == state["window"]:
+                _link(saved.path, self.folder)
+
+    def _left(self, kind: str) -> list[_Saved]:
+        """What earlier processes have left as well, oldest first; of equal windows the newer folder's last."""
+        folders = [*reversed(self.earlier), self.folder]
+        return sorted((s for folder in folders for s in _all(folder, kind)), key=lambda s: s.window)
+
+    def _best(self, window: int) -> _Saved:
+        for saved in reversed(self._left("best")):
+            if saved.window == window:
+                return saved
+        raise Damaged(f"the best weights, of window {window}, are missing")
+
     def best(self, window: int) -> Payload:
         """The best weights, as saved after `window` windows. Raises Damaged when they are not there, or not whole."""
-        for saved in self._all("best"):
-            if saved.window == window:
-                return self._read(saved)
-        raise Damaged(f"the best weights, of window {window}, are missing")
+        return self._read(self._best(window))
 
     def finish(self) -> None:
         """The result is written down: the best and the last weights stay, all else goes."""
@@ -109,7 +132,9 @@ class Checkpoints:
         """Drop everything: the trial starts anew."""
         for saved in (saved for kind in _KINDS for saved in self._all(kind)):
             saved.path.unlink(missing_ok=True)
-        (self.folder / EXAMPLES).unlink(missing_ok=True)
+        for path in (self.folder / EXAMPLES, *self.folder.glob("*_each.npy")):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / FILES, ignore_errors=True)
         self._drop_leftovers()
 
     def drop_after(self, window: int) -> None:
@@ -121,11 +146,7 @@ class Checkpoints:
             saved.path.unlink(missing_ok=True)
 
     def _all(self, kind: str) -> list[_Saved]:
-        """Oldest first."""
-        matches = ((path, _NAME.fullmatch(path.name)) for path in self.folder.glob(f"{kind}-*.pt"))
-        return sorted(
-            _Saved(kind, int(match["window"]), match["sha256"], path) for path, match in matches if match is not None
-        )
+        return _all(self.folder, kind)
 
     def _write(self, kind: str, window: int, payload: Payload) -> None:
         new = self.folder / f"{kind}.tmp{os.getpid()}"
@@ -134,15 +155,15 @@ class Checkpoints:
                 torch.save(_owned(payload), file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(new, self.folder / f"{kind}-{window:010d}-{_sha256(new)}.pt")
+            sha256 = _sha256(new)
+            place = self.folder / f"{kind}-{window:010d}-{sha256}.pt"
+            os.replace(new, place)
         except BaseException:
             new.unlink(missing_ok=True)  # a full disk is not made fuller
             raise
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.folder)
+        for same in self.folder.glob(f"*-{sha256}.pt"):
+            _share(place, same)
 
     def _read(self, saved: _Saved) -> Payload:
         try:
@@ -171,9 +192,38 @@ class Checkpoints:
         self._drop_leftovers()
 
     def _drop_leftovers(self) -> None:
-        """Half-written files of a process that was killed; the trial's lock is held, so nobody is writing them."""
+        """Half-written files of a process that was killed; the folder is this process' own."""
         for path in self.folder.glob("*.tmp*"):
             path.unlink(missing_ok=True)
+
+
+def _all(folder: Path, kind: str) -> list[_Saved]:
+    """Oldest first."""
+    matches = ((path, _NAME.fullmatch(path.name)) for path in folder.glob(f"{kind}-*.pt"))
+    return sorted(
+        _Saved(kind, int(match["window"]), match["sha256"], path) for path, match in matches if match is not None
+    )
+
+
+def _link(file: Path, folder: Path) -> None:
+    """The same file in another folder, without a second copy of its bytes where the file system can do that."""
+    there = folder / file.name
+    if there == file:
+        return
+    try:
+        os.link(file, there)
+    except OSError:
+        shutil.copy2(file, there)
+
+
+def _share(file: Path, same: Path) -> None:
+    """Weights that are both the best and the last are kept once, under two names, where the file system can do that."""
+    if same == file:
+        return
+    name = same.with_name(f"{same.name}.tmp{os.getpid()}")
+    with suppress(OSError):
+        os.link(file, name)
+        os.replace(name, same)
 
 
 def _owned(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ablate.disk import replacing
 from ablate.protocol import Blocks
 
 EXAMPLES = "test_examples.npy"
@@ -34,13 +34,5 @@ def blocks_of(values: NDArray[Any], block_of: NDArray[Any] | None = None) -> Blo
 def save_examples(folder: Path, values: NDArray[Any]) -> None:
     """Write `test_examples.npy`, whole or not at all: float16, or float64 where that ends too early."""
     small = float(np.abs(values).max()) <= float(np.finfo(np.float16).max)
-    new = folder / f"{EXAMPLES}.tmp{os.getpid()}"
-    try:
-        with new.open("wb") as file:
-            np.save(file, values.astype(np.float16 if small else np.float64))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, folder / EXAMPLES)
-    except BaseException:
-        new.unlink(missing_ok=True)  # a full disk is not made fuller
-        raise
+    with replacing(folder / EXAMPLES) as file:
+        np.save(file, values.astype(np.float16 if small else np.float64))

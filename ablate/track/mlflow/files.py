@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.track.journal import JOURNAL, last_attempt, parse_events, whole_lines
+from ablate.track.claims import read_bytes
+from ablate.track.journal import JOURNAL, last_attempt, parse_events
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -14,15 +15,16 @@ if TYPE_CHECKING:
 _CONFIG, _SAMPLE = "config.yaml", "sample.txt"
 
 
-def log_record(client: MlflowClient, run_id: str, path: Path, started: str | None) -> None:
+def log_record(client: MlflowClient, run_id: str, trial: Path, started: str | None) -> None:
     """Replace a run's copy of its trial's journal by the journal as it is now; add its knobs and its sample.
 
     Args:
+        trial: its folder.
         started: when the run's attempt was started; the knobs and the sample of a later one are not the run's.
     """
     import yaml
 
-    lines = whole_lines(path.read_bytes()) if path.exists() else b""
+    lines = read_bytes(trial)
     attempt = last_attempt(parse_events(lines))
     files = {JOURNAL: lines} if lines else {}
     if attempt and attempt[0]["time"] == started:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.track.journal import JOURNAL, Folder
+from ablate.track.journal import Folder
 from ablate.track.mlflow.client import search
 from ablate.track.mlflow.files import log_record
 from ablate.track.process import is_dead, this_process
@@ -42,9 +42,9 @@ def reopen(client: MlflowClient, run_id: str) -> None:
     client.set_tag(run_id, _PROCESS, this_process())
 
 
-def mark_killed(client: MlflowClient, run_id: str, journal: Path, started: str | None) -> None:
+def mark_killed(client: MlflowClient, run_id: str, trial: Path, started: str | None) -> None:
     """End a trial's run as KILLED, with the journal as it is now; `started` as in `log_record`."""
-    log_record(client, run_id, journal, started)
+    log_record(client, run_id, trial, started)
     client.set_terminated(run_id, status="KILLED")
 
 
@@ -55,7 +55,7 @@ def mark_abandoned(client: MlflowClient, experiment: str, folder: Folder) -> Non
             continue
         tags = run.data.tags
         if fingerprint := tags.get("ablate.fingerprint"):
-            mark_killed(client, run.info.run_id, folder.trial(fingerprint) / JOURNAL, tags.get("ablate.started"))
+            mark_killed(client, run.info.run_id, folder.trial(fingerprint), tags.get("ablate.started"))
         else:
             client.set_terminated(run.info.run_id, status="KILLED")
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from ablate.metric import Metric
-from ablate.track.journal import Event, Folder, Tail, last_attempt, read_events, status
+from ablate.track.claims import read_trial
+from ablate.track.journal import Event, Folder, Tail, last_attempt, status
 from ablate.track.mlflow import study_run
 from ablate.track.mlflow.client import connect, find_or_create_experiment, search
 from ablate.track.mlflow.liveness import beat, mark_abandoned
@@ -162,7 +163,7 @@ class Mirror:
         statuses = []
         outcomes: dict[str, list[Event]] = {}
         for trial in self._trials:
-            events = last_attempt(read_events(trial.tail.path)[0])
+            events = last_attempt(read_trial(trial.tail.trial))
             statuses.append(status(events))
             if statuses[-1] == "FINISHED":
                 outcomes.setdefault(trial.label, []).append(events[-1])

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ablate.metric import Metric
-from ablate.track.journal import FINAL_EVENTS, JOURNAL, Event, Folder, Tail, status
+from ablate.track.claims import TrialTail
+from ablate.track.journal import FINAL_EVENTS, Event, Folder, status
 from ablate.track.mlflow.files import log_record
 from ablate.track.mlflow.liveness import REASON, STATUS, mark_killed, owner, reopen
 from ablate.track.mlflow.values import curve_values, dataset_profile, final_values, params_of
@@ -57,7 +58,7 @@ class TrialRun:
     label: str
     seed: int
     metrics: Sequence[Metric]
-    tail: Tail
+    tail: TrialTail
     run_id: str | None = None
     started: str = ""
     name: str = ""
@@ -66,7 +67,8 @@ class TrialRun:
 
     def forget(self) -> None:
         """Start again from what the store holds; after a failed call, nobody knows how much of it arrived."""
-        self.run_id, self.copied, self.tail.offset = None, set(), 0
+        self.run_id, self.copied = None, set()
+        self.tail.rewind()
 
     def copy(self, store: Connection) -> bool:
         """Copy what is new, and return whether anything was.
@@ -91,14 +93,14 @@ class TrialRun:
         else:
             _log(store.client, self.run_id, params, points)
             if start >= 0:
-                log_record(store.client, self.run_id, self.tail.path, self.started)
+                log_record(store.client, self.run_id, self.tail.trial, self.started)
         self.copied.update(points)
         return True
 
     def mark_killed(self, client: MlflowClient) -> None:
         """End the run as KILLED; nothing where there is none."""
         if self.run_id is not None:
-            mark_killed(client, self.run_id, self.tail.path, self.started)
+            mark_killed(client, self.run_id, self.tail.trial, self.started)
 
     def _open(self, store: Connection, events: Sequence[Event]) -> dict[str, str]:
         """Find or create the run of this attempt; an earlier attempt's that is still open is marked killed.
@@ -114,7 +116,7 @@ class TrialRun:
                 self._continue(store.client, run, started)
                 return {name: value for name, value in params.items() if name not in run.data.params}
             if run.info.status == "RUNNING":
-                mark_killed(store.client, run.info.run_id, self.tail.path, run.data.tags.get("ablate.started"))
+                mark_killed(store.client, run.info.run_id, self.tail.trial, run.data.tags.get("ablate.started"))
         self.name, self.copied = self._name(events[-1]), set()
         self.run_id = self._create(store, started)
         return params
@@ -179,7 +181,7 @@ class TrialRun:
     ) -> None:
         """Log the new points, to which those of the end are added, and how the trial ended."""
         outcome = status([last])
-        log_record(client, run_id, self.tail.path, self.started)
+        log_record(client, run_id, self.tail.trial, self.started)
         tags = {STATUS: outcome}
         if last["event"] == "finished":
             self._add(points, final_values(self.metrics, last), int(last["steps"]), last)
@@ -196,7 +198,7 @@ def trial_runs(folder: Folder, launched: Event, metrics: Sequence[Metric]) -> li
     return [
         TrialRun(
             trial["fingerprint"], cell["label"], trial["seed"], metrics,
-            Tail(folder.trial(trial["fingerprint"]) / JOURNAL),
+            TrialTail(folder.trial(trial["fingerprint"])),
         )
         for cell in launched["cells"]
         for trial in cell["trials"]

@@ -1,0 +1,41 @@
+"""What a program prints while somebody reads it, and when nobody does any more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO
+
+
+@contextmanager
+def patient_output() -> Iterator[None]:
+    """In this block output that has lost its reader is dropped: a closed pipe or terminal stops nothing."""
+    with redirect_stdout(_Patient(sys.stdout)), redirect_stderr(_Patient(sys.stderr)):
+        yield
+
+
+class _Patient:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            # Whatever is still in buffers, and what is printed from now on, goes where nothing fails.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

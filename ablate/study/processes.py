@@ -1,0 +1,97 @@
+"""Worker processes: each trains one pack after another; how one ends costs the pack that it was training, and no other.
+
+Processes of our own, because a pool of them ends as a whole when one of its idle processes is killed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from ablate.study.server import CONTEXT
+from ablate.study.worker import Assignment, start_worker, train
+
+_STOP_SECONDS = 10.0  # for what a process does at its end
+
+
+class Died(Exception):
+    """A worker process ended while it trained; the message says how."""
+
+
+class WorkerProcess:
+    """A process that trains what it is given.
+
+    Args:
+        threads: that it computes with where a trial does not say.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.connection, theirs = CONTEXT.Pipe()
+        # No daemon: those may have no children, as the loaders of a user's data are.
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, threads), name="worker")  # type: ignore[attr-defined]
+        self._process.start()
+        theirs.close()  # so that its end, however it comes, is heard
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be given something."""
+        return bool(self._process.is_alive())
+
+    def give(self, pack: Sequence[Assignment]) -> None:
+        """Have it train a pack; `connection` is ready once there is a result."""
+        with suppress(OSError):  # it has just died, which `result` tells
+            self.connection.send(pack)
+
+    def result(self) -> list[str]:
+        """What `train` returned. Raises Died, or what `train` raised."""
+        try:
+            result = self.connection.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            raise Died(_how_it_died(self._process.exitcode)) from error
+        if isinstance(result, Exception):
+            raise result
+        return list(result)
+
+    def leave(self) -> None:
+        """Have it end, as it has nothing to do."""
+        self.connection.close()
+
+    def end(self) -> None:
+        """Have it end, and wait until it has."""
+        self.leave()
+        self._process.join(_STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it, whatever it does: what is on disk is whole at any instant."""
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _serve(connection: Connection, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches every process of a group; the study says when to end
+    start_worker(threads)
+    while True:
+        try:
+            pack = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(train(pack))
+        except Exception as error:  # before or after training: the trial's folder cannot be written
+            connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _how_it_died(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"the worker process ended by itself with code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+    return f"the worker process was killed ({name}){hint}"
