@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import pytest
@@ -107,8 +108,8 @@ def study_of_jobs(jobs, name="s"):
 
 def train_in_process(plan):
     """What a worker process does with a pack, in this one; how each of its trials ended."""
-    study = study_of(*TINY)
-    return worker.train([assign(planned, study, "c") for planned in plan])
+    study, launch = study_of(*TINY), SimpleNamespace(command="c", id="a launch", results_of=None)
+    return worker.train([assign(planned, study, launch, silent=None) for planned in plan])
 
 
 def program_or_skip(*names: str, package: str) -> str:

@@ -94,6 +94,11 @@ def journals(folder):
     return {trial: events for trial, events in found.items() if events}
 
 
+def claim_folder(trial):
+    """Where the process that claimed a trial last has written."""
+    return max(trial.glob("claim-*"))
+
+
 def wait_until(condition, seconds=120.0):
     """Wait for a condition to hold, and fail when it does not within `seconds`."""
     deadline = time.monotonic() + seconds

@@ -25,7 +25,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     arguments = ["-m", "depth=1,2", "tie=true,false", "seeds=2", *TINY]
     first = ablate(*arguments, folder=folder)
-    before = {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")}
+    before = {path: path.read_bytes() for path in folder.glob("runs/trials/*/*/journal.jsonl")}
     second = inside(*arguments, folder=folder)
     return folder, first, second, before
 
@@ -52,7 +52,7 @@ def test_the_second_launch_trains_nothing_and_says_so(study):
     folder, _, (code, out, _), before = study
     assert code == 0
     assert out.count("finished before, not trained again") == 8
-    assert {path: path.read_bytes() for path in folder.glob("runs/trials/*/journal.jsonl")} == before
+    assert {path: path.read_bytes() for path in folder.glob("runs/trials/*/*/journal.jsonl")} == before
 
 
 def test_mlflow_holds_a_parent_and_a_child_for_every_trial_once(study):

@@ -14,7 +14,7 @@ from conftest import TINY, knobs_of, values_of
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from program import ROOT, inside, journals
+from program import ROOT, claim_folder, inside, journals
 
 from ablate.compose import compose_jobs, plain_values
 from ablate.knobs import KnobError, deciding, nameable
@@ -431,7 +431,7 @@ def test_a_plan_tells_what_is_done_what_goes_on_and_what_is_left(tmp_path):
     folders = set(journals(tmp_path))
     assert inside("depth=2", *QUIET, folder=tmp_path)[0] == 0
     (second,) = set(journals(tmp_path)) - folders
-    journal = second / "journal.jsonl"
+    journal = claim_folder(second) / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(line for line in lines if '"finished"' not in line))
     before = {path: path.read_bytes() for path in tmp_path.glob("runs/**/*") if path.is_file()}

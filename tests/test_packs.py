@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, knobs_of, study_of, train_in_process
-from program import inside, journals, wait_until
+from program import claim_folder, inside, journals, wait_until
 
 from ablate.knobs import KnobError
 from ablate.protocol import Trial
@@ -24,7 +24,8 @@ from ablate.tasks.language_model import training
 from ablate.tasks.language_model.data import load_corpus
 from ablate.tasks.language_model.engine import fit
 from ablate.tasks.language_model.task import LanguageModel
-from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
+from ablate.track.claims import claimed, read_bytes, read_trial
+from ablate.track.journal import JOURNAL, Folder, last_attempt, status
 from ablate.train import Checkpoints
 
 # What a pack's members may differ in; a sixth of the windows below are clipped.
@@ -218,7 +219,7 @@ def test_a_layer_that_cannot_be_packed_is_trained_alone(tmp_path, monkeypatch):
 
 
 def events_of(planned):
-    return last_attempt(read_events(planned.folder / JOURNAL)[0])
+    return last_attempt(read_trial(planned.folder))
 
 
 def test_a_pack_that_fails_leaves_its_trials_to_be_trained_alone(tmp_path, monkeypatch):
@@ -250,7 +251,7 @@ def killed_after(plan, windows, monkeypatch):
         patch.setattr(engine_module, "train_window", kill)
         train_in_process(plan)
     for planned in plan:
-        journal = planned.folder / JOURNAL
+        journal = claim_folder(planned.folder) / JOURNAL
         journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"failed"' not in line))
 
 
@@ -261,7 +262,7 @@ def resumed_at(plan):
 def test_a_pack_killed_between_two_checkpoints_goes_on_from_the_last_that_all_have(tmp_path, monkeypatch):
     plan = plan_of(tmp_path, "seeds=2", "pack=2", "windows=80")
     killed_after(plan, 50, monkeypatch)
-    (latest,) = plan[1].folder.glob("state-0000000040-*.pt")
+    (latest,) = plan[1].folder.glob("claim-*/state-0000000040-*.pt")
     latest.unlink()
     assert train_in_process(plan) == [worker.TRAINED] * 2
     assert resumed_at(plan) == [[20], [20]]
@@ -284,13 +285,11 @@ def test_trials_that_have_not_come_equally_far_go_on_alone_and_lose_nothing(tmp_
 def test_what_stands_or_is_busy_is_left_out_of_a_pack(tmp_path):
     plan = plan_of(tmp_path, "seeds=3", "pack=3")
     assert train_in_process(plan[:1]) == [worker.TRAINED]
-    before = [path.read_bytes() for path in sorted(plan[0].folder.iterdir())]
-    lock = worker.FileLock(plan[2].folder / "lock", timeout=0)
-    plan[2].folder.mkdir(parents=True)
-    with lock:
+    before = read_bytes(plan[0].folder), sorted(plan[0].folder.glob("claim-0001/*"))
+    with claimed(plan[2].folder, "another launch"):
         assert train_in_process(plan) == [worker.STANDS, worker.TRAINED, worker.BUSY]
-    assert [path.read_bytes() for path in sorted(plan[0].folder.iterdir())] == before
-    assert not (plan[2].folder / JOURNAL).exists()
+    assert (read_bytes(plan[0].folder), sorted(plan[0].folder.glob("claim-0001/*"))) == before
+    assert read_trial(plan[2].folder) == []
 
 
 def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
@@ -327,9 +326,10 @@ def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_p
     for events in journals(tmp_path).values():
         assert [e["event"] for e in events if e["event"] != "log"] == [
             "started",
-            "resumed",
+            "started",
             "finished",
         ]
+        assert last_attempt(events)[0]["anew"] == "pack changed (2 → 1)", "other products, other bits"
         assert math.isfinite(events[-1]["values"]["test_nll"])
 
 

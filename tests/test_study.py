@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, knobs_of, study_of, study_of_jobs, train_in_process, values_of
+from program import claim_folder
 from rich.console import Console
 
 import ablate
@@ -23,7 +24,8 @@ from ablate.study.progress import Progress
 from ablate.study.view import View
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
-from ablate.track.journal import JOURNAL, Folder, Journal, read_events
+from ablate.track.claims import read_trial
+from ablate.track.journal import JOURNAL, Folder, Journal
 
 
 def jobs(**levels):
@@ -152,7 +154,7 @@ def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monke
     assert planned("windows=3", "precision=fp32").why == "precision changed (bf16 → fp32)"
     assert re.fullmatch(r"data changed \(\w{12} → \w{12}\)", planned("windows=3", "data.seed=5").why)
     assert planned("windows=3", "lr=0.5", study="another").why == ""
-    journal = first.folder / JOURNAL
+    journal = claim_folder(first.folder) / JOURNAL
     sha = LANGUAGE_MODEL.sources(first.trial.config)["tasks/language_model/optim.py"]
     journal.write_text(journal.read_text().replace(sha, "0" * 64))
     shutil.move(first.folder, first.folder.with_name("0123456789abcdef"))
@@ -174,10 +176,10 @@ def test_a_trial_stays_on_the_kind_of_device_that_it_was_planned_for(tmp_path, m
     assert on_cpu.fingerprint != on_cuda.fingerprint
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # as a worker may find it
     train_in_process([on_cuda])
-    (failed,) = read_events(on_cuda.folder / JOURNAL)[0]
+    (failed,) = read_trial(on_cuda.folder)
     assert failed["event"] == "failed"
     assert "device=cuda: torch sees no CUDA device on this machine" in failed["reason"]
-    assert not list(on_cuda.folder.glob("*.pt"))
+    assert not list(on_cuda.folder.rglob("*.pt"))
 
 
 def test_a_trial_that_begins_again_on_another_kind_of_device_says_so(tmp_path, monkeypatch):
@@ -198,7 +200,7 @@ def test_a_trial_that_begins_again_on_another_kind_of_device_says_so(tmp_path, m
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert planned().why == "kind of device changed (cpu → cuda)"
     assert planned("lr=0.5").why == "lr changed (0.003 → 0.5)"
-    journal = first.folder / JOURNAL
+    journal = claim_folder(first.folder) / JOURNAL
     journal.write_text(journal.read_text().splitlines(keepends=True)[0])  # it has only begun
     assert planned().why == "kind of device changed (cpu → cuda)"
 

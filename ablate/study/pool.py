@@ -22,6 +22,7 @@ from ablate.track.claims import Silence, Taken, TrialTail, claimed, holder, writ
 from ablate.track.journal import FINAL_EVENTS, LOG, last_attempt, status
 
 _POLL_SECONDS = 0.2
+_START_SECONDS = 60.0  # that a process may take until it has claimed its trials: it imports torch
 _BUSY_SECONDS = 2.0  # between two looks at a trial that another study is training
 
 
@@ -99,8 +100,8 @@ class Pool:
                 self._show(running)
             for connection in ready:
                 waiting.extend(self._settle(self._running.pop(connection)))
-            for running in [*self._running.values()]:
-                self._end_if_silent(running, passed)
+            for running in self._silent(passed):
+                waiting.extend(self._end(running))
 
     def _passed(self) -> float:
         """Seconds since the last look, of those in which this process was not stopped itself."""
@@ -134,7 +135,7 @@ class Pool:
         for tail in tails:
             tail.read()  # what earlier launches wrote
         worker = self._worker()
-        silences = [Silence(each.folder) for each in pack.planned]
+        silences = [Silence(each.folder, -_START_SECONDS) for each in pack.planned]
         self._running[worker.connection] = _Running(worker, pack.planned, tails, silences)
         worker.give([assign(each, self._study, self._launch, pack.silent) for each in pack.planned])
 
@@ -175,15 +176,19 @@ class Pool:
             worker.leave()
             self._leaving.append(worker)
 
-    def _end_if_silent(self, running: _Running, passed: float) -> None:
-        """End a process that is stopped, or that keeps Python's lock for itself, and write down that it was."""
+    def _silent(self, passed: float) -> list[_Running]:
+        """Packs whose process is stopped, or keeps Python's lock for itself."""
         lease = self._study.launch.lease
-        silent = [silence.look(passed) > lease for silence in running.silences]
-        if not all(silent):
-            return
-        self._running.pop(running.worker.connection)
+        seconds = [(running, [each.look(passed) for each in running.silences]) for running in self._running.values()]
+        return [running for running, of_each in seconds if min(of_each) > lease]
+
+    def _end(self, running: _Running) -> list[_Waiting]:
+        """End a process that gives no sign of life, and write down that it was."""
+        lease = self._study.launch.lease
+        del self._running[running.worker.connection]
         running.worker.kill()
-        self._failed(running, f"its process gave no sign of life for {lease:g} s (lease={lease:g}) and was ended")
+        reason = f"its process gave no sign of life for {lease:g} s (lease={lease:g}) and was ended"
+        return self._failed(running, reason)
 
     def _failed(self, running: _Running, reason: str) -> list[_Waiting]:
         """A death is written down here, for the dead cannot; of a pack nobody knows whose fault it was."""

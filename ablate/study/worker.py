@@ -174,7 +174,8 @@ def _begin(
     """Write down how the trials start, and return what they go on from; None: they have not come equally far."""
     attempts = [last_attempt(claim.events()) for claim in claims]
     begun = [bool(attempt) and status(attempt) not in DONE for attempt in attempts]
-    if any(begun) and not all(begun):
+    were_alone = any("pack" not in attempt[0].get("facts", {}) for attempt in attempts if attempt)
+    if any(begun) and (not all(begun) or (len(pack) > 1 and were_alone)):
         return None
     # Another number of threads adds in another order: it would not be the same trial.
     set_threads((_threads_at_start(attempts[0]) if all(begun) else None) or pack[0].threads or _threads)

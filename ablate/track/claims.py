@@ -285,10 +285,10 @@ class Silence:
     nothing counts as silent that was stopped as well.
     """
 
-    def __init__(self, trial: Path) -> None:
+    def __init__(self, trial: Path, seconds: float = 0.0) -> None:
         self._trial = trial
         self._sign = _sign(trial)
-        self._seconds = 0.0
+        self._seconds = seconds
 
     def look(self, passed: float) -> float:
         """Seconds without a sign of life; `passed`: since the last look."""

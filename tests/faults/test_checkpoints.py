@@ -15,11 +15,12 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import TINY, study_of, train_in_process
-from program import ROOT
+from program import ROOT, claim_folder
 
 from ablate.study import worker
 from ablate.study.plan import make_plan
-from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
+from ablate.track.claims import read_trial
+from ablate.track.journal import Folder, last_attempt, status
 from ablate.train import Checkpoints
 from ablate.train.checkpoint import Damaged
 
@@ -60,7 +61,7 @@ def train_and_die(folder, at_state):
 
 
 def attempt(planned):
-    return last_attempt(read_events(planned.folder / JOURNAL)[0])
+    return last_attempt(read_trial(planned.folder))
 
 
 def measured(planned):
@@ -71,7 +72,7 @@ def measured(planned):
 
 
 def weights(planned):
-    return sorted(path.name for path in planned.folder.glob("*.pt"))
+    return sorted(path.name for path in planned.folder.rglob("*.pt"))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def trial(killed, tmp_path):
 
 
 def states(planned):
-    return sorted(planned.folder.glob("state-*.pt"))
+    return sorted(planned.folder.rglob("state-*.pt"))
 
 
 def goes_on_from(planned, window, undisturbed):
@@ -112,9 +113,9 @@ def goes_on_from(planned, window, undisturbed):
 
 def test_kill_9_during_the_write_of_a_checkpoint_leaves_the_ones_before_and_its_rest_is_swept(trial, undisturbed):
     assert [int(p.name.split("-")[1]) for p in states(trial)] == [20, 40]
-    assert len(list(trial.folder.glob("*.tmp*"))) == 1
+    assert len(list(trial.folder.rglob("*.tmp*"))) == 1
     assert goes_on_from(trial, 40, undisturbed) == []
-    assert list(trial.folder.glob("*.tmp*")) == []
+    assert list(trial.folder.rglob("*.tmp*")) == []
 
 
 def test_kill_9_during_the_first_checkpoint_starts_anew_in_the_same_attempt(tmp_path, undisturbed):
@@ -152,14 +153,14 @@ def test_with_every_checkpoint_damaged_the_trial_starts_anew(trial, undisturbed)
 
 
 def test_lost_best_weights_make_their_state_unusable(trial, undisturbed):
-    for path in trial.folder.glob("best-*40-*.pt"):
+    for path in trial.folder.rglob("best-*40-*.pt"):
         path.unlink()
     (refused,) = goes_on_from(trial, 20, undisturbed)
     assert "the best weights, of window 40, are missing" in refused
 
 
 def put_state(planned, window, data):
-    path = planned.folder / f"state-{window:010d}-{hashlib.sha256(data).hexdigest()}.pt"
+    path = claim_folder(planned.folder) / f"state-{window:010d}-{hashlib.sha256(data).hexdigest()}.pt"
     path.write_bytes(data)
 
 
@@ -186,7 +187,7 @@ def test_a_pickle_bomb_with_a_right_digest_is_refused_and_does_not_go_off(wrap, 
 
 
 def test_a_state_of_another_configuration_is_refused(trial, undisturbed):
-    state, _ = Checkpoints(trial.folder, trial.fingerprint).newest(10**9)
+    state, _ = Checkpoints(claim_folder(trial.folder), trial.fingerprint).newest(10**9)
     torch.save(state | {"fingerprint": "another"}, trial.folder / "x")
     put_state(trial, 60, (trial.folder / "x").read_bytes())
     (refused,) = goes_on_from(trial, 40, undisturbed)
@@ -194,7 +195,7 @@ def test_a_state_of_another_configuration_is_refused(trial, undisturbed):
 
 
 def test_a_state_that_is_ahead_of_its_journal_is_refused(trial):
-    checkpoints = Checkpoints(trial.folder, trial.fingerprint)
+    checkpoints = Checkpoints(claim_folder(trial.folder), trial.fingerprint)
     state, refused = checkpoints.newest(10**9)
     assert (state["window"], refused) == (40, [])
     state, refused = checkpoints.newest(state["journal_bytes"] - 1)
@@ -218,11 +219,11 @@ def test_what_was_saved_later_than_training_goes_on_from_is_dropped_and_nothing_
 def test_what_holds_no_state_is_refused(trial):
     torch.save([1, 2], trial.folder / "x")
     put_state(trial, 70, (trial.folder / "x").read_bytes())
-    state, (refused,) = Checkpoints(trial.folder, trial.fingerprint).newest(10**9)
+    state, (refused,) = Checkpoints(claim_folder(trial.folder), trial.fingerprint).newest(10**9)
     assert state["window"] == 40
     assert "it holds no state" in refused
     with pytest.raises(Damaged, match="training has not come to its end"):
-        Checkpoints(trial.folder, trial.fingerprint).last()
+        Checkpoints(claim_folder(trial.folder), trial.fingerprint).last()
 
 
 def test_a_text_that_changes_under_a_running_study_fails_the_trial_and_says_so(tmp_path):

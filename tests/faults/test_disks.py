@@ -42,7 +42,7 @@ def test_a_full_disk_fails_the_trial_with_its_reason_and_once_there_is_room_it_g
     ablate hidden=64; echo "code $?"
     rm runs/ballast
     ablate hidden=64; echo "code $?"
-    grep -c started runs/trials/*/journal.jsonl
+    cat runs/trials/*/*/journal.jsonl | grep -c started
     """
     out, err = in_mounts(script, tmp_path)
     assert err == ""

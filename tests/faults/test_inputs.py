@@ -22,7 +22,8 @@ from program import ROOT, inside
 from ablate.knobs import KnobError
 from ablate.study.plan import make_plan
 from ablate.tasks.language_model.data import load_corpus, ptb
-from ablate.track.journal import JOURNAL, Folder, last_attempt, read_events, status
+from ablate.track.claims import read_trial
+from ablate.track.journal import Folder, last_attempt, status
 
 THREE_WINDOWS = [*TINY, "windows=3", "valid_every=3", "tracking=off", "report=false"]
 
@@ -134,7 +135,7 @@ def trained(overrides, folder):
     """How the trial ends, and the words it knows."""
     (planned,) = plan_of(overrides, folder)
     train_in_process([planned])
-    events = last_attempt(read_events(planned.folder / JOURNAL)[0])
+    events = last_attempt(read_trial(planned.folder))
     words = load_corpus(planned.trial.config.data).words
     return status(events), tuple(sorted(words, key=lambda word: (word == "<unk>", word)))
 
@@ -171,7 +172,7 @@ def test_any_configuration_is_refused_with_a_message_or_trains_three_windows_wit
             return
         (planned,) = plan
         train_in_process([planned])
-    events = last_attempt(read_events(planned.folder / JOURNAL)[0])
+    events = last_attempt(read_trial(planned.folder))
     assert status(events) in ("FINISHED", "DIVERGED"), events[-1]
     assert (planned.folder / "trial.log").read_text() == ""
 

@@ -39,7 +39,7 @@ def results(folder, study="study"):
 
 def weights(folder):
     """Trial → names of its weights, which hold the SHA-256 of their bytes."""
-    return {path.name: sorted(p.name for p in path.glob("*.pt")) for path in folder.glob("runs/trials/*")}
+    return {path.name: sorted(p.name for p in path.rglob("*.pt")) for path in folder.glob("runs/trials/*")}
 
 
 def windows_trained(folder):
