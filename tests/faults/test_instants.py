@@ -1,0 +1,198 @@
+"""From the instant a trial is finished to the end of its study, nothing that happens costs its result.
+
+The program runs in a child of this process, with its worker in the same process, and at the n-th of its steps (a file
+opened, renamed, linked, removed, a folder made, a line printed) something happens; n counts up until nothing is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from itertools import count
+
+import pytest
+from conftest import TINY
+from program import inside, journals
+
+from ablate import cli
+from ablate.study import pool
+from ablate.study.worker import train
+from ablate.track import claims
+from ablate.track.journal import last_attempt
+
+STUDY = [*TINY, "windows=4", "valid_every=4", "tracking=off", "report=false", "name=study"]
+STEPS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")
+
+
+class Steps:
+    """Counts the steps of this process once it is armed, and does something at the n-th."""
+
+    def __init__(self, n, act):
+        self.n, self.act, self.armed, self.done = n, act, False, 0
+        sys.addaudithook(self.audit)
+
+    def audit(self, event, arguments):
+        if self.armed and event in STEPS and not str(arguments[0]).startswith(("/proc", "/dev", "/sys")):
+            self.step()
+
+    def step(self):
+        if self.armed:
+            self.done += 1
+            if self.done == self.n:
+                self.act()
+
+
+def disturbed(folder, n, kind):
+    """Run the study in a child, the n-th step disturbed; whether there was an n-th."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.close(read)
+        os.chdir(folder)
+        sys.argv = ["ablate", *STUDY]
+        reader, out = os.pipe()
+        act = {
+            "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "SIGINT": lambda: os.kill(os.getpid(), signal.SIGINT),
+            "EPIPE": lambda: os.close(reader),
+        }[kind]
+        steps = Steps(n, lambda: (os.write(write, b"x"), act()))
+        # A worker does not hear Ctrl-C: only what the study itself does may be disturbed by it.
+        _in_one_process(steps, arms_in_worker=kind != "SIGINT")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with redirect_stdout(_Lines(os.fdopen(out, "w"), steps)), suppress(BaseException):
+            cli.main()
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as pipe:
+        return pipe.read() == b"x"
+
+
+def _in_one_process(steps, arms_in_worker):
+    append = claims.Claim.append
+
+    def arms(claim, event, **values):
+        length = append(claim, event, **values)
+        steps.armed = event == "finished" and arms_in_worker
+        return length
+
+    claims.Claim.append = arms
+    cli.warm_up = lambda: None
+    pool.WorkerProcess = lambda threads: _Worker(steps)
+
+
+class _Worker:
+    """A worker within the process of the study."""
+
+    is_alive = True
+
+    def __init__(self, steps):
+        self._steps = steps
+        self.connection, self._write = os.pipe()
+
+    def give(self, pack):
+        self._result = train(pack)
+        self._steps.armed = True
+        os.write(self._write, b"x")
+
+    def result(self):
+        return self._result
+
+    def end(self):
+        pass
+
+    leave = kill = end
+
+
+class _Lines:
+    """Output of which every line is a step."""
+
+    def __init__(self, stream, steps):
+        self._stream, self._steps = stream, steps
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        self._steps.step()
+        return self._stream.write(text)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert not disturbed(folder, 10_000, "SIGKILL")
+    return outcome(folder)
+
+
+def outcome(folder):
+    """What the trial came to and the weights that it left, after the same command was typed again."""
+    code, out, err = inside(*STUDY, folder=folder)
+    assert (code, err) == (0, "")
+    assert "finished before, not trained again" in out
+    ((trial, events),) = journals(folder).items()
+    assert [e["event"] for e in events if e["event"] != "log"] == ["started", "finished"]
+    kept = {path.name for path in trial.rglob("*.pt") if not path.name.startswith("state-")}
+    return events[-1]["values"], kept
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT", "EPIPE"])
+def test_whatever_happens_once_a_trial_is_finished_its_result_stands(kind, tmp_path, undisturbed):
+    for n in count(1):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        if not disturbed(folder, n, kind):
+            break
+        assert outcome(folder) == undisturbed, f"step {n}"
+    assert n > (5 if kind == "EPIPE" else 10), "the steps were seen"
+
+
+def test_a_disk_that_is_full_or_broken_at_any_instant_costs_no_result_that_was_written_down(tmp_path, undisturbed):
+    for n in count(1):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        if not failing(folder, n, errno.EIO if n % 2 else errno.ENOSPC):
+            break
+        code, _, err = inside(*STUDY, folder=folder)
+        assert (code, err) == (0, ""), f"write {n}: there is room again, and the same command goes on"
+        ((trial, events),) = journals(folder).items()
+        assert [e["event"] for e in last_attempt(events)].count("finished") == 1, f"write {n}"
+        assert last_attempt(events)[-1]["values"] == undisturbed[0], f"write {n}"
+        assert {p.name for p in trial.rglob("*.pt") if not p.name.startswith("state-")} == undisturbed[1], f"write {n}"
+    assert n > 20, "the writes were seen"
+
+
+def failing(folder, n, number):
+    """Run the study in a child in which the n-th sync, rename or link fails; whether there was an n-th."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.close(read)
+        os.chdir(folder)
+        sys.argv = ["ablate", *STUDY]
+        done = []
+
+        def fails(real):
+            def step(*arguments, **keywords):
+                done.append(1)
+                if len(done) == n:
+                    os.write(write, b"x")
+                    raise OSError(number, os.strerror(number))
+                return real(*arguments, **keywords)
+
+            return step
+
+        for name in ("fsync", "rename", "replace", "link"):
+            setattr(os, name, fails(getattr(os, name)))
+        _in_one_process(Steps(0, lambda: None), arms_in_worker=False)
+        silent = io.StringIO()
+        with redirect_stdout(silent), redirect_stderr(silent), suppress(BaseException):
+            cli.main()
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as pipe:
+        return pipe.read() == b"x"
