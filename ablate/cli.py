@@ -18,6 +18,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ablate.address import without_secrets
 from ablate.compose import compose_jobs, job, parsed, presets_of_every_launch, primary, values_to_show
 from ablate.knobs import KnobError, fields_of, nested_records
 from ablate.output import patient_output
@@ -116,7 +117,8 @@ def program(task: Task) -> str:
 def typed() -> str:
     """The arguments that started this process, without a tracking URI, which may hold a password."""
     return shlex.join(
-        "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else argument for argument in sys.argv[1:]
+        "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else without_secrets(argument)
+        for argument in sys.argv[1:]
     )
 
 
@@ -148,7 +150,7 @@ def _run_to_an_exit_code(run: Callable[[], None], show_trace: bool) -> None:
         if show_trace:
             raise
         for problem in error.problems:
-            print(f"ablate: {problem}", file=sys.stderr)
+            print(f"ablate: {without_secrets(problem)}", file=sys.stderr)
         sys.exit(_USER_ERROR)
     except OSError as error:  # a folder that cannot be written, a full disk
         if show_trace:

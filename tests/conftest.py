@@ -129,7 +129,7 @@ def program_or_skip(*names: str, package: str) -> str:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A store as MLflow makes it, which takes seconds: one to copy where its making is not what is tested."""
-    from ablate.track.mlflow.client import create_database
+    from ablate.track.mlflow.database import create_database
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     create_database(path)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from ablate.metric import Metric
 from ablate.tasks.language_model import METRICS
 from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events
+from ablate.track.mlflow.mirror import Mirror
 from ablate.track.process import this_process
 
 PRINT = "f" * 64
@@ -82,3 +83,27 @@ class Trial(Journal):
             values=results | values,
             sample="a b",
         )
+
+
+def finished_study(folder, *results, **started):
+    """A launch of finished trials with these results, in its folder."""
+    trials = [{"seed": seed, "fingerprint": f"{seed}".ljust(64, "0")} for seed in range(len(results))]
+    for row, value in zip(trials, results, strict=True):
+        trial = Trial(folder, row["fingerprint"])
+        trial.start(row["seed"], **started)
+        trial.log(20, split="valid")
+        trial.finish(value)
+    launched = launch() | {"cells": [{"label": "a", "levels": {}, "trials": trials}]}
+    Journal(folder.study("s")).append("launched", **{k: v for k, v in launched.items() if k != "event"})
+    return folder.launch("s")
+
+
+def copied(folder, store, launched, looks=1):
+    """What the mirror says of a study that is over after so many looks: whether it is complete, notes, pauses."""
+    notes, pauses = [], []
+
+    def is_over(seconds):
+        pauses.append(seconds)
+        return len(pauses) >= looks
+
+    return Mirror(folder, store, launched, notes.append).follow(is_over), notes, pauses

@@ -15,7 +15,8 @@ from recorded import Trial, launch
 
 from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, status
-from ablate.track.mlflow.client import connect, create_database
+from ablate.track.mlflow.client import connect
+from ablate.track.mlflow.database import create_database
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.read import read_study
 from ablate.track.units import duration

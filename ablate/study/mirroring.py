@@ -25,7 +25,7 @@ class MirrorProcess:
         folder: the runs folder.
         uri: MLflow tracking URI; None: SQLite in the runs folder.
         launched: the launch, as its study's journal records it.
-        note: told once when the store cannot be reached.
+        note: told once when the store cannot be reached, and of every trial that it refuses.
     """
 
     def __init__(self, folder: Folder, uri: str | None, launched: Event, note: Callable[[str], None]) -> None:

@@ -10,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
-from ablate.launch import Launch
+from ablate.launch import Launch, Tracking
 from ablate.study.cells import Study
 from ablate.study.estimate import show_plan
 from ablate.study.launched import LaunchRecord
@@ -42,6 +43,7 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         KnobError: before anything is trained, with everything that is wrong.
     """
     launch = study.launch
+    _check_tracking(launch.tracking)
     command = f"{program} {arguments}".rstrip()
     folder = Folder(launch.runs)
     record = LaunchRecord(folder, study, program, command)
@@ -125,6 +127,12 @@ def _report(folder: Folder, launched: Event, reports: Path) -> Report:
     return write_report(_results(folder, launched), reports)
 
 
+def _check_tracking(tracking: Tracking) -> None:
+    """Refuse an address that no store can have."""
+    if tracking.enabled and tracking.uri is not None and (refusal := refusal_of_address(tracking.uri)) is not None:
+        raise KnobError(f"tracking.uri={without_secrets(tracking.uri)}: {refusal}")
+
+
 def _check_reports(folder: Path) -> None:
     """Refuse before anything is trained what could not be written after it."""
     try:
@@ -137,9 +145,10 @@ def _check_reports(folder: Path) -> None:
 
 def _how_to_browse(folder: Folder, uri: str | None, page: str | None) -> str:
     """What to type and which address to open; `page` is None where the store could not be reached."""
-    if uri is not None and uri.startswith(("http://", "https://")):
-        return uri.rstrip("/") + (page or "")
-    command = f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri(folder, uri))}"
+    shown = without_secrets(tracking_uri(folder, uri))
+    if shown.startswith(("http://", "https://")):
+        return shown.rstrip("/") + (page or "")
+    command = f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
     return command if page is None else f"{command}\nthen open http://127.0.0.1:5000{page}"
 
 

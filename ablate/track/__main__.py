@@ -1,4 +1,4 @@
-"""python -m ablate.track sync: copy to MLflow what the journals hold and it does not."""
+"""python -m ablate.track: copy to MLflow what the journals hold and it does not, or migrate its SQLite store."""
 
 from __future__ import annotations
 
@@ -8,28 +8,46 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from ablate.address import refusal_of_address, without_secrets
+from ablate.knobs import KnobError
 from ablate.track.journal import Folder, read_events
+from ablate.track.mlflow.client import in_one_line, tracking_uri
+from ablate.track.mlflow.database import sqlite_file, upgrade_database
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.study_run import digest
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Bring MLflow up to date with every launch of every study; what it holds already is not copied again."""
+    """Do what the command line asks for; what is wrong ends in one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m ablate.track", description=__doc__)
-    parser.add_argument("action", choices=["sync"], help="copy what is missing")
+    parser.add_argument(
+        "action",
+        choices=_ACTIONS,
+        help="sync: copy what is missing; upgrade: migrate a SQLite store to the installed MLflow, and keep a copy",
+    )
     parser.add_argument("--runs", default="runs", help="folder of the journals (default: %(default)s)")
     parser.add_argument("--uri", help="MLflow tracking URI (default: the SQLite store of the runs folder)")
     options = parser.parse_args(arguments)
-    folder = Folder(options.runs)
+    try:
+        if options.uri is not None and (refusal := refusal_of_address(options.uri)) is not None:
+            raise KnobError(f"--uri {without_secrets(options.uri)}: {refusal}")
+        _ACTIONS[options.action](Folder(options.runs), options.uri)
+    except KnobError as error:
+        sys.exit(f"ablate.track: {error}")
+
+
+def sync(folder: Folder, uri: str | None) -> None:
+    """Bring MLflow up to date with every launch of every study; what it holds already is not copied again."""
     studies = folder.studies()
     if not studies:
-        sys.exit(f"ablate.track: no study in {folder.root}; start one with python -m ablate")
+        raise KnobError(f"no study in {folder.root}; start one with python -m ablate")
     for study in studies:
         # Of launches that share a run of the study's, the newest.
         recorded = (event for event in read_events(folder.study(study))[0] if event["event"] == "launched")
         launches = {digest(launched): launched for launched in recorded}
+        refused: list[str] = []
         for launched in launches.values():
-            mirror = Mirror(folder, options.uri, launched, print)
+            mirror = Mirror(folder, uri, launched, print)
             report = Path(launched["reports"], study)
             if (report / "index.html").is_file():
                 mirror.attach(report)
@@ -38,9 +56,33 @@ def main(arguments: list[str] | None = None) -> None:
             except Timeout:
                 print(f"{study}: left to a study that is running and does it")
                 continue
+            except KnobError:
+                raise
             except Exception as error:
-                sys.exit(f"ablate.track: MLflow is not reachable ({type(error).__name__}: {error})".splitlines()[0])
-        print(f"{study}: done")
+                raise KnobError(f"MLflow is not reachable ({in_one_line(error)})") from error
+            refused += mirror.refused()
+        print(f"{study}: done" + (f" but for {', '.join(refused)}, which MLflow refuses" if refused else ""))
+
+
+def upgrade(folder: Folder, uri: str | None) -> None:
+    """Migrate a SQLite store that an older MLflow has made."""
+    uri = tracking_uri(folder, uri)
+    path = sqlite_file(uri)
+    if path is None:
+        shown = without_secrets(uri)
+        raise KnobError(f"{shown}: not a SQLite file; back the database up, then type mlflow db upgrade {shown}")
+    if not path.is_file():
+        raise KnobError(f"{path}: there is no such file")
+    try:
+        kept = upgrade_database(path)
+    except KnobError:
+        raise
+    except Exception as error:  # another process writes to it, the disk is full, a migration fails
+        raise KnobError(f"{path}: as it was, for it could not be migrated ({in_one_line(error)})") from error
+    print(f"{path}: nothing to migrate" if kept is None else f"{path}: migrated; as it was, it is in {kept}")
+
+
+_ACTIONS = {"sync": sync, "upgrade": upgrade}
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ from ablate.track import journal as journal_module
 from ablate.track.journal import JOURNAL, Folder, Journal
 from ablate.track.mlflow import liveness as liveness_module
 from ablate.track.mlflow import mirror as mirror_module
-from ablate.track.mlflow.client import create_database
+from ablate.track.mlflow.database import create_database
+from ablate.track.mlflow.liveness import FOLDER, folder_id
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.store import Store
 from ablate.track.process import is_dead, this_process
@@ -243,7 +244,7 @@ def test_a_study_is_read_from_a_server_as_from_its_journals_once_it_answers(prox
 
 
 CREATE = (
-    "import sys; from pathlib import Path; from ablate.track.mlflow.client import create_database; "
+    "import sys; from pathlib import Path; from ablate.track.mlflow.database import create_database; "
     "create_database(Path(sys.argv[1]))"
 )
 
@@ -354,7 +355,8 @@ def test_foreign_runs_in_the_store_are_left_alone(tmp_path):
     client = MlflowClient(synced(folder))
     experiment = client.get_experiment_by_name("ablate").experiment_id
     foreign = client.create_run(experiment, run_name="someone else's").info.run_id
-    elsewhere = client.create_run(experiment, tags={"ablate.process": "another-host:1:2"}).info.run_id
+    tags = {FOLDER: folder_id(folder), "ablate.process": "another-host:1:2"}
+    elsewhere = client.create_run(experiment, tags=tags).info.run_id
     store = synced(folder)
     assert client.get_run(foreign).info.status == "RUNNING"
     assert client.get_run(foreign).data.tags.keys() == {"mlflow.runName"}
@@ -418,7 +420,7 @@ def test_a_run_on_another_machine_is_killed_when_it_is_silent_or_its_clock_was_s
     store = synced(folder)
     client = MlflowClient(store)
     beat = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
-    tags = {"ablate.process": "another-host:1:2", "ablate.heartbeat": beat}
+    tags = {FOLDER: folder_id(folder), "ablate.process": "another-host:1:2", "ablate.heartbeat": beat}
     run = client.create_run(client.get_experiment_by_name("ablate").experiment_id, tags=tags).info.run_id
     synced(folder)
     assert client.get_run(run).info.status == ("KILLED" if silent else "RUNNING")

@@ -1,18 +1,14 @@
-"""A client of MLflow's store: connecting, creating the SQLite file, the experiment, searching."""
+"""A client of MLflow's store: connecting, the experiment, searching, what it refuses."""
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-import tempfile
-import warnings
-from pathlib import Path
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
+from ablate.address import without_secrets
 from ablate.track.journal import Folder
+from ablate.track.mlflow.database import check_schema, create_database, load_mlflow, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,30 +17,25 @@ if TYPE_CHECKING:
 EXPERIMENT = "ablate"
 # The launch of a study: the file that its run holds, and the tag that says when it was.
 LAUNCH, LAUNCHED = "launch.json", "ablate.launched"
-_SCRATCH = "creating-mlflow-db-"
+PARENT = "mlflow.parentRunId"
 _PAGE = 1000  # runs of one answer
-
-
-def load_mlflow() -> None:
-    """Import MLflow with short timeouts and without log noise."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # slow where there is no network
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the journals are replayed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mlflow  # noqa: F401
-
-    for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
-        logging.getLogger(name).setLevel(logging.WARNING)
+# A database's own refusal of a value (SQLAlchemy's DataError) comes as BAD_REQUEST.
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "RESOURCE_CONFLICT"}
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of the store at a tracking URI; a SQLite file that does not exist is created."""
+    """A client of the store at a tracking URI.
+
+    Raises:
+        KnobError: the store is a database of another version of MLflow.
+    """
     load_mlflow()
     from mlflow import MlflowClient
 
+    if (path := sqlite_file(uri)) is not None:
+        # MLflow keeps the stores of a process by their address: a relative one would stay in the folder of the first.
+        uri = f"sqlite:///{path}"
+    check_schema(uri)
     return MlflowClient(uri)
 
 
@@ -54,42 +45,11 @@ def tracking_uri(folder: Folder, uri: str | None) -> str:
 
 
 def connect(folder: Folder, uri: str | None) -> MlflowClient:
-    """A client of the store, which is created first where it is the SQLite file and does not exist."""
-    load_mlflow()
-    if uri is not None:
-        return open_client(uri)
-    create_database(folder.database())
-    # MLflow keeps the stores of a process by their address: a relative one would stay in the folder of the first.
-    return open_client(tracking_uri(Folder(folder.root.resolve()), None))
-
-
-def create_database(path: Path) -> None:
-    """Create MLflow's SQLite store, whole or not at all.
-
-    Its own migration is not safe against a second process or a kill: the tables are made in a file beside it, under
-    a lock, and moved into place (mlflow issue 23721).
-    """
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if path.exists():
-            return
-        for left in path.parent.glob(f"{_SCRATCH}*"):  # by a process that was killed here; the lock is ours
-            shutil.rmtree(left, ignore_errors=True)
-        _create_in_scratch(path)
-
-
-def _create_in_scratch(path: Path) -> None:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_SCRATCH) as scratch:
-        new = Path(scratch, "mlflow.db")
-        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            f"sqlite:///{new}", str(path.parent / "artifacts")
-        )
-        store.engine.dispose()
-        os.replace(new, path)
+    """A client of the store, which is created first where it is a SQLite file and does not exist."""
+    uri = tracking_uri(folder, uri)
+    if (path := sqlite_file(uri)) is not None:
+        create_database(path)
+    return open_client(uri)
 
 
 def find_or_create_experiment(client: MlflowClient, folder: Folder, uri: str | None) -> str:
@@ -113,3 +73,23 @@ def search(client: MlflowClient, experiment: str, query: str) -> list[Run]:
 
     runs: list[Run] = get_results_from_paginated_fn(page, _PAGE)  # type: ignore[no-untyped-call]
     return runs
+
+
+def in_order(same: Iterable[Run]) -> list[Run]:
+    """Runs that stand for one thing, the one to keep first.
+
+    There are several where a call to create one timed out, but was carried out all the same.
+    """
+    return sorted(same, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a store refused what a call asked for, so that to ask again is in vain; else it is away or broken."""
+    wrong_text = isinstance(error, UnicodeError) or isinstance(error.__cause__, UnicodeError)
+    too_large = getattr(getattr(error, "response", None), "status_code", None) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return wrong_text or too_large or getattr(error, "error_code", None) in _REFUSALS
+
+
+def in_one_line(error: BaseException) -> str:
+    """What was raised, short, without the secrets of an address."""
+    return f"{type(error).__name__}: {without_secrets(str(error).strip().partition(chr(10))[0])[:200]}"

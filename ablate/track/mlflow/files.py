@@ -30,7 +30,7 @@ def log_record(client: MlflowClient, run_id: str, trial: Path, started: str | No
     if attempt and attempt[0]["time"] == started:
         files[_CONFIG] = yaml.safe_dump(attempt[0]["knobs"], allow_unicode=True).encode()
         if sample := attempt[-1].get("sample"):
-            files[_SAMPLE] = sample.encode()
+            files[_SAMPLE] = sample.encode(errors="replace")
     if files:
         log_files(client, run_id, files)
 

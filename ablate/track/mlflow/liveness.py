@@ -1,4 +1,7 @@
-"""Which runs in MLflow are alive: heartbeats, runs of dead processes marked as killed, ended runs opened again."""
+"""Whose a run in MLflow is, and whether it is alive: heartbeats, runs of dead processes killed, ended ones reopened.
+
+A run belongs to a runs folder: people who share a store may have machines and studies of the same name.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
+from filelock import FileLock
+
+from ablate.disk import replacing
 from ablate.track.journal import Folder
 from ablate.track.mlflow.client import search
 from ablate.track.mlflow.files import log_record
@@ -19,12 +26,26 @@ if TYPE_CHECKING:
 # Tags that say how a run has ended.
 STATUS, REASON = "ablate.status", "ablate.reason"
 _HEARTBEAT, _PROCESS = "ablate.heartbeat", "ablate.process"
+FOLDER = "ablate.folder"
 _SILENT_SECONDS = 600.0
 
 
-def owner() -> dict[str, str]:
-    """The tag of a new run that says which process keeps it up to date."""
-    return {_PROCESS: this_process()}
+def folder_id(folder: Folder) -> str:
+    """What tells a runs folder from every other, wherever it is moved; made once."""
+    path = folder.root / "id"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        known = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        if not known:
+            known = str(uuid4())
+            with replacing(path) as file:
+                file.write(known.encode())
+    return known
+
+
+def owner(folder: str) -> dict[str, str]:
+    """The tags of a new run that say to which folder it belongs, and which process keeps it up to date."""
+    return {FOLDER: folder, _PROCESS: this_process()}
 
 
 def beat(client: MlflowClient, run_ids: Iterable[str]) -> None:
@@ -49,9 +70,10 @@ def mark_killed(client: MlflowClient, run_id: str, trial: Path, started: str | N
 
 
 def mark_abandoned(client: MlflowClient, experiment: str, folder: Folder) -> None:
-    """End runs that a dead process left open as KILLED; runs that ablate did not make are left alone."""
+    """End runs of a folder that a dead process left open as KILLED; all others in the store are left alone."""
+    own = folder_id(folder)
     for run in search(client, experiment, "attributes.status = 'RUNNING'"):
-        if not _is_abandoned(run):
+        if not _is_abandoned(run, own):
             continue
         tags = run.data.tags
         if fingerprint := tags.get("ablate.fingerprint"):
@@ -60,12 +82,14 @@ def mark_abandoned(client: MlflowClient, experiment: str, folder: Folder) -> Non
             client.set_terminated(run.info.run_id, status="KILLED")
 
 
-def _is_abandoned(run: Run) -> bool:
-    process = run.data.tags.get(_PROCESS)
-    if process is None:
+def _is_abandoned(run: Run, own: str) -> bool:
+    process, folder = run.data.tags.get(_PROCESS), run.data.tags.get(FOLDER)
+    if process is None or folder not in (own, None):
         return False
     dead = is_dead(process)
-    return _is_silent(run) if dead is None else dead
+    if dead is None and folder == own:
+        return _is_silent(run)
+    return bool(dead)  # a run without a folder was made before runs had one: it may be anybody's
 
 
 def _is_silent(run: Run) -> bool:

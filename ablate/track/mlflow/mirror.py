@@ -15,19 +15,28 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.track.claims import read_trial
 from ablate.track.journal import Event, Folder, Tail, last_attempt, status
 from ablate.track.mlflow import study_run
-from ablate.track.mlflow.client import connect, find_or_create_experiment, search
-from ablate.track.mlflow.liveness import beat, mark_abandoned
-from ablate.track.mlflow.trial_run import Connection, trial_runs
+from ablate.track.mlflow.client import (
+    PARENT,
+    connect,
+    find_or_create_experiment,
+    in_one_line,
+    is_refusal,
+    search,
+)
+from ablate.track.mlflow.liveness import beat, folder_id, mark_abandoned
+from ablate.track.mlflow.trial_run import Connection, TrialRun, trial_runs
 from ablate.track.process import is_dead
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _POLL_SECONDS = 2.0
+_MOST_SECONDS = 60.0  # between two attempts to reach a store that is away
 _TAKE_OVER_SECONDS = 5.0
 _BEAT_SECONDS = 30.0
 
@@ -39,7 +48,7 @@ class Mirror:
         folder: the runs folder.
         uri: MLflow tracking URI; None: SQLite in the runs folder.
         launched: the launch, as its study's journal records it.
-        warn: told once when the store cannot be reached.
+        warn: told once when the store cannot be reached, and of every trial that it refuses.
         on_copied: called after each thing that is copied, and each look at the journals.
     """
 
@@ -60,7 +69,8 @@ class Mirror:
         self._trials = trial_runs(folder, launched, self._metrics)
         self._launches = Tail(folder.study(launched["study"]))
         self._reports: list[Path] = []
-        self._unreachable = False
+        self._is_behind = self._has_failed = False
+        self._pause = _POLL_SECONDS
         # Launched twice at once, a study has one mirror at a time; the other takes over when it ends.
         self._lock = FileLock(folder.mirror_lock(study_run.digest(launched)), timeout=0)
         self._connection: Connection | None = None
@@ -72,18 +82,28 @@ class Mirror:
         self._reports.append(report)
 
     def follow(self, is_over: Callable[[float], bool]) -> bool:
-        """Copy what is new until the study is over, then what is left; returns whether the mirror is complete.
+        """Copy what is new until the study is over, then what is left.
 
-        What MLflow raises is told to `warn`.
+        What MLflow raises is told to `warn`. A store that is away is asked again after longer and longer pauses, and at
+        the end at once.
+
+        Returns:
+            Whether the mirror is complete, but for trials that were told to be refused.
 
         Args:
             is_over: waits so many seconds for the end of the study, and says whether it has come.
         """
-        while not is_over(_POLL_SECONDS):
+        while not is_over(self._pause):
             self._try_to(self._copy_if_ours)
+        if self._has_failed:
+            self._connection = None  # what had timed out may have arrived since
         self._try_to(self.sync)
         self._lock.release(force=True)
-        return not self._unreachable
+        return not self._is_behind
+
+    def refused(self) -> list[str]:
+        """The trials that the store refuses; all others can be complete."""
+        return [str(trial) for trial in self._trials if trial.refused]
 
     def sync(self) -> None:
         """Copy what is left, here and now. Raises what MLflow raises, Timeout while another launch does it."""
@@ -104,28 +124,40 @@ class Mirror:
         # Whatever MLflow, its server or its database raises: training goes on, and the journals hold everything.
         try:
             step()
-            self._unreachable = False
+            self._is_behind, self._pause = False, _POLL_SECONDS
         except Timeout:
             self._connection = None
         except Exception as error:
-            if not self._unreachable:
-                reason = str(error).splitlines()[0][:200] if str(error) else ""
-                self._warn(f"MLflow is not reachable, the journals go on ({type(error).__name__}: {reason})")
-            self._unreachable = True
+            if not self._has_failed:
+                self._warn(_what_is_wrong(error))
+            self._is_behind = self._has_failed = True
             self._connection = None
+            self._pause = min(2 * self._pause, _MOST_SECONDS)
 
     def _copy(self) -> None:
         store = self._connected()
         if self._has_grown():
             study_run.log_launch(store.client, store.parent, self._folder, self._launched)
         for trial in self._trials:
-            if not trial.done and trial.copy(store):
+            if not trial.is_over and self._copy_trial(trial, store):
                 self._on_copied()
         self._on_copied()
         if time.monotonic() - self._last_beat > _BEAT_SECONDS:
-            open_runs = [trial.run_id for trial in self._trials if trial.run_id is not None and not trial.done]
+            open_runs = [trial.run_id for trial in self._trials if trial.run_id is not None and not trial.is_over]
             beat(store.client, [store.parent, *open_runs])
             self._last_beat = time.monotonic()
+
+    def _copy_trial(self, trial: TrialRun, store: Connection) -> bool:
+        """Copy what is new of a trial, and return whether anything was; what is refused of it stops no other."""
+        try:
+            return trial.copy(store)
+        except Exception as error:
+            if not is_refusal(error) or trial.is_deleted(store.client):
+                raise
+            reason = in_one_line(error)
+            self._warn(f"MLflow refuses the trial {trial} ({reason}); its journal holds it, the others are copied")
+            trial.refuse(store.client, reason)
+            return False
 
     def _has_grown(self) -> bool:
         """Take in the newest record of this launch, and return whether that is another one than before."""
@@ -146,15 +178,16 @@ class Mirror:
         client = connect(self._folder, self._uri)
         experiment = self._experiment = find_or_create_experiment(client, self._folder, self._uri)
         mark_abandoned(client, experiment, self._folder)
-        parent = study_run.find_or_create(client, experiment, self._launched)
+        folder = folder_id(self._folder)
+        parent = study_run.find_or_create(client, experiment, folder, self._launched)
         client.set_experiment_tag(experiment, *study_run.shared_view(parent, self._launched, self._metrics))
         study_run.log_launch(client, parent, self._folder, self._launched)
         children: dict[str, list[Run]] = {}
-        for run in search(client, experiment, f"tags.`mlflow.parentRunId` = '{parent}'"):
+        for run in search(client, experiment, f"tags.`{PARENT}` = '{parent}'"):
             children.setdefault(str(run.data.tags.get("ablate.fingerprint")), []).append(run)
         for trial in self._trials:
             trial.forget()
-        self._connection = Connection(client, experiment, parent, children)
+        self._connection = Connection(client, experiment, parent, folder, children)
         return self._connection
 
     def _end(self) -> None:
@@ -167,7 +200,7 @@ class Mirror:
             statuses.append(status(events))
             if statuses[-1] == "FINISHED":
                 outcomes.setdefault(trial.label, []).append(events[-1])
-            elif statuses[-1] == "UNFINISHED" and _has_stopped(events):
+            elif statuses[-1] == "UNFINISHED" and _has_stopped(events) and not trial.refused:
                 trial.mark_killed(client)
             self._on_copied()
         study_run.log_launch(client, parent, self._folder, self._launched)
@@ -177,6 +210,13 @@ class Mirror:
         client.set_tag(parent, "ablate.trials", f"{statuses.count('FINISHED')} of {len(statuses)} finished")
         finished = all(s in ("FINISHED", "DIVERGED") for s in statuses)
         client.set_terminated(parent, status="FINISHED" if finished else "FAILED")
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, KnobError):  # a store that is not for us to use, and what to type
+        return f"nothing is copied to MLflow, the journals go on ({error})"
+    what = "refuses the study" if is_refusal(error) else "is not reachable"
+    return f"MLflow {what}, the journals go on ({in_one_line(error)})"
 
 
 def _has_stopped(attempt: list[Event]) -> bool:

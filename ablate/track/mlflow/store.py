@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, Event, last_attempt, parse_events
-from ablate.track.mlflow.client import EXPERIMENT, LAUNCH, LAUNCHED, open_client, search
+from ablate.track.mlflow.client import EXPERIMENT, LAUNCH, LAUNCHED, in_one_line, open_client, search
+from ablate.track.mlflow.database import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
 _CONNECTIONS = 8
 _AT_A_TIME = 64
-_SQLITE = "sqlite:///"
 # Tags of a trial's run that are no facts of what it ran on.
-_NO_FACTS = {"kind", "cell", "seed", "fingerprint", "started", "process", "heartbeat", "status", "reason"}
+_NO_FACTS = {
+    "kind", "cell", "seed", "fingerprint", "started", "folder", "process", "heartbeat", "status", "reason",
+}  # fmt: skip
 
 
 class Store:
@@ -41,18 +43,15 @@ class Store:
     """
 
     def __init__(self, uri: str) -> None:
-        if "://" not in uri and not uri.startswith("sqlite:"):
-            raise KnobError(
-                f"store={uri}: must be the address of an MLflow store; for example sqlite:///runs/mlflow.db or "
-                "http://127.0.0.1:5000"
-            )
+        if (refusal := refusal_of_address(uri)) is not None:
+            raise KnobError(f"store={without_secrets(uri)}: {refusal}")
         self._uri = uri
-        self._database = Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
+        self._database = sqlite_file(uri)
         self._opened: MlflowClient | None = None
         self._found: list[Run] | None = None
 
     def __str__(self) -> str:
-        return _without_password(self._uri)
+        return without_secrets(self._uri)
 
     def studies(self) -> list[str]:
         """Names of all studies, sorted."""
@@ -124,20 +123,18 @@ class Store:
             if self._opened is None:
                 if self._database is not None:
                     self._check_database(self._database)
-                # MLflow keeps a store by its URI, and a relative one means another file in another folder.
-                self._opened = open_client(self._uri if self._database is None else f"{_SQLITE}{self._database}")
+                self._opened = open_client(self._uri)
             yield self._opened
         except KnobError:
             raise
         except Exception as error:  # whatever MLflow, its server or its database raises
-            first = _without_password(str(error).strip().partition("\n")[0])[:200]
-            raise KnobError(f"{self}: this MLflow store cannot be read ({type(error).__name__}: {first})") from error
+            raise KnobError(f"{self}: this MLflow store cannot be read ({in_one_line(error)})") from error
 
     def _check_database(self, path: Path) -> None:
         """Refuse what is no store of MLflow's, which would otherwise be made into one."""
         if not path.is_file():
             raise KnobError(f"{self}: there is no such file")
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as database:
             try:
                 found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
             except sqlite3.DatabaseError:
@@ -205,7 +202,3 @@ def _typed(value: str) -> Any:
         return json.loads(value)
     except ValueError:
         return value
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from ablate.launch import FEWEST_SEEDS
 from ablate.metric import Metric
 from ablate.track.journal import Event, Folder, now, read_events
-from ablate.track.mlflow.client import LAUNCH, LAUNCHED
+from ablate.track.mlflow.client import LAUNCH, LAUNCHED, PARENT, in_order, search
 from ablate.track.mlflow.files import log_files
-from ablate.track.mlflow.liveness import owner, reopen
+from ablate.track.mlflow.liveness import FOLDER, owner, reopen
+from ablate.track.mlflow.values import name_of, tags_of
 from ablate.track.process import report_lock
 
 if TYPE_CHECKING:
@@ -36,11 +37,19 @@ def digest(launched: Event) -> str:
     return hashlib.sha256("|".join(what).encode()).hexdigest()
 
 
-def find_or_create(client: MlflowClient, experiment: str, launched: Event) -> str:
-    """The id of the study's run, which is open again."""
-    found = client.search_runs([experiment], f"tags.`ablate.study_digest` = '{digest(launched)}'", max_results=1)
-    if found:
+def find_or_create(client: MlflowClient, experiment: str, folder: str, launched: Event) -> str:
+    """The id of the study's run, which is open again.
+
+    Args:
+        folder: the id of the runs folder, whose run it is.
+    """
+    query = f"tags.`ablate.study_digest` = '{digest(launched)}' and tags.`{FOLDER}` = '{folder}'"
+    if found := in_order(search(client, experiment, query)):
         run_id = str(found[0].info.run_id)
+        for other in found[1:]:
+            for child in search(client, experiment, f"tags.`{PARENT}` = '{other.info.run_id}'"):
+                client.set_tag(child.info.run_id, PARENT, run_id)
+            client.delete_run(other.info.run_id)
         reopen(client, run_id)
         return run_id
     tags = {
@@ -50,9 +59,9 @@ def find_or_create(client: MlflowClient, experiment: str, launched: Event) -> st
         "ablate.study": launched["study"],
         "ablate.kind": "study",
         "ablate.study_digest": digest(launched),
-        **owner(),
+        **owner(folder),
     }
-    return str(client.create_run(experiment, run_name=launched["study"], tags=tags).info.run_id)
+    return str(client.create_run(experiment, run_name=name_of(launched["study"]), tags=tags_of(tags)).info.run_id)
 
 
 def log_launch(client: MlflowClient, run_id: str, folder: Folder, launched: Event) -> None:
@@ -127,7 +136,7 @@ def shared_view(parent: str, launched: Event, metrics: Sequence[Metric]) -> tupl
     ]
     state = {
         "selectedColumns": columns,
-        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'",
+        "searchFilter": f"tags.`{PARENT}` = '{parent}'",
         "orderByKey": f"metrics.`test_{first.name}`",
         "orderByAsc": first.better == "lower",
     }

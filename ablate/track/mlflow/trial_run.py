@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ablate.metric import Metric
 from ablate.track.claims import TrialTail
 from ablate.track.journal import FINAL_EVENTS, Event, Folder, status
+from ablate.track.mlflow.client import PARENT, in_order
 from ablate.track.mlflow.files import log_record
 from ablate.track.mlflow.liveness import REASON, STATUS, mark_killed, owner, reopen
-from ablate.track.mlflow.values import curve_values, dataset_profile, final_values, params_of
+from ablate.track.mlflow.values import curve_values, dataset_profile, final_values, name_of, params_of, tags_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,13 +34,14 @@ class Connection:
     """A store that was reached, and what it holds of a study.
 
     Attributes:
-        experiment, parent: ids.
+        experiment, parent: ids; folder: that of the runs folder.
         children: fingerprint → the runs of that trial, one an attempt, as they were when the store was reached.
     """
 
     client: MlflowClient
     experiment: str
     parent: str
+    folder: str
     children: Mapping[str, Sequence[Run]]
 
 
@@ -52,6 +54,7 @@ class TrialRun:
         started: time at which the run's attempt was started; name: that of the run.
         copied: (name, step) of every point that the run holds already.
         done: the trial is finished, and all of it was copied.
+        refused: MLflow refuses what this launch would copy of it.
     """
 
     fingerprint: str
@@ -64,10 +67,19 @@ class TrialRun:
     name: str = ""
     copied: set[tuple[str, int]] = field(default_factory=set)
     done: bool = False
+    refused: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.label} · seed {self.seed}"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is left to copy."""
+        return self.done or self.refused
 
     def forget(self) -> None:
         """Start again from what the store holds; after a failed call, nobody knows how much of it arrived."""
-        self.run_id, self.copied = None, set()
+        self.run_id, self.copied, self.done = None, set(), False
         self.tail.rewind()
 
     def copy(self, store: Connection) -> bool:
@@ -97,6 +109,18 @@ class TrialRun:
         self.copied.update(points)
         return True
 
+    def is_deleted(self, client: MlflowClient) -> bool:
+        """Whether a user has deleted the run; it is then made again."""
+        return self.run_id is not None and client.get_run(self.run_id).info.lifecycle_stage == "deleted"
+
+    def refuse(self, client: MlflowClient, reason: str) -> None:
+        """Leave the trial out from here on; its run, where there is one, ends as FAILED and says why."""
+        self.refused = True
+        if self.run_id is not None:
+            for tag in tags_of({STATUS: "FAILED", REASON: f"refused by MLflow: {reason}"}).items():
+                client.set_tag(self.run_id, *tag)
+            client.set_terminated(self.run_id, status="FAILED")
+
     def mark_killed(self, client: MlflowClient) -> None:
         """End the run as KILLED; nothing where there is none."""
         if self.run_id is not None:
@@ -111,14 +135,17 @@ class TrialRun:
         started = events[0]
         self.started = started["time"]
         params = params_of(started)
-        for run in store.children.get(self.fingerprint, ()):
-            if run.data.tags.get("ablate.started") == self.started:
-                self._continue(store.client, run, started)
-                return {name: value for name, value in params.items() if name not in run.data.params}
-            if run.info.status == "RUNNING":
-                mark_killed(store.client, run.info.run_id, self.tail.trial, run.data.tags.get("ablate.started"))
+        runs = store.children.get(self.fingerprint, ())
+        for run in runs:
+            if _started(run) != self.started and run.info.status == "RUNNING":
+                mark_killed(store.client, run.info.run_id, self.tail.trial, _started(run))
+        if own := in_order(run for run in runs if _started(run) == self.started):
+            for other in own[1:]:
+                store.client.delete_run(other.info.run_id)
+            self._continue(store.client, own[0], started)
+            return {name: value for name, value in params.items() if name not in own[0].data.params}
         self.name, self.copied = self._name(events[-1]), set()
-        self.run_id = self._create(store, started)
+        self._create(store, started)
         return params
 
     def _continue(self, client: MlflowClient, run: Run, started: Event) -> None:
@@ -133,10 +160,10 @@ class TrialRun:
         if not (run.inputs and run.inputs.dataset_inputs):  # a kill came before it was logged
             _log_dataset(client, self.run_id, started["data"])
 
-    def _create(self, store: Connection, started: Event) -> str:
+    def _create(self, store: Connection, started: Event) -> None:
         facts = started["facts"]
         tags = {
-            "mlflow.parentRunId": store.parent,
+            PARENT: store.parent,
             "mlflow.source.name": started["command"],
             "mlflow.source.type": "LOCAL",
             "ablate.kind": "trial",
@@ -144,22 +171,21 @@ class TrialRun:
             "ablate.seed": str(self.seed),
             "ablate.fingerprint": self.fingerprint,
             "ablate.started": self.started,
-            **owner(),
-            **{f"ablate.{name}": str(value) for name, value in facts.items()},
+            **owner(store.folder),
+            **{f"ablate.{name}": value for name, value in facts.items()},
         }
         if commit := facts.get("git_commit"):
             tags["mlflow.source.git.commit"] = commit
         when = _milliseconds(started)
-        run = store.client.create_run(store.experiment, start_time=when, run_name=self.name, tags=tags)
-        _log_dataset(store.client, run.info.run_id, started["data"])
-        return str(run.info.run_id)
+        run = store.client.create_run(store.experiment, start_time=when, run_name=self.name, tags=tags_of(tags))
+        self.run_id = str(run.info.run_id)
+        _log_dataset(store.client, self.run_id, started["data"])
 
     def _name(self, last: Event) -> str:
         """With the result, for MLflow's table of runs shows names, and no metrics until a user picks some."""
-        name = f"{self.label} · seed {self.seed}"
         first = self.metrics[0]
         test = last["values"].get(f"test_{first.recorded}") if last["event"] == "finished" else None
-        return name if test is None else f"{name} · test {first.text(first.value(test))}"
+        return name_of(str(self) if test is None else f"{self} · test {first.text(first.value(test))}")
 
     def _new_points(self, events: Sequence[Event]) -> Points:
         """In the order of the events; of a step measured again, after a resume, the first stays."""
@@ -189,7 +215,7 @@ class TrialRun:
                 tags["mlflow.runName"] = name
         if "reason" in last:
             tags[REASON] = last["reason"]
-        _log(client, run_id, params, points, tags)
+        _log(client, run_id, params, points, tags_of(tags))
         client.set_terminated(run_id, status=_MLFLOW_STATUS.get(outcome, "FAILED"), end_time=_milliseconds(last))
 
 
@@ -205,6 +231,10 @@ def trial_runs(folder: Folder, launched: Event, metrics: Sequence[Metric]) -> li
     ]  # fmt: skip
 
 
+def _started(run: Run) -> str | None:
+    return run.data.tags.get("ablate.started")
+
+
 def _last(events: Sequence[Event], *kinds: str) -> int:
     """Where the last event of these kinds is; -1: nowhere."""
     return max((i for i, event in enumerate(events) if event["event"] in kinds), default=-1)
@@ -216,10 +246,10 @@ def _log_dataset(client: MlflowClient, run_id: str, data: Mapping[str, Any]) -> 
     if not data["digest"]:
         return
     dataset = Dataset(
-        name=data["name"],
+        name=name_of(data["name"]),
         digest=data["digest"][:12],
         source_type="local",
-        source=data["name"],
+        source=name_of(data["name"]),
         profile=json.dumps(dataset_profile(data)),
     )
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

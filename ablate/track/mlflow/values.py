@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablate.knobs import show
 from ablate.metric import Metric
 from ablate.track.journal import Event
+
+# What MLflow and its databases take of a text, in characters.
+_NAME, _PARAM, _TAG = 250, 6000, 8000
+
+
+def tags_of(tags: Mapping[str, object]) -> dict[str, str]:
+    """Tags of a run."""
+    return {name: _acceptable(str(value), _TAG) for name, value in tags.items()}
+
+
+def name_of(text: str) -> str:
+    """The name of a run or a dataset."""
+    return _acceptable(text, _NAME)
 
 
 def params_of(started: Event) -> dict[str, str]:
@@ -16,7 +30,7 @@ def params_of(started: Event) -> dict[str, str]:
     params["seed"] = started["seed"]
     if started["parameters"] is not None:
         params["parameters"] = started["parameters"]
-    return {name: show(value) for name, value in params.items()}
+    return {name: _acceptable(show(value), _PARAM) for name, value in params.items()}
 
 
 def curve_values(metrics: Sequence[Metric], values: Mapping[str, float]) -> dict[str, float]:
@@ -44,3 +58,9 @@ def final_values(metrics: Sequence[Metric], finished: Event) -> dict[str, float]
 def dataset_profile(data: Mapping[str, Any]) -> dict[str, Any]:
     """What MLflow shows of a dataset besides its name."""
     return {**data["details"], "sizes": data["sizes"], "digest": data["digest"]}
+
+
+def _acceptable(text: str, most: int) -> str:
+    """A text as every store takes it: cut where it is too long, and U+FFFD for what no database holds."""
+    text = re.sub("[\0\ud800-\udfff]", "\ufffd", text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
