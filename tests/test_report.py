@@ -13,7 +13,8 @@ from scipy import stats
 from ablate.analyze import caveats, compare, confounds
 from ablate.analyze.evidence import Evidence
 from ablate.report import write_report
-from ablate.report.tables import display, markdown
+from ablate.report.escape import markdown
+from ablate.report.tables import display
 from ablate.report.told import missing
 from ablate.report.warnings import caveats_told
 from ablate.study.records import task_record

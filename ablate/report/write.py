@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from ablate.analyze.study import Analysis, analyse
+from ablate.names import folder_name
+from ablate.report.escape import write_csv
 from ablate.report.figures import draw_all
 from ablate.report.figures.style import Drawn
 from ablate.report.section import Section
@@ -54,7 +56,7 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
     """
     analysis = analyse(results, baseline)
     said, warnings = findings(analysis), warnings_of(results, analysis)
-    folder = reports / results.name
+    folder = reports / folder_name(results.name)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
     with report_lock(folder):  # a study launched twice at once ends twice at once
@@ -78,8 +80,8 @@ def _clear_tables(folder: Path) -> None:
 
 
 def _write_data(results: Results, folder: Path) -> None:
-    results.trials.to_csv(folder / "results.csv", index=False)
-    results.curves.to_csv(folder / "curves.csv", index=False)
+    write_csv(results.trials, folder / "results.csv")
+    write_csv(results.curves, folder / "curves.csv")
     # A knob may be a number in one cell and null or a word in another; Parquet's columns have one type.
     mixed = {str(name): _as_text(column) for name, column in results.trials.items() if column.dtype == object}
     results.trials.assign(**mixed).to_parquet(folder / "results.parquet", index=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from ablate.names import folder_name
 from ablate.track.journal import Folder, read_events
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.study_run import digest
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         launches = {digest(launched): launched for launched in read_events(folder.study(study))[0]}
         for launched in launches.values():
             mirror = Mirror(folder, options.uri, launched, print)
-            report = Path(launched["reports"], study)
+            report = Path(launched["reports"], folder_name(study))
             if (report / "index.html").is_file():
                 mirror.attach(report)
             try:

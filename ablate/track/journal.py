@@ -10,6 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ablate.names import folder_name
+
 Event = dict[str, Any]
 
 JOURNAL = "journal.jsonl"
@@ -160,7 +162,7 @@ class Folder:
 
     def trial(self, fingerprint: str) -> Path:
         """Journal, checkpoints, lock and log of one trial."""
-        return self.root / "trials" / fingerprint[:16]
+        return self.root / "trials" / folder_name(fingerprint[:16])
 
     def study(self, name: str) -> Path:
         """The journal of a study: one line a launch."""
