@@ -13,7 +13,7 @@ from made import PLAIN_LAUNCH, results, trials
 from recorded import PRINT, launch
 
 from ablate.names import folder_name
-from ablate.report import write, write_report
+from ablate.report import write_report
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
 from ablate.track.journal import Folder
@@ -53,13 +53,6 @@ class Foreign:
 
     def attempts(self, study, launched):
         return ([*self.events] for cell in launched["cells"] for _ in cell["trials"])
-
-
-@pytest.fixture
-def without_figures(monkeypatch):
-    """They take seconds, and their files have names of their own."""
-    nothing = dict.fromkeys(("comparison", "effects", "budget"))
-    monkeypatch.setattr(write, "draw_all", lambda *_: nothing)
 
 
 @given(st.text())
