@@ -101,6 +101,8 @@ def _end(metric: Metric, name: str) -> str:
 def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequence[Metric] = ()) -> pd.DataFrame:
     """The comparison as text, with units in the headings. One row a cell.
 
+    The verdict stands beside the difference: a screen may be too narrow for what follows.
+
     Args:
         task: as a launch records it.
         others: metrics that are shown beside the one that cells are compared by.
@@ -120,11 +122,11 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
             f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"]),
             **{f"test {other.name}": _of_other(other, row) for other in others},
             f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row),
+            "verdict": _verdict(row),
+            "p": p_value(row["p_holm"]),
             _OVER_TEXT: _over_text(metric, row),
             "wins": _wins(row),
             "pairing": _pairing(row),
-            "p": p_value(row["p_holm"]),
-            "verdict": _verdict(row),
             "missing": told.missing(row["missing"]),
         }
         for row in comparison.to_dict("records")
@@ -148,17 +150,17 @@ def effects_table(
             "part": row["name"],
             change: told.change(metric, row["effect"]) if _known(row["effect"]) else NOT_AVAILABLE,
             "95 % interval": told.span(metric, row["low"], row["high"]) if _known(row["low"]) else NOT_AVAILABLE,
-            _OVER_TEXT: _over_text(metric, row),
+            "verdict": _verdict(row),
             "p (Holm)": p_value(row["p_holm"]),
             "n": str(row["n"]),
+            _OVER_TEXT: _over_text(metric, row),
             "wins": _wins(row),
             "pairing": _pairing(row),
             "parameters": (costs or {}).get(row["name"], "–"),
-            "verdict": _verdict(row),
         }
         for row in effects.to_dict("records")
     ]
-    columns = ["part", change, "95 % interval", _OVER_TEXT, "p (Holm)", "n", "wins", "pairing", "parameters", "verdict"]
+    columns = ["part", change, "95 % interval", "verdict", "p (Holm)", "n", _OVER_TEXT, "wins", "pairing", "parameters"]
     text = pd.DataFrame(rows, columns=columns)
     text = text.drop(columns=[name for name in ("parameters", _OVER_TEXT) if (text[name] == "–").all()])
     return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=BESIDES)
