@@ -23,9 +23,10 @@ from ablate.report.escape import latex_rows, markdown, markdown_line, write_csv
 HOSTILE = [
     "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "＝1", "x\r=1",
     "# heading", "- item", "1. item", "> quote", "![image](http://example.org/x.png)", "[link](javascript:alert(1))",
-    "<http://example.org>", "a|b", "`code`", "***bold***", "~~gone~~", "&lt;b&gt;", "a\nb", "a\u2028b", "\\", "\\|", "$x^2$",
-    "<!-- comment -->", "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'><svg/onload=alert(1)>",
-    "--><script>alert(1)</script>", "{{ 7 * 7 }}", "\\input{/etc/passwd}", "[2em]", "*", "%", "~^",
+    "<http://example.org>", "a|b", "`code`", "***bold***", "~~gone~~", "&lt;b&gt;", "a\nb", "a\u2028b", "\\", "\\|",
+    "$x^2$", "<!-- comment -->", "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>",
+    "'><svg/onload=alert(1)>", "--><script>alert(1)</script>", "{{ 7 * 7 }}", "\\input{/etc/passwd}", "[2em]", "*",
+    "%", "~^",
 ]  # fmt: skip
 EVERYTHING = "\"'><img src=x onerror=alert(1)>|`*_#$x$\\input{y}&%{z}[l](h)\r\n# h"
 
