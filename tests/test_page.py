@@ -106,7 +106,7 @@ def test_names_stay_inert_in_every_format(report):
 
 def test_latex_compiles_with_any_name(report, tmp_path):
     program = program_or_skip("pdflatex", package="texlive-latex-base")
-    table = trials({NASTY: [4.0, 4.1, 4.2], "日本語 → ≤ é – ±": [3.9, 4.0, 4.3], "[2em]": [4.0], "*": [4.0]})
+    table = trials({NASTY: [4.0, 4.1, 4.2], "日本語 → ≤ é – ±": [3.9, 4.0, 4.3], "[x]": [4.0], "*": [4.0]})
     other = write_report(results(table, name="other"), tmp_path)
     inputs = [path for folder in (report.folder, other.folder) for path in sorted(folder.glob("*.tex"))]
     assert {path.name for path in inputs} >= {"comparison.tex", "components.tex"}
