@@ -136,6 +136,14 @@ def empty_store(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Reports without figures, which take seconds to draw."""
+    from ablate.report import write
+
+    monkeypatch.setattr(write, "draw_all", lambda *_: dict.fromkeys(write.FIGURES))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_server_is_left():
     """The server that workers are forked from ends before the tests do, and has written its coverage by then."""

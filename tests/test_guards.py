@@ -290,3 +290,18 @@ def test_a_way_of_measuring_is_named_where_a_study_has_several():
         for part in ("dropout", "tying")
         for how in ("taken from the full model", "averaged over all orders")
     }
+
+
+def test_a_budget_at_which_every_trial_of_one_side_diverged_is_told_as_that_and_not_left_out():
+    table = by_budget_of({0.5: -0.1, 1: -0.1, 2: -0.1})
+    lost = (table["factor.budget"] == "2") & (table["factor.dropout"] == "0.5")
+    table.loc[lost, ["test_nll", "test_perplexity"]] = np.nan
+    table.loc[lost, "status"] = "DIVERGED"
+    analysis = analyse(made.results(table))
+    assert list(analysis.by_budget["verdict"]) == ["helps", "helps", "diverges"]
+    _, told, *_ = findings(analysis)
+    assert told.startswith("Dropout=0.5 instead of 0 helps at budget=0.5 and 1 (at 1: −9.")
+    assert told.endswith(
+        " and has no effect that could be told, for every trial of one side diverged, at budget=2; "
+        "3 of 3 trials with it diverged."
+    )

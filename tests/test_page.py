@@ -70,6 +70,18 @@ def test_on_a_telephone_nothing_but_wide_tables_scrolls_sideways(report, browser
     page.close()
 
 
+def test_the_verdict_of_a_row_is_seen_without_scrolling_its_table(browser, tmp_path):
+    made = write_report(results(one_out(EFFECTS), design=ONE_OUT), tmp_path)
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(made.page.resolve().as_uri())
+    for name in ("comparison", "components"):
+        table = page.locator(f"#table-{name}")
+        region = table.locator("xpath=ancestor::div[@role='region']").bounding_box()
+        heading = table.locator("th", has_text="verdict").bounding_box()
+        assert heading["x"] + heading["width"] <= region["x"] + region["width"], name
+    page.close()
+
+
 def test_every_section_is_reached_from_the_top_by_keyboard(report, browser):
     page = browser.new_page()
     page.goto(report.page.resolve().as_uri())
@@ -94,7 +106,7 @@ def test_names_stay_inert_in_every_format(report):
 
 def test_latex_compiles_with_any_name(report, tmp_path):
     program = program_or_skip("pdflatex", package="texlive-latex-base")
-    table = trials({NASTY: [4.0, 4.1, 4.2], "日本語 → ≤ é – ±": [3.9, 4.0, 4.3]})
+    table = trials({NASTY: [4.0, 4.1, 4.2], "日本語 → ≤ é – ±": [3.9, 4.0, 4.3], "[x]": [4.0], "*": [4.0]})
     other = write_report(results(table, name="other"), tmp_path)
     inputs = [path for folder in (report.folder, other.folder) for path in sorted(folder.glob("*.tex"))]
     assert {path.name for path in inputs} >= {"comparison.tex", "components.tex"}

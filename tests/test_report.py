@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from made import PERPLEXITY, results, trials
+from made import PERPLEXITY, ladder, results, trials
 from scipy import stats
 
 from ablate.analyze import caveats, compare, confounds
 from ablate.analyze.evidence import Evidence
 from ablate.report import write_report
-from ablate.report.tables import display, markdown
+from ablate.report.escape import markdown
+from ablate.report.tables import display
 from ablate.report.told import missing
 from ablate.report.warnings import caveats_told
 from ablate.study.records import task_record
@@ -51,6 +52,25 @@ def test_one_seed_has_no_spread_and_no_interval():
     shown = display(PERPLEXITY, TASK, table)
     assert shown["difference to the first row"].tolist() == ["–", "−9.5 % (n = 1)"]
     assert shown["test perplexity"].tolist() == ["54.6", "49.4"]
+
+
+def test_the_verdict_stands_beside_the_difference_where_a_narrow_screen_shows_it(tmp_path, without_figures):
+    report = write_report(results(ladder({"a": -0.3, "b": 0.1})), tmp_path)
+    columns = list(report.table.columns)
+    place = columns.index("difference to the first row")
+    assert columns[place : place + 3] == ["difference to the first row", "verdict", "p"]
+    factors = (report.folder / "factors.md").read_text().splitlines()[0]
+    assert factors.startswith("| part | change of perplexity | 95 % interval | verdict | p (Holm) | n |")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [(1, "Nothing is tested: that takes two seeds or more."), (3, "corrected (Holm) over the 3 comparisons that the")],
+)
+def test_a_table_of_effects_says_over_how_many_comparisons_it_is_corrected(seeds, said, tmp_path, without_figures):
+    report = write_report(results(ladder({"a": -0.3, "b": 0.1}, seeds=seeds)), tmp_path)
+    assert said in (report.folder / "factors.md").read_text()
+    assert "over the 0 comparisons" not in report.page.read_text()
 
 
 def test_a_cell_without_a_result_is_not_a_number_and_says_why():

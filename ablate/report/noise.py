@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -14,11 +12,10 @@ from ablate.analyze.sources import RESIDUAL, TOTAL, Sources
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.phrases import Row, listed
 from ablate.report.section import Section
 from ablate.report.tables import Shown, write_table
 from ablate.report.told import NOT_AVAILABLE
-
-Row = Mapping[Any, Any]
 
 TITLE = "Where the noise of a seed comes from"
 _NAMES = {RESIDUAL: "residual, with their interactions", TOTAL: "all together: a new seed"}
@@ -57,7 +54,7 @@ def noise_told(metric: Metric, found: Sources) -> list[str]:
         "of the variance)"
     )
     if others:
-        said += ", followed by " + _and([_sized(metric, row) for row in others])
+        said += ", followed by " + listed([_sized(metric, row) for row in others])
     said += (
         f". The residual, which holds their interactions, is {_spread(metric, residual)}; a new seed, which varies all "
         f"of them, changes the result by {_spread(metric, total)}."
@@ -87,10 +84,6 @@ def _interval(metric: Metric, row: Row) -> str:
     if math.isnan(row["low"]):
         return NOT_AVAILABLE
     return " to ".join(told.spread(metric, row[end]) for end in ("low", "high"))
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _share(row: Row) -> str:

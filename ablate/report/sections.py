@@ -187,9 +187,17 @@ def _grid(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
 
 def _corrected(analysis: Analysis) -> str:
     """What counts together."""
+    if not (analysis.comparison["n"] > 1).any():
+        return "Nothing is tested: that takes two seeds or more."
+    if not analysis.tests:
+        return (
+            "None of the comparisons that the study was made for could be tested; p-values of the rest are corrected "
+            "(Holm) among themselves."
+        )
+    over = "one comparison" if analysis.tests == 1 else f"{analysis.tests} comparisons"
     return (
-        f"P-values are corrected (Holm) over the {analysis.tests} comparisons that the study was made for, those of "
-        "the rest among themselves; a comparison that stands in several tables is tested once."
+        f"P-values are corrected (Holm) over the {over} that the study was made for, those of the rest among "
+        "themselves; a comparison that stands in several tables is tested once."
     )
 
 

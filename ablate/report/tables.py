@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ablate.analyze.differs import Task
 from ablate.analyze.families import EXPLORATORY, is_claim
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.escape import latex_rows, markdown, markdown_line, plain_latin, write_csv
 from ablate.report.told import NOT_AVAILABLE
 from ablate.track.units import duration
 
@@ -56,52 +56,18 @@ def write_table(shown: Shown, folder: Path) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{shown.name}</title>{noted}</html>\n',
         encoding="utf-8",
     )
-    path.with_suffix(".md").write_text(markdown(shown.text) + f"\n{shown.note}\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(shown.text) + f"\n{markdown_line(shown.note)}\n", encoding="utf-8")
     narrow = shown.text[[name for name in shown.text.columns if name not in shown.not_on_paper]]
     plain = narrow.rename(columns=plain_latin).map(plain_latin)
     paper = GT(plain).cols_align("right", columns=[plain_latin(name) for name in _numeric(shown, narrow)])
     latex = paper.tab_source_note(plain_latin(shown.note)).tab_options(table_font_size="8pt").as_latex()
-    path.with_suffix(".tex").write_text("% needs \\usepackage{booktabs}\n" + latex + "\n", encoding="utf-8")
-    shown.numbers.to_csv(path.with_suffix(".csv"), index=False)
+    path.with_suffix(".tex").write_text("% needs \\usepackage{booktabs}\n" + latex_rows(latex) + "\n", encoding="utf-8")
+    write_csv(shown.numbers, path.with_suffix(".csv"))
     return html
 
 
 def _numeric(shown: Shown, text: pd.DataFrame) -> list[str]:
     return [str(name) for name in text.columns if name not in shown.words]
-
-
-# What pdflatex has no letter for, in words that it has.
-_LATIN = {"−": "-", "→": "to", "≤": "at most", "≥": "at least", "≠": "is not", "×": "x", "\N{NO-BREAK SPACE}": " "}
-
-
-def plain_latin(text: str) -> str:
-    """Text that pdflatex can print: letters it has no glyph for are written as their code, for example [U+65E5]."""
-    for symbol, words in _LATIN.items():
-        text = text.replace(symbol, words)
-    return "".join(_in_latin(character) for character in text)
-
-
-def _in_latin(character: str) -> str:
-    if character in "–—‘’“”…±·":
-        return character
-    if character.isascii():
-        return character if character.isprintable() else " "
-    if unicodedata.category(character).startswith("L") and ord(character) < 0x180:
-        return character
-    return f"[U+{ord(character):04X}]"
-
-
-def markdown(shown: pd.DataFrame) -> str:
-    """A GitHub table; `|` and what would be markup in a name stay inert."""
-    lines = [list(shown.columns), ["---"] + ["---:"] * (len(shown.columns) - 1), *shown.to_numpy().tolist()]
-    escaped = [lines[0], lines[1], *([_escape_markdown(str(cell)) for cell in line] for line in lines[2:])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
-
-
-def _escape_markdown(text: str) -> str:
-    for character in "\\|`*_{}[]<>$#":
-        text = text.replace(character, "\\" + character)
-    return " ".join(text.split("\n"))
 
 
 def comparison_table(
@@ -135,6 +101,8 @@ def _end(metric: Metric, name: str) -> str:
 def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequence[Metric] = ()) -> pd.DataFrame:
     """The comparison as text, with units in the headings. One row a cell.
 
+    The verdict stands beside the difference: a screen may be too narrow for what follows.
+
     Args:
         task: as a launch records it.
         others: metrics that are shown beside the one that cells are compared by.
@@ -154,11 +122,11 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
             f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"]),
             **{f"test {other.name}": _of_other(other, row) for other in others},
             f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row),
+            "verdict": _verdict(row),
+            "p": p_value(row["p_holm"]),
             _OVER_TEXT: _over_text(metric, row),
             "wins": _wins(row),
             "pairing": _pairing(row),
-            "p": p_value(row["p_holm"]),
-            "verdict": _verdict(row),
             "missing": told.missing(row["missing"]),
         }
         for row in comparison.to_dict("records")
@@ -182,17 +150,17 @@ def effects_table(
             "part": row["name"],
             change: told.change(metric, row["effect"]) if _known(row["effect"]) else NOT_AVAILABLE,
             "95 % interval": told.span(metric, row["low"], row["high"]) if _known(row["low"]) else NOT_AVAILABLE,
-            _OVER_TEXT: _over_text(metric, row),
+            "verdict": _verdict(row),
             "p (Holm)": p_value(row["p_holm"]),
             "n": str(row["n"]),
+            _OVER_TEXT: _over_text(metric, row),
             "wins": _wins(row),
             "pairing": _pairing(row),
             "parameters": (costs or {}).get(row["name"], "–"),
-            "verdict": _verdict(row),
         }
         for row in effects.to_dict("records")
     ]
-    columns = ["part", change, "95 % interval", _OVER_TEXT, "p (Holm)", "n", "wins", "pairing", "parameters", "verdict"]
+    columns = ["part", change, "95 % interval", "verdict", "p (Holm)", "n", _OVER_TEXT, "wins", "pairing", "parameters"]
     text = pd.DataFrame(rows, columns=columns)
     text = text.drop(columns=[name for name in ("parameters", _OVER_TEXT) if (text[name] == "–").all()])
     return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=BESIDES)

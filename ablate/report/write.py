@@ -9,8 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from ablate.analyze.study import Analysis, analyse
-from ablate.report.figures import draw_all
+from ablate.names import folder_name
+from ablate.report.escape import write_csv
+from ablate.report.figures import FIGURES, draw_all
 from ablate.report.figures.style import Drawn
+from ablate.report.replace import replaced
 from ablate.report.section import Section
 from ablate.report.sections import TABLES, make_sections
 from ablate.report.tables import display
@@ -18,6 +21,15 @@ from ablate.report.warnings import warnings_of
 from ablate.report.words import findings
 from ablate.track.process import report_lock
 from ablate.track.read import Results
+
+PAGE = "index.html"
+_KINDS = (
+    (["results", "curves"], [".csv", ".parquet"]),
+    (TABLES, [".html", ".md", ".tex", ".csv"]),
+    (FIGURES, [".png", ".svg", ".pdf"]),
+)
+# All that a report may have; a table or a figure that a study has nothing for is not there.
+_FILES = {PAGE, *(f"{name}{suffix}" for names, suffixes in _KINDS for name in names for suffix in suffixes)}
 
 
 @dataclass(frozen=True)
@@ -54,32 +66,24 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
     """
     analysis = analyse(results, baseline)
     said, warnings = findings(analysis), warnings_of(results, analysis)
-    folder = reports / results.name
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "index.html"
-    with report_lock(folder):  # a study launched twice at once ends twice at once
-        _write_data(results, folder)
-        _clear_tables(folder)
-        drawn = draw_all(results, analysis, folder)
+    folder = reports / folder_name(results.name)
+    reports.mkdir(parents=True, exist_ok=True)
+    # A study launched twice at once ends twice at once.
+    with report_lock(folder), replaced(folder, _FILES) as scratch:
+        _write_data(results, scratch)
+        drawn = draw_all(results, analysis, scratch)
         first = _first_figure(analysis, drawn)
         below = {name: figure for name, figure in drawn.items() if figure is not first}
-        sections = make_sections(results, analysis, below, folder)
-        page.write_text(_page(results, said, warnings, first, sections), encoding="utf-8")
+        sections = make_sections(results, analysis, below, scratch)
+        (scratch / PAGE).write_text(_page(results, said, warnings, first, sections), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
     table = display(analysis.metric, analysis.task, analysis.comparison, analysis.others)
-    return Report(folder, page, table, said, warnings, failures)
-
-
-def _clear_tables(folder: Path) -> None:
-    """Those of an earlier report, which this study may no longer have."""
-    for name in TABLES:
-        for suffix in (".html", ".md", ".tex", ".csv"):
-            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    return Report(folder, folder / PAGE, table, said, warnings, failures)
 
 
 def _write_data(results: Results, folder: Path) -> None:
-    results.trials.to_csv(folder / "results.csv", index=False)
-    results.curves.to_csv(folder / "curves.csv", index=False)
+    write_csv(results.trials, folder / "results.csv")
+    write_csv(results.curves, folder / "curves.csv")
     # A knob may be a number in one cell and null or a word in another; Parquet's columns have one type.
     mixed = {str(name): _as_text(column) for name, column in results.trials.items() if column.dtype == object}
     results.trials.assign(**mixed).to_parquet(folder / "results.parquet", index=False)

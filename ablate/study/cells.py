@@ -8,6 +8,7 @@ from typing import Any
 
 from ablate.knobs import flat, named
 from ablate.launch import Launch
+from ablate.names import folder_name
 from ablate.protocol import Task
 from ablate.study.records import preset_names
 from ablate.study.tasks import DEFAULT
@@ -102,8 +103,8 @@ class Study:
         factors = [factor.replace(".", "_") for factor in first.levels] if of_factors else []
         parts = [*(kind for kind in self.kinds if kind != "grid"), *factors]
         if self.task.reference == DEFAULT:
-            return "-".join(parts) or whole(first.config, self.task)
-        return "-".join([self.task.name, *parts])
+            return folder_name("-".join(parts) or whole(first.config, self.task))
+        return folder_name("-".join([self.task.name, *parts]))
 
     def record(self) -> dict[str, object]:
         """The design, as a launch writes it down."""

@@ -124,7 +124,14 @@ def _report(folder: Folder, launched: Event, reports: Path) -> Report:
     from ablate.report import write_report
 
     # This launch, not the newest: another process may have launched a study of this name over other cells meanwhile.
-    return write_report(_results(folder, launched), reports)
+    results = _results(folder, launched)
+    try:
+        return write_report(results, reports)
+    except OSError as error:
+        raise KnobError(
+            f"reports={reports}: the report cannot be written ({error}); all that was trained stands, and "
+            f"python -m ablate.report {results.name} writes it later"
+        ) from error
 
 
 def _check_tracking(tracking: Tracking) -> None:

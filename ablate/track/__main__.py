@@ -10,6 +10,7 @@ from filelock import Timeout
 
 from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
+from ablate.names import folder_name
 from ablate.track.journal import Folder, read_events
 from ablate.track.mlflow.client import in_one_line, tracking_uri
 from ablate.track.mlflow.database import sqlite_file, upgrade_database
@@ -48,7 +49,7 @@ def sync(folder: Folder, uri: str | None) -> None:
         refused: list[str] = []
         for launched in launches.values():
             mirror = Mirror(folder, uri, launched, print)
-            report = Path(launched["reports"], study)
+            report = Path(launched["reports"], folder_name(study))
             if (report / "index.html").is_file():
                 mirror.attach(report)
             try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ablate.disk import sync_folder
 from ablate.knobs import KnobError
+from ablate.names import folder_name
 
 Event = dict[str, Any]
 
@@ -168,7 +169,7 @@ class Folder:
 
     def trial(self, fingerprint: str) -> Path:
         """The claims and the log of one trial."""
-        return self.root / "trials" / fingerprint[:16]
+        return self.root / "trials" / folder_name(fingerprint[:16])
 
     def study(self, name: str) -> Path:
         """The journal of a study: one line a launch."""

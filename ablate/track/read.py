@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,11 @@ import pandas as pd
 
 from ablate.knobs import KnobError, show
 from ablate.metric import Metric
+from ablate.names import folder_name, readable
 from ablate.registry import suggest
 from ablate.track.journal import Event, Folder
 from ablate.track.mlflow.store import Store
 from ablate.worth import margin
-
-_LONGEST_NAME = 100  # of a folder of reports; a file system allows 255
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
     )
 
     chosen = _chosen(source, name) if launch is None else str(launch["study"])
-    launch = launch or source.launch(chosen)
+    launch = readable(launch or source.launch(chosen))
     if launch is None:
         raise KnobError(f"the study {chosen!r} in {source} was never launched; start it again")
     if not {"metrics", "task"} <= launch.keys():
@@ -131,6 +129,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
     blocks: list[tuple[str, int, Mapping[str, Any]]] = []
     samples: dict[str, str] = {}
     for (cell, trial), events in zip(asked, source.attempts(chosen, launch), strict=True):
+        events = [event if event["event"] == "log" else readable(event) for event in events]
         rows.append(row(cell, trial, events, metrics, task["step"]))
         curves.add(cell["label"], trial["seed"], events)
         if events and (measured := events[-1].get("blocks")):
@@ -139,7 +138,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
             samples.setdefault(cell["label"], text)
     where = f"the study {chosen!r} in {source}"
     return Results(
-        name=chosen,
+        name=readable(chosen),
         command=launch["command"],
         launched=str(launch.get("began") or launch["time"]),
         design=launch["design"],
@@ -221,7 +220,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
     rows.sort(key=lambda record: cells.index(record["cell"]))
     where = f"the studies {', '.join(part.name for part in parts)} in {source}"
     return Results(
-        name=_short("+".join(part.name for part in parts)),
+        name=folder_name("+".join(part.name for part in parts)),
         command=" && ".join(part.command for part in parts),
         launched=max(part.launched for part in parts),
         design=_design([part.design for part in parts]),
@@ -281,11 +280,3 @@ def _design(designs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "components": list(dict.fromkeys(name for design in designs for name in design["components"])),
         "left_out": [cell for i, cell in enumerate(left_out) if cell not in left_out[:i]],
     }
-
-
-def _short(name: str) -> str:
-    """A name that a folder can have; a long one ends in its digest."""
-    if len(name) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: _LONGEST_NAME - 9]}+{digest}"

@@ -69,6 +69,25 @@ def test_a_read_only_runs_folder_is_one_line_before_anything_trains(tmp_path):
     assert len(err.splitlines()) == 1
 
 
+@needs_mounts
+def test_a_disk_that_is_full_when_the_report_is_written_costs_the_report_alone(tmp_path):
+    script = f"""
+    mkdir reports && mount -t tmpfs -o size=64k tmpfs reports
+    ablate report=true; echo "code $?"
+    ls -A reports
+    mount -o remount,size=64m reports
+    {shlex.quote(sys.executable)} -m ablate.report
+    """
+    out, err = in_mounts(script, tmp_path)
+    assert "lstm · seed 0: valid" in out
+    assert "code 2\n.lstm.lock\n" in out, "nothing half is left"
+    assert "report: reports/lstm/index.html" in out
+    assert err.startswith("ablate: reports=reports: the report cannot be written ([Errno 28] ")
+    assert "No space left on device" in err
+    assert err.endswith("; all that was trained stands, and python -m ablate.report lstm writes it later\n")
+    assert len(err.splitlines()) == 1
+
+
 def test_a_log_that_cannot_be_written_costs_the_log_alone(tmp_path):
     assert inside(*STUDY, folder=tmp_path)[0] == 0
     (trial,) = journals(tmp_path)

@@ -16,15 +16,17 @@ from ablate.report.figures.style import Drawn, make_look
 from ablate.report.names import asked, effects_to_draw, named_by_budget
 from ablate.track.read import Results
 
+FIGURES = ("comparison", "cost", "curves", "effects", "stability", "budget", "steps", "grid", "interactions")
+
 
 def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Drawn | None]:
-    """Every figure that this study has something for, by name; what an earlier report had besides is removed."""
+    """Every figure that this study has something for, by name."""
     look = make_look(list(analysis.comparison["cell"]))
     metric, task, trials, comparison = analysis.metric, analysis.task, results.trials, analysis.comparison
     finished = with_result(metric, trials)
     # Levels that are seeds are no parts, and a design of components holds few of the combinations of its factors.
     no_effects, no_grid = analysis.sources.asked, analysis.designed or analysis.sources.asked
-    drawn = {
+    return {
         "comparison": draw_comparison(metric, trials, comparison, look, folder),
         "cost": draw_cost(metric, trials, comparison, look, folder),
         "curves": draw_curves(metric, task, results.curves, look, folder),
@@ -35,8 +37,3 @@ def draw_all(results: Results, analysis: Analysis, folder: Path) -> dict[str, Dr
         "grid": None if no_grid else draw_heatmap(metric, trials, folder),
         "interactions": None if no_grid else draw_interactions(metric, trials, folder),
     }
-    for name, figure in drawn.items():
-        if figure is None:
-            for suffix in (".png", ".svg", ".pdf"):
-                (folder / f"{name}{suffix}").unlink(missing_ok=True)
-    return drawn
