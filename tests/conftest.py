@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from copy import deepcopy
 from dataclasses import replace
@@ -110,6 +111,25 @@ def train_in_process(plan):
     """What a worker process does with a pack, in this one; how each of its trials ended."""
     study, launch = study_of(*TINY), SimpleNamespace(command="c", id="a launch", results_of=None)
     return worker.train([assign(planned, study, launch, silent=None) for planned in plan])
+
+
+def killed_in_the_middle(planned):
+    """Train in a child that dies after 50 windows, with the state of window 40 on disk."""
+    if (child := os.fork()) == 0:
+        from ablate.tasks.language_model import engine
+
+        train, done = engine.train_window, []
+
+        def dies(*arguments):
+            done.append(1)
+            if len(done) > 50:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return train(*arguments)
+
+        engine.train_window = dies
+        train_in_process([planned])
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
 def program_or_skip(*names: str, package: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -46,11 +49,30 @@ def show_plan(study: Study, stages: Stages) -> None:
     largest = max((len(pack) for pack in packs[0]), default=1)
     with_ = f"workers={workers}" + (f", up to {largest} trials as one program" if largest > 1 else "")
     lines = _totals(study, least, starts, walls[0] if seconds else None, with_, estimates)
+    lines += _disk(study, least, workers * largest)
     if study.launch.seeds == "auto":
         lines.append(_at_most(study, stages, plan, sum(walls) if seconds else None))
     lines.append("nothing was trained; without plan=true it starts")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _disk(study: Study, plan: Sequence[PlannedTrial], at_a_time: int) -> list[str]:
+    """What the weights of the trials that are left will take, kept in float32: the best and the last of each.
+
+    While a trial trains there are two states of it as well, with what an optimizer knows of every weight.
+    """
+    sizes = sorted((4 * (planned.facts.parameters or 0) for planned in to_train(plan)), reverse=True)
+    if not any(sizes):
+        return []
+    kept, meanwhile = 2 * sum(sizes), 2 * 3 * sum(sizes[:at_a_time])
+    free = shutil.disk_usage(_existing(Path(study.launch.runs))).free
+    said = f"on disk: up to {decimal(kept)} of weights to keep, and {decimal(meanwhile)} of states while they train"
+    return [f"{said}; {decimal(free)} are free" + (", which is too little" if free < kept + meanwhile else "")]
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def _wall(packs: Sequence[Sequence[PlannedTrial]], seconds: Mapping[str, float], workers: int) -> float:

@@ -1,4 +1,4 @@
-"""python -m ablate.track: copy to MLflow what the journals hold and it does not, or migrate its SQLite store."""
+"""python -m ablate.track: copy to MLflow what it lacks, migrate its SQLite store, delete what nothing needs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from filelock import Timeout
+from rich.filesize import decimal
 
 from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
@@ -16,6 +17,7 @@ from ablate.track.mlflow.client import in_one_line, tracking_uri
 from ablate.track.mlflow.database import sqlite_file, upgrade_database
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.study_run import digest
+from ablate.track.prune import delete, size_of, unneeded
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,16 +25,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ablate.track", description=__doc__)
     parser.add_argument(
         "action",
-        choices=_ACTIONS,
-        help="sync: copy what is missing; upgrade: migrate a SQLite store to the installed MLflow, and keep a copy",
+        choices=[*_ACTIONS, "prune"],
+        help="sync: copy what is missing; upgrade: migrate a SQLite store to the installed MLflow, and keep a copy; "
+        "prune: say what nothing needs any more, and with --delete delete it",
     )
     parser.add_argument("--runs", default="runs", help="folder of the journals (default: %(default)s)")
     parser.add_argument("--uri", help="MLflow tracking URI (default: the SQLite store of the runs folder)")
+    parser.add_argument("--delete", action="store_true", help="with prune: delete what it lists")
     options = parser.parse_args(arguments)
     try:
+        if options.delete and options.action != "prune":
+            raise KnobError(f"--delete: is for prune; {options.action} deletes nothing")
         if options.uri is not None and (refusal := refusal_of_address(options.uri)) is not None:
             raise KnobError(f"--uri {without_secrets(options.uri)}: {refusal}")
-        _ACTIONS[options.action](Folder(options.runs), options.uri)
+        if options.action == "prune":
+            prune(Folder(options.runs), options.delete)
+        else:
+            _ACTIONS[options.action](Folder(options.runs), options.uri)
     except KnobError as error:
         sys.exit(f"ablate.track: {error}")
 
@@ -81,6 +90,23 @@ def upgrade(folder: Folder, uri: str | None) -> None:
     except Exception as error:  # another process writes to it, the disk is full, a migration fails
         raise KnobError(f"{path}: as it was, for it could not be migrated ({in_one_line(error)})") from error
     print(f"{path}: nothing to migrate" if kept is None else f"{path}: migrated; as it was, it is in {kept}")
+
+
+def prune(folder: Folder, deletes: bool) -> None:
+    """Say what nothing needs any more, and why; delete it where that is asked for."""
+    found = list(unneeded(folder))
+    for each in found:
+        what = "all of it" if [*each.paths] == [each.trial] else f"{len(each.paths)} files"
+        print(f"{each.trial}: {what}, {decimal(each.bytes)}: {each.why}")
+    total = size_of([path for each in found for path in each.paths])
+    if not found:
+        print(f"{folder}: nothing that is not needed")
+    elif not deletes:
+        print(f"{decimal(total)} could be deleted: python -m ablate.track prune --runs {folder} --delete")
+    else:
+        deleted = delete(found)
+        left = len(found) - len(deleted)
+        print(f"{decimal(total)} deleted" + (f"; {left} left to processes that have them" if left else ""))
 
 
 _ACTIONS = {"sync": sync, "upgrade": upgrade}

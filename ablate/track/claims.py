@@ -179,6 +179,15 @@ def attempt_folders(trial: Path) -> list[Path]:
     return folders
 
 
+def finished_in(trial: Path) -> Path | None:
+    """Where the process that finished a trial has written; None: the trial is not finished."""
+    for folder in attempt_folders(trial):
+        number = int(match[1]) if (match := _NAME.fullmatch(folder.name)) is not None else 0
+        if any(event["event"] == "finished" for event in written_under(trial, number)):
+            return folder
+    return None
+
+
 def earlier_folders(claim: Claim) -> list[Path]:
     """Where earlier claims of its trial have written."""
     return [_folder(claim.trial, number) for number in range(claim.number)]

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
 
 import pytest
-from conftest import TINY, study_of, train_in_process
+from conftest import TINY, killed_in_the_middle, study_of, train_in_process
 from program import ROOT, claim_folder, inside, journals, kill_tree, start, wait_until
 
 from ablate.knobs import KnobError
@@ -151,25 +151,6 @@ def test_a_journal_and_checkpoints_of_before_there_were_claims_are_gone_on_with(
     assert next(e["step"] for e in events if e["event"] == "resumed") == 40
     assert results_of(planned["before"]) == results_of(planned["undisturbed"])
     assert not list(trial.glob("state-*")), "what earlier processes saved is tidied away"
-
-
-def killed_in_the_middle(planned):
-    """Train in a child that dies after 50 windows, with the state of window 40 on disk."""
-    if (child := os.fork()) == 0:
-        from ablate.tasks.language_model import engine
-
-        train, done = engine.train_window, []
-
-        def dies(*arguments):
-            done.append(1)
-            if len(done) > 50:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return train(*arguments)
-
-        engine.train_window = dies
-        train_in_process([planned])
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
 def results_of(planned):
