@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ablate.imported import refuse_other_code
 from ablate.knobs import KnobError, plain, read
 from ablate.protocol import Payload, Task, Trial
 from ablate.study.cells import Study
@@ -146,8 +147,7 @@ def _train(pack: Sequence[Assignment], attempts: Sequence[list[Event]]) -> str:
         if (digest := task.describe(trials[0].config).digest) != pack[0].data["digest"]:
             name = pack[0].data["name"]
             raise KnobError(f"data={name}: has changed since the study was planned ({digest[:12]}); start it again")
-        if code_digest(task.sources(trials[0].config)) != code_digest(pack[0].sources):
-            raise KnobError(f"{task.name}: its code has changed since the study was planned; start it again")
+        refuse_other_code(task, trials[0], pack[0].sources)
         outcomes = task.fit(trials, [journal.append for journal in journals], checkpoints, states)
         for journal, outcome, of_trial in zip(journals, outcomes, checkpoints, strict=True):
             journal.append("finished", **asdict(outcome))
