@@ -10,6 +10,7 @@ import uuid
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,11 +57,12 @@ def keep_commonest(name: str, interned: Interned, splits: Sequence[Ids], vocab_s
 
 def cache_folders() -> list[Path]:
     """Where downloads and encodings are kept: $ABLATE_CACHE_DIR, then the user's own folder, the last resort."""
-    # Late: a machine that only trains may have torch and numpy alone.
+    chosen = [Path(folder)] if (folder := os.environ.get("ABLATE_CACHE_DIR")) else []
+    if chosen and find_spec("platformdirs") is None:  # a machine that only trains may have torch and numpy alone
+        return chosen
     import platformdirs
 
-    chosen, own = os.environ.get("ABLATE_CACHE_DIR"), Path(platformdirs.user_cache_dir("ablate", appauthor=False))
-    return list(dict.fromkeys([Path(chosen), own] if chosen else [own]))
+    return list(dict.fromkeys([*chosen, Path(platformdirs.user_cache_dir("ablate", appauthor=False))]))
 
 
 def keep(folder: str, files: Mapping[str, Callable[[BinaryIO], object]]) -> Path:
@@ -76,11 +78,11 @@ def keep(folder: str, files: Mapping[str, Callable[[BinaryIO], object]]) -> Path
     Raises:
         OSError: where no cache takes them.
     """
-    *shared, own = [cache / folder for cache in cache_folders()]
-    for place in shared:
+    *others, last = [cache / folder for cache in cache_folders()]
+    for place in others:
         with contextlib.suppress(OSError):
             return _written(place, files)
-    return _written(own, files)
+    return _written(last, files)
 
 
 def _written(folder: Path, files: Mapping[str, Callable[[BinaryIO], object]]) -> Path:

@@ -43,12 +43,18 @@ def _build(paths: list[Path]) -> Corpus:
 
 def _find(name: str) -> Path:
     local = os.environ.get("ABLATE_DATA_DIR")
-    if local and (path := Path(local, "ptb", name)).is_file():
-        if sha256_of_file(path) != SHA256[name]:
-            raise KnobError(
-                f"data=ptb: {path} is not the known file (its SHA-256 differs); replace it, or unset ABLATE_DATA_DIR"
-            )
-        return path
+    if local:
+        path = Path(local, "ptb", name)
+        try:
+            if sha256_of_file(path) == SHA256[name]:
+                return path
+            problem = "is not the known file (its SHA-256 differs)"
+        except FileNotFoundError:
+            problem = ""
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        if problem:
+            raise KnobError(f"data=ptb: {path} {problem}; replace it, or unset ABLATE_DATA_DIR")
     for folder in cache_folders():
         with contextlib.suppress(OSError):  # not there, or another user's
             if sha256_of_file(folder / "ptb" / name) == SHA256[name]:
