@@ -16,6 +16,7 @@ from pebble import ProcessExpired, ProcessPool
 from ablate.study.cells import Study
 from ablate.study.plan import PlannedTrial
 from ablate.study.server import CONTEXT
+from ablate.study.share import Share
 from ablate.study.view import View
 from ablate.study.worker import ALONE, BUSY, STANDS, assign, start_worker, train
 from ablate.study.workers import threads_of
@@ -33,14 +34,14 @@ class Pool:
 
     Args:
         study: whose they are.
-        workers: processes; the machine's cores are divided among them.
+        workers: processes, where no other study has cores of this machine.
         command: what the user typed, for the record.
         view: told of everything as it happens.
     """
 
     def __init__(self, study: Study, workers: int, command: str, view: View) -> None:
         self._study = study
-        threads = threads_of(workers)
+        threads = threads_of(study)
         self._workers = workers
         self._command = command
         self._view = view
@@ -67,10 +68,14 @@ class Pool:
 
     def run(self, packs: Sequence[Sequence[PlannedTrial]]) -> None:
         """Train all; a trial that another study is training is waited for, after all others."""
-        waiting = deque(packs)
+        with Share(packs, self._study, self._workers) as share:
+            self._train(deque(packs), share)
+
+    def _train(self, waiting: deque[Sequence[PlannedTrial]], share: Share) -> None:
         not_before = 0.0
         while waiting or self._running:
-            while waiting and len(self._running) < self._workers and time.monotonic() >= not_before:
+            most = share.workers(len(waiting) + len(self._running))
+            while waiting and len(self._running) < most and time.monotonic() >= not_before:
                 planned = waiting.popleft()
                 assigned = [assign(each, self._study, self._command) for each in planned]
                 pack = [(each, Tail(each.folder / JOURNAL)) for each in planned]
