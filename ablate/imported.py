@@ -75,8 +75,15 @@ def _strangers(modules: Mapping[Path, str], files: set[Path]) -> Iterable[Path]:
         for path, name in modules.items()
         if path not in files
         and ABLATE not in path.parents
+        and not _is_of_installed(name)
         and (name.partition(".")[0] in names or any(_is_in(path, folder) for folder in folders))
     ]
+
+
+def _is_of_installed(name: str) -> bool:
+    """Whether a module is part of an installed package, as is what torch compiles and names "torch._inductor.…"."""
+    file = getattr(sys.modules.get(name.partition(".")[0]), "__file__", None)
+    return isinstance(file, str) and not is_own(Path(file))
 
 
 def _is_in(path: Path, folder: Path) -> bool:
