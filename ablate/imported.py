@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -99,17 +100,20 @@ def _note_imported() -> dict[Path, str]:
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and _counts(Path(file)):
-            path = Path(file).resolve()
+        if isinstance(file, str) and (path := _that_counts(file)) is not None:
             found[path] = name
             if path not in _as_imported:
                 _as_imported[path] = digest(path)
     return found
 
 
-def _counts(file: Path) -> bool:
+@cache
+def _that_counts(file: str) -> Path | None:
+    """The path of a file of the user's or of ablate; None of another's."""
+    path = Path(file)
     # Some modules only say that they have a file: torch.ops is "_ops.py".
-    return file.is_absolute() and (is_own(file) or ABLATE in file.parents)
+    counts = path.is_absolute() and (is_own(path) or ABLATE in path.parents)
+    return path.resolve() if counts else None
 
 
 class FromSource(SourceFileLoader):
@@ -132,6 +136,6 @@ class _Finder(PathFinder):
     @classmethod
     def find_spec(cls, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         spec = super().find_spec(fullname, path, target)
-        if spec is not None and type(spec.loader) is SourceFileLoader and _counts(Path(spec.loader.path)):
+        if spec is not None and type(spec.loader) is SourceFileLoader and _that_counts(spec.loader.path):
             spec.loader = FromSource(fullname, spec.loader.path)
         return spec
