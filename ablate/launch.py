@@ -65,9 +65,16 @@ class Launch(Record):
         "1%",
     )
     device: Literal["auto", "cpu", "cuda"] = knob("auto: cuda, else cpu")
-    threads: int | None = knob("CPU threads; null: one a physical core, at most OMP_NUM_THREADS", 2, ge=1, le=1024)
+    threads: int | None = knob(
+        "CPU threads of a trial, which may change its last digits; null: one, or beside a CUDA device one a physical "
+        "core, at most OMP_NUM_THREADS",
+        2,
+        ge=1,
+        le=1024,
+    )
     workers: Processes | Literal["auto"] = knob(
-        "packs trained at a time, each in a process of its own; auto: as many as the cores and the memory are good for",
+        "packs trained at a time, each in a process of its own; auto: as many as the cores and the memory that other "
+        "studies leave are good for",
         2,
     )
     pack: Processes | Literal["auto"] = knob(

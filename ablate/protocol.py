@@ -203,8 +203,12 @@ class Task(Protocol):
         """What is known before training; trains nothing. Raises KnobError where its data cannot be used."""
         ...
 
+    def files(self, config: Any) -> Mapping[str, Path]:
+        """Name → path of the code that decides a result; names are the same on every machine."""
+        ...
+
     def sources(self, config: Any) -> Mapping[str, str]:
-        """File → SHA-256 of the code that decides a result."""
+        """Name → SHA-256 of these files, each read once a process."""
         ...
 
     def shape(self, config: Any) -> Hashable | None:

@@ -13,8 +13,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
+
+from ablate.code import part_files
 
 
 def suggest(name: str, options: Iterable[str]) -> str:
@@ -44,9 +47,16 @@ class Registry:
         if name in self._builtin:
             module, attribute = self._builtin[name].split(":")
             return getattr(import_module(module), attribute)
+        return self._point(name).load()
+
+    def files(self, name: str) -> dict[str, Path]:
+        """Name → path of the code that a part brings; none for one that comes with the package."""
+        return {} if name in self._builtin else part_files(self._point(name))
+
+    def _point(self, name: str) -> EntryPoint:
         for point in entry_points(group=f"ablate.{self.knob}"):
             if point.name == name:
-                return point.load()
+                return point
         raise ValueError(
             f"{self.knob}={name}: unknown{suggest(name, self.names())}; choose from {', '.join(self.names())}"
         )

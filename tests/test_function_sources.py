@@ -13,9 +13,10 @@ import torch
 from own_task import SCRIPT, Config, does, python, returns, write
 
 import ablate
+from ablate.code import closure
 from ablate.functions import digests
 from ablate.functions.load import load_task
-from ablate.functions.sources import closure, sources
+from ablate.functions.sources import sources
 from ablate.knobs import KnobError
 
 

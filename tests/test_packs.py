@@ -388,12 +388,19 @@ def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("said", "workers", "threads"),
-    [(None, 1, 8), (None, 3, 2), (None, 20, 1), ("4", 1, 4), ("4", 4, 2), ("2,1", 1, 2), ("0", 1, 8), ("many", 1, 8)],
-)
-def test_a_worker_takes_its_share_of_the_cores_and_no_more_than_omp_num_threads(said, workers, threads, monkeypatch):
+    ("said", "device", "threads"),
+    [
+        (None, "cpu", 1), ("4", "cpu", 1),
+        (None, "cuda", 8), ("4", "cuda", 4), ("20", "cuda", 8), ("2,1", "cuda", 2), ("0", "cuda", 8),
+        ("many", "cuda", 8),
+    ],
+)  # fmt: skip
+def test_a_trial_has_one_thread_and_beside_a_cuda_device_all_cores_up_to_omp_num_threads(
+    said, device, threads, monkeypatch
+):
+    monkeypatch.setattr("ablate.study.workers.choose_device", lambda name: torch.device(device))
     monkeypatch.setattr("ablate.study.workers.cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert threads_of(workers) == threads
+    assert threads_of(study_of(*TINY, "threads=null")) == threads

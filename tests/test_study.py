@@ -120,12 +120,10 @@ def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path,
     shutil.copytree(Path(ablate.__file__).parent, copy)
     monkeypatch.setattr(task, "_ROOT", copy)
     monkeypatch.setattr(task, "_PACKAGE", copy / "tasks" / "language_model")
-    for part in ("RECURRENT_LAYERS", "OPTIMIZERS"):
-        monkeypatch.setattr(getattr(task, part), "load", lambda name: task.LanguageModel)
-    monkeypatch.setattr(task.inspect, "getfile", lambda part: str(copy / "tasks" / "language_model" / "task.py"))
 
     def digest():
         task._sources.cache_clear()
+        task._files.cache_clear()
         return code_digest(LANGUAGE_MODEL.sources(knobs))
 
     before = digest()
@@ -134,6 +132,7 @@ def test_the_code_digest_follows_the_sources_that_decide_and_no_others(tmp_path,
     (copy / "train" / "machine.py").write_text("# edited")
     assert digest() != before
     task._sources.cache_clear()
+    task._files.cache_clear()
 
 
 def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monkeypatch):

@@ -146,4 +146,4 @@ def test_a_knob_of_another_kind_of_a_nested_record_is_told_with_what_chooses_it(
 def test_code_that_changes_while_a_study_runs_is_not_trained_under_the_old_name(folder):
     code, out, _ = inside("-m", "task=tasks.py:edits", "optimizer.lr=1,2", *QUIET, folder=folder)
     assert code == 1
-    assert "tasks.edits: its code has changed since the study was planned; start it again" in out
+    assert re.search(r"tasks.edits: its code has changed since the study was planned \(tasks.py\); start it again", out)

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ablate.functions.sources import package_root
+from ablate.code import package_root
+from ablate.imported import FromSource
 from ablate.knobs import KnobError
 from ablate.registry import suggest
 
@@ -119,14 +120,16 @@ def module_name(file: Path) -> str:
 def _execute(file: Path, name: str) -> ModuleType:
     if "." in name:
         importlib.import_module(name.rpartition(".")[0])
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
+    if file.suffix != ".py":
         raise KnobError(f"{file.name} is no Python file; give a file that ends in .py")
+    loader = FromSource(name, str(file))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None, "a loader of files gives one"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     with _marked(file):
         try:
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
         except BaseException:
             sys.modules.pop(name, None)
             raise

@@ -174,8 +174,14 @@ class FunctionTask:
         named = [] if self.data is None or callable(self.data) else paths_of(self.data)
         return Facts(data=", ".join(map(str, named)), digest=digest)
 
+    def files(self, config: Any) -> Mapping[str, Path]:
+        """The script with its package, and what of the user's own they import."""
+        from ablate.functions.sources import files
+
+        return files(self.file.resolve())
+
     def sources(self, config: Any) -> Mapping[str, str]:
-        """File → SHA-256 of the script and what of the user's own it imports."""
+        """SHA-256 of these files."""
         from ablate.functions.sources import sources
 
         return sources(self.file.resolve())

@@ -41,7 +41,7 @@ def show_plan(study: Study, stages: Stages) -> None:
     together = [pack for of_stage in packs for pack in of_stage]
     workers = stages.workers()
     starts = {planned.fingerprint: goes_on_at(planned) for planned in to_train(plan)}
-    set_threads(study.launch.threads or threads_of(workers))
+    set_threads(study.launch.threads or threads_of(study))
     estimates = _estimates(study, plan, together)
     seconds = _seconds(together, estimates, starts)
     console.print(_table(least, starts, seconds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from types import TracebackType
@@ -13,13 +13,14 @@ from typing import Any, Self
 
 from ablate.study.cells import Study
 from ablate.study.launched import LaunchRecord
-from ablate.study.plan import DONE, PlannedTrial
+from ablate.study.plan import PlannedTrial, stands
 from ablate.study.processes import Died, WorkerProcess
+from ablate.study.share import Share
 from ablate.study.view import View
 from ablate.study.worker import ALONE, BUSY, STANDS, assign
 from ablate.study.workers import threads_of
 from ablate.track.claims import Silence, Taken, TrialTail, claimed, holder, written_under
-from ablate.track.journal import FINAL_EVENTS, LOG, last_attempt, status
+from ablate.track.journal import FINAL_EVENTS, LOG, last_attempt
 
 _POLL_SECONDS = 0.2
 _START_SECONDS = 60.0  # that a process may take until it has claimed its trials: it imports torch
@@ -51,7 +52,7 @@ class Pool:
 
     Args:
         study: whose they are.
-        workers: processes; the machine's cores are divided among them.
+        workers: processes, where no other study has cores of this machine.
         launch: on whose behalf.
         view: told of everything as it happens.
     """
@@ -59,7 +60,7 @@ class Pool:
     def __init__(self, study: Study, workers: int, launch: LaunchRecord, view: View) -> None:
         self._study = study
         self._workers = workers
-        self._threads = threads_of(workers)
+        self._threads = threads_of(study)
         self._launch = launch
         self._view = view
         self._idle: list[WorkerProcess] = []
@@ -82,13 +83,17 @@ class Pool:
             # Nothing depends on this line: it tells a reader why.
             self._write_end(planned, "interrupted", reason="stopped by the user")
 
-    def run(self, packs: Iterable[Sequence[PlannedTrial]]) -> None:
+    def run(self, packs: Sequence[Sequence[PlannedTrial]]) -> None:
         """Train all; a trial that another study is training is waited for, after all others."""
-        waiting = deque(_Waiting(planned) for planned in packs)
+        with Share(packs, self._study, self._workers) as share:
+            self._train(deque(_Waiting(planned) for planned in packs), share)
+
+    def _train(self, waiting: deque[_Waiting], share: Share) -> None:
         while waiting or self._running:
             passed = self._passed()
+            most = share.workers(len(waiting) + len(self._running))
             for _ in range(len(waiting)):
-                if len(self._running) == self._workers:
+                if len(self._running) >= most:
                     break
                 pack = waiting.popleft()
                 if self._is_due(pack):
@@ -207,7 +212,7 @@ class Pool:
         own = found.number if found is not None and found.launch == self._launch.id else None
         with contextlib.suppress(OSError, Taken), claimed(planned.folder, self._launch.id, own) as claim:
             has_ended = own is not None and any(e["event"] in FINAL_EVENTS for e in written_under(planned.folder, own))
-            if has_ended or status(last_attempt(claim.events())) in DONE:
+            if has_ended or stands(last_attempt(claim.events()), self._launch.results_of):
                 return False
             claim.append(event, **values)
             return True

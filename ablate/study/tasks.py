@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import entry_points
 
+from ablate.imported import record_imports
 from ablate.knobs import KnobError
 from ablate.protocol import Task
 from ablate.registry import suggest
+
+record_imports()  # in the server too, from which workers have what it has imported
 
 _GROUP = "ablate.task"
 DEFAULT = "language_model"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ablate.imported import refuse_other_code
 from ablate.knobs import KnobError, plain, read
 from ablate.protocol import Payload, Task, Trial
 from ablate.study.cells import Study
@@ -132,9 +133,9 @@ def _train(pack: Sequence[Assignment], claims: Sequence[Claim]) -> str:
         if (digest := task.describe(trials[0].config).digest) != pack[0].data["digest"]:
             name = pack[0].data["name"]
             raise KnobError(f"data={name}: has changed since the study was planned ({digest[:12]}); start it again")
-        if code_digest(task.sources(trials[0].config)) != code_digest(pack[0].sources):
-            raise KnobError(f"{task.name}: its code has changed since the study was planned; start it again")
+        refuse_other_code(task, trials[0], pack[0].sources)
         outcomes = task.fit(trials, [claim.append for claim in claims], checkpoints, states)
+        refuse_other_code(task, trials[0], pack[0].sources)  # what was imported meanwhile
         for claim, outcome, of_trial in zip(claims, outcomes, checkpoints, strict=True):
             claim.append("finished", **asdict(outcome))
             tidy(claim, of_trial)

@@ -1,4 +1,4 @@
-"""How many packs are trained at a time."""
+"""How many packs are trained at a time, where no other study shares the machine; and with how many threads each."""
 
 from __future__ import annotations
 
@@ -33,21 +33,33 @@ def best_workers(packs: Sequence[Sequence[PlannedTrial]], study: Study, cores: i
     On two cores, two processes of one thread are faster than one of two, for narrow layers and wide ones
     (`python -m benchmarks workers`). A CUDA device has one, because packs fill it. `memory`: free bytes.
     """
-    if choose_device(study.launch.device).type == "cuda":
+    if _is_on_cuda(study):
         return 1
-    largest = max(len(pack) * study.task.bytes_of(pack[0].trial.config, pack[0].facts) for pack in packs)
-    fit = int(_MEMORY * memory / (_OF_A_PROCESS + largest))
-    return max(1, min(len(packs), cores // (study.launch.threads or 1), fit))
+    return max(1, min(len(packs), int(cores / cores_of_a_worker(packs, study, cores, memory))))
 
 
-def threads_of(workers: int) -> int:
-    """Threads of each worker where `threads` does not say: its share of the cores, at most OMP_NUM_THREADS.
+def cores_of_a_worker(packs: Sequence[Sequence[PlannedTrial]], study: Study, cores: int, memory: float) -> float:
+    """Cores that it computes with; more where its memory is that of more: each core counts for its part of `memory`."""
+    if _is_on_cuda(study):
+        return 1.0
+    largest = max((len(pack) * study.task.bytes_of(pack[0].trial.config, pack[0].facts) for pack in packs), default=0)
+    return max(study.launch.threads or 1, cores * (_OF_A_PROCESS + largest) / max(1.0, _MEMORY * memory))
 
-    That is how a user, or joblib that has started this process beside others, says how many a process may have.
+
+def threads_of(study: Study) -> int:
+    """Threads of a trial where `threads` does not say: one on a CPU, for another number adds in another order.
+
+    So a trial ends with the same bits whatever trains beside it. Beside a CUDA device: all cores, at most
+    OMP_NUM_THREADS, by which a user, or joblib that has started this process, says how many it may have.
     """
-    share = max(1, cores() // workers)
+    if not _is_on_cuda(study):
+        return 1
     most = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))
-    return min(share, int(most[1])) if most and int(most[1]) >= 1 else share
+    return min(cores(), int(most[1])) if most and int(most[1]) >= 1 else cores()
+
+
+def _is_on_cuda(study: Study) -> bool:
+    return choose_device(study.launch.device).type == "cuda"
 
 
 def cores() -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate.code import by_name, digests
 from ablate.knobs import deciding, flat, named
 from ablate.metric import Metric
 from ablate.tasks.language_model import config as rules
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ablate.train import Checkpoints
 
 METRICS = (Metric("perplexity", better="lower", scale="log", logged="nll"),)
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).resolve().parent
 _ROOT = _PACKAGE.parent.parent  # the package `ablate`
 
 
@@ -56,6 +55,9 @@ class LanguageModel:
     def describe(self, config: Knobs) -> Facts:
         facts: Facts = _training().describe(config)
         return facts
+
+    def files(self, config: Knobs) -> Mapping[str, Path]:
+        return _files(config.rnn, config.optimizer)
 
     def sources(self, config: Knobs) -> Mapping[str, str]:
         return _sources(config.rnn, config.optimizer)
@@ -95,21 +97,15 @@ def _training() -> Any:
 
 
 @cache
-def _sources(rnn: str, optimizer: str) -> dict[str, str]:
+def _files(rnn: str, optimizer: str) -> dict[str, Path]:
     """Of this package, of `train`, and of the packages that a user's own layer and optimiser come from."""
-    files = {str(path.relative_to(_ROOT)): path for folder in (_PACKAGE, _ROOT / "train") for path in _python(folder)}
-    for part in (RECURRENT_LAYERS.load(rnn), OPTIMIZERS.load(optimizer)):
-        own = Path(inspect.getfile(part))
-        if _ROOT not in own.parents:
-            # A part in a package brings the package; one in a module of its own, the module.
-            above = own.parents[part.__module__.count(".") - 1] if "." in part.__module__ else own
-            found = _python(above) if above.is_dir() else [own]
-            files.update({str(path.relative_to(above.parent)): path for path in found})
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    files = {path for folder in (_PACKAGE, _ROOT / "train") for path in folder.rglob("*.py")}
+    return by_name(files, _ROOT) | RECURRENT_LAYERS.files(rnn) | OPTIMIZERS.files(optimizer)
 
 
-def _python(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.py"))
+@cache
+def _sources(rnn: str, optimizer: str) -> dict[str, str]:
+    return digests(_files(rnn, optimizer))
 
 
 LANGUAGE_MODEL = LanguageModel()

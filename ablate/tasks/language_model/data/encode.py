@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import shutil
-import tempfile
+import uuid
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ablate.tasks.language_model.data.corpus import SPLITS, UNKNOWN, Corpus, Ids
 
 # Part of every cache key: raise it when the meaning of a stored encoding changes.
-ENCODING = 1
+ENCODING = 2
 
 
 class Interned(dict[str, int]):
@@ -52,52 +55,82 @@ def keep_commonest(name: str, interned: Interned, splits: Sequence[Ids], vocab_s
     return Corpus(name, tuple(words), new_id[train], new_id[valid], new_id[test])
 
 
-def cache_folder() -> Path:
-    """Where downloads and encodings are kept: $ABLATE_CACHE_DIR, or the user's cache folder."""
-    if chosen := os.environ.get("ABLATE_CACHE_DIR"):
-        return Path(chosen)
-    # Late: a machine that only trains may have torch and numpy alone.
+def cache_folders() -> list[Path]:
+    """Where downloads and encodings are kept: $ABLATE_CACHE_DIR, then the user's own folder, the last resort."""
+    chosen = [Path(folder)] if (folder := os.environ.get("ABLATE_CACHE_DIR")) else []
+    if chosen and find_spec("platformdirs") is None:  # a machine that only trains may have torch and numpy alone
+        return chosen
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("ablate", appauthor=False))
+    return list(dict.fromkeys([*chosen, Path(platformdirs.user_cache_dir("ablate", appauthor=False))]))
+
+
+def keep(folder: str, files: Mapping[str, Callable[[BinaryIO], object]]) -> Path:
+    """Write files into the first cache that takes them; the path of their folder there.
+
+    A file that is there already is replaced, and stays what it was for a process that has mapped it. Who may read them
+    is as the umask says, not the owner alone.
+
+    Args:
+        folder: relative to the cache.
+        files: name → what writes it.
+
+    Raises:
+        OSError: where no cache takes them.
+    """
+    *others, last = [cache / folder for cache in cache_folders()]
+    for place in others:
+        with contextlib.suppress(OSError):
+            return _written(place, files)
+    return _written(last, files)
+
+
+def _written(folder: Path, files: Mapping[str, Callable[[BinaryIO], object]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, write in files.items():
+        new = folder / f".{name}.{uuid.uuid4().hex}"
+        try:
+            with new.open("xb") as file:
+                write(file)
+            os.replace(new, folder / name)
+        finally:
+            new.unlink(missing_ok=True)
+    return folder
 
 
 def cached(key: str, build: Callable[[], Corpus]) -> Corpus:
     """Return the corpus stored under `key`, or build and store it. A damaged entry is built again."""
-    folder = cache_folder() / "corpora" / f"{key}-{ENCODING}"
-    corpus = _read(folder)
-    if corpus is None:
-        corpus = build()
-        # A cache that cannot be written (read-only home, full disk) costs time at the next start, nothing else.
-        with contextlib.suppress(OSError):
-            _write(folder, corpus)
+    entry = f"corpora/{key}-{ENCODING}"
+    for folder in cache_folders():
+        if (stored := _read(folder / entry)) is not None:
+            return stored
+    corpus = build()
+    # A cache that cannot be written (read-only home, full disk) costs time at the next start, nothing else.
+    with contextlib.suppress(OSError):
+        _write(entry, corpus)
     return corpus
 
 
 def _read(folder: Path) -> Corpus | None:
     try:
         meta = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        train, valid, test = (np.load(folder / f"{split}.npy", mmap_mode="r") for split in SPLITS)
-    except (OSError, ValueError, EOFError):
+        if meta.pop("sha256") != _digest(meta):
+            return None
+        train, valid, test = (np.lib.format.open_memmap(folder / f"{split}.npy", mode="r") for split in SPLITS)
+    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError):  # whatever damage reads as
+        return None
+    if any(ids.dtype != np.int32 or ids.ndim != 1 for ids in (train, valid, test)):
         return None
     corpus = Corpus(meta["name"], tuple(meta["words"]), train, valid, test, meta["floor_nll"])
     return corpus if corpus.digest == meta["digest"] else None
 
 
-def _write(folder: Path, corpus: Corpus) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        for split in SPLITS:
-            np.save(new / f"{split}.npy", getattr(corpus, split))
-        meta = {
-            "name": corpus.name,
-            "words": corpus.words,
-            "floor_nll": corpus.floor_nll,
-            "digest": corpus.digest,
-        }
-        (new / "corpus.json").write_text(json.dumps(meta), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+def _write(entry: str, corpus: Corpus) -> None:
+    meta = {"name": corpus.name, "words": corpus.words, "floor_nll": corpus.floor_nll, "digest": corpus.digest}
+    text = json.dumps({**meta, "sha256": _digest(meta)})
+    splits = {f"{split}.npy": partial(np.save, arr=getattr(corpus, split)) for split in SPLITS}
+    keep(entry, {**splits, "corpus.json": lambda file: file.write(text.encode())})
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

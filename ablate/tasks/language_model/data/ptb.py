@@ -5,14 +5,16 @@ Looked for in $ABLATE_DATA_DIR/ptb, then in the cache, then fetched from public 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 from ablate.knobs import KnobError
 from ablate.tasks.language_model.config import PTB
 from ablate.tasks.language_model.data.corpus import Corpus
-from ablate.tasks.language_model.data.encode import Interned, cache_folder, cached, keep_commonest
+from ablate.tasks.language_model.data.encode import Interned, cache_folders, cached, keep, keep_commonest
 from ablate.tasks.language_model.data.text import read_words, sha256_of_file
 
 SHA256 = {
@@ -41,34 +43,49 @@ def _build(paths: list[Path]) -> Corpus:
 
 def _find(name: str) -> Path:
     local = os.environ.get("ABLATE_DATA_DIR")
-    if local and (path := Path(local, "ptb", name)).is_file():
-        if sha256_of_file(path) != SHA256[name]:
-            raise KnobError(
-                f"data=ptb: {path} is not the known file (its SHA-256 differs); replace it, or unset ABLATE_DATA_DIR"
-            )
-        return path
+    if local:
+        path = Path(local, "ptb", name)
+        try:
+            if sha256_of_file(path) == SHA256[name]:
+                return path
+            problem = "is not the known file (its SHA-256 differs)"
+        except FileNotFoundError:
+            problem = ""
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        if problem:
+            raise KnobError(f"data=ptb: {path} {problem}; replace it, or unset ABLATE_DATA_DIR")
+    for folder in cache_folders():
+        with contextlib.suppress(OSError):  # not there, or another user's
+            if sha256_of_file(folder / "ptb" / name) == SHA256[name]:
+                return folder / "ptb" / name
     return _fetch(name)
 
 
 def _fetch(name: str) -> Path:
-    import pooch
-
-    pooch.get_logger().setLevel(logging.WARNING)
     reasons = []
     for mirror in MIRRORS:
         try:
-            return Path(
-                pooch.retrieve(
-                    mirror + name,
-                    known_hash=f"sha256:{SHA256[name]}",
-                    fname=name,
-                    path=cache_folder() / "ptb",
-                    downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_SECONDS),
-                )
-            )
+            return _download(mirror, name)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong digest is a ValueError
             reasons.append(type(error).__name__)
     raise KnobError(
         f"data=ptb: {name} could not be fetched ({', '.join(reasons)}); put the three ptb.*.txt files into a folder "
         "ptb and set ABLATE_DATA_DIR to the folder that holds it, or use data=kjv, which needs no network"
     )
+
+
+def _download(mirror: str, name: str) -> Path:
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pooch.retrieve(
+            mirror + name,
+            known_hash=f"sha256:{SHA256[name]}",
+            fname=name,
+            path=folder,
+            downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_SECONDS),
+        )
+        content = Path(path).read_bytes()
+    return keep("ptb", {name: lambda file: file.write(content)}) / name

@@ -26,7 +26,15 @@ def load(data: TextFiles) -> Corpus:
     sources = {f"{knob}={path}": Path(path) for knob, path in knob_of.items() if path is not None}
     digests = [_digest(path, knob) for knob, path in sources.items()]
     key = hashlib.sha256("|".join([*digests, str(data.vocab_size), str(data.lower)]).encode()).hexdigest()[:32]
-    return cached(f"text-{key}", lambda: _build(data, sources))
+
+    def build() -> Corpus:
+        corpus = _build(data, sources)
+        for digest, (knob, path) in zip(digests, sources.items(), strict=True):
+            if _digest(path, knob) != digest:
+                raise KnobError(f"{knob}: has changed while it was read; start again when it is written")
+        return corpus
+
+    return cached(f"text-{key}", build)
 
 
 def _build(data: TextFiles, sources: dict[str, Path]) -> Corpus:
