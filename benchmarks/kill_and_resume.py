@@ -31,7 +31,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablate.track.claims import read_trial
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.prune import delete, unneeded
 
 STUDY = [

@@ -132,7 +132,7 @@ def real(runs: Path, draws: int = _DRAWN) -> Table:
     Args:
         runs: a folder of journals whose newest study has many seeds.
     """
-    from ablate.track.journal import Folder
+    from ablate.track.folder import Folder
     from ablate.track.read import read_study
 
     results = read_study(Folder(str(runs)))

@@ -16,7 +16,8 @@ import numpy as np
 
 from ablate.study.records import task_record
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS
-from ablate.track.journal import JOURNAL, Folder
+from ablate.track.folder import Folder
+from ablate.track.journal import JOURNAL
 from benchmarks.common import Table, peak_memory, program
 
 _READ = (

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 from ablate.metric import Metric
 from ablate.tasks.language_model import METRICS
-from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events
+from ablate.track.folder import Folder
+from ablate.track.journal import JOURNAL, Journal, last_attempt, read_events
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.process import this_process
 

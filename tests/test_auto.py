@@ -12,7 +12,7 @@ from program import ablate, inside, journals, kill_tree, start, wait_until
 
 from ablate.knobs import KnobError
 from ablate.report import __main__ as report_main
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.store import Store
 from ablate.track.mlflow.study_run import digest

@@ -15,7 +15,7 @@ from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.tasks.language_model import METRICS
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.mlflow import client as client_module
 from ablate.track.mlflow import mirror as mirror_module
 from ablate.track.mlflow.client import LAUNCH, LAUNCHED

@@ -16,7 +16,7 @@ from ablate.names import folder_name
 from ablate.report import write_report
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.read import read_studies, read_study
 
 HOSTILE = [

@@ -25,7 +25,8 @@ from ablate.tasks.language_model.data import load_corpus
 from ablate.tasks.language_model.engine import fit
 from ablate.tasks.language_model.task import LanguageModel
 from ablate.track.claims import claimed, read_bytes, read_trial
-from ablate.track.journal import JOURNAL, Folder, last_attempt, status
+from ablate.track.folder import Folder
+from ablate.track.journal import JOURNAL, last_attempt, status
 from ablate.train import Checkpoints
 
 # What a pack's members may differ in; a sixth of the windows below are clipped.

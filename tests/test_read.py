@@ -25,7 +25,8 @@ from ablate.report import __main__ as report_main
 from ablate.report import write_report
 from ablate.study.records import task_record
 from ablate.tasks.language_model import LANGUAGE_MODEL
-from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.track.folder import Folder
+from ablate.track.journal import JOURNAL, Journal
 from ablate.track.mlflow import client as client_module
 from ablate.track.mlflow.client import LAUNCH
 from ablate.track.mlflow.mirror import Mirror

@@ -25,7 +25,8 @@ from ablate.study.view import View
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
 from ablate.track.claims import read_trial
-from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.track.folder import Folder
+from ablate.track.journal import JOURNAL, Journal
 
 
 def jobs(**levels):

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from recorded import Trial, launch
 
 from ablate.knobs import KnobError
-from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, read_events, status
+from ablate.track.folder import Folder
+from ablate.track.journal import JOURNAL, Journal, last_attempt, read_events, status
 from ablate.track.mlflow.client import connect
 from ablate.track.mlflow.database import create_database
 from ablate.track.mlflow.mirror import Mirror

@@ -11,7 +11,8 @@ from ablate.disk import replacing
 from ablate.study.cells import Cell, Study
 from ablate.study.plan import PlannedTrial
 from ablate.study.records import task_record
-from ablate.track.journal import SCHEMA, Event, Folder, Journal, now, read_events
+from ablate.track.folder import Folder
+from ablate.track.journal import SCHEMA, Event, Journal, now, read_events
 
 if TYPE_CHECKING:
     from ablate.analyze.stopping import Look

@@ -12,7 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ablate.study.server import CONTEXT, end_with_parent
-from ablate.track.journal import Event, Folder
+from ablate.track.folder import Folder
+from ablate.track.journal import Event
 from ablate.track.mlflow.mirror import Mirror
 
 _SILENT_SECONDS = 60.0  # at the end, without a trial copied: MLflow is then left behind

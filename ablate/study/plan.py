@@ -15,7 +15,8 @@ from ablate.knobs import KnobError, deciding, show
 from ablate.protocol import Facts, Trial
 from ablate.study.cells import Cell, Study
 from ablate.track.claims import read_trial
-from ablate.track.journal import Event, Folder, last_attempt, read_events, status
+from ablate.track.folder import Folder
+from ablate.track.journal import Event, last_attempt, read_events, status
 from ablate.train.machine import check_device, choose_device
 
 DONE = ("FINISHED", "DIVERGED")

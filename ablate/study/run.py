@@ -22,7 +22,8 @@ from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.stages import Stages, to_train
 from ablate.study.view import View, describe_left_out, make_view
-from ablate.track.journal import Event, Folder
+from ablate.track.folder import Folder
+from ablate.track.journal import Event
 from ablate.track.mlflow.client import tracking_uri
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from rich.filesize import decimal
 from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
 from ablate.names import folder_name
-from ablate.track.journal import Folder, read_events
+from ablate.track.folder import Folder
+from ablate.track.journal import read_events
 from ablate.track.mlflow.client import in_one_line, tracking_uri
 from ablate.track.mlflow.database import sqlite_file, upgrade_database
 from ablate.track.mlflow.mirror import Mirror

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.track.claims import Taken, claimed, finished_in, holder, read_trial
-from ablate.track.journal import Folder, last_attempt, read_events, status
+from ablate.track.folder import Folder
+from ablate.track.journal import last_attempt, read_events, status
 
 
 @dataclass(frozen=True)

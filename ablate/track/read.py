@@ -14,7 +14,8 @@ from ablate.knobs import KnobError, show
 from ablate.metric import Metric
 from ablate.names import folder_name, readable
 from ablate.registry import suggest
-from ablate.track.journal import Event, Folder
+from ablate.track.folder import Folder
+from ablate.track.journal import Event
 from ablate.track.mlflow.store import Store
 from ablate.worth import margin
 

@@ -12,7 +12,7 @@ from conftest import TINY
 from program import inside, journals
 from test_read import assert_same
 
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.mlflow.store import Store
 from ablate.track.read import read_study
 

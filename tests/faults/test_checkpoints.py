@@ -20,7 +20,8 @@ from program import ROOT, claim_folder
 from ablate.study import worker
 from ablate.study.plan import make_plan
 from ablate.track.claims import read_trial
-from ablate.track.journal import Folder, last_attempt, status
+from ablate.track.folder import Folder
+from ablate.track.journal import last_attempt, status
 from ablate.train import Checkpoints
 from ablate.train.checkpoint import Damaged
 

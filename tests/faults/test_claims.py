@@ -19,7 +19,8 @@ from ablate.study import worker
 from ablate.study.plan import make_plan
 from ablate.track import claims
 from ablate.track.claims import Silence, Taken, TrialTail, claimed, holder, read_trial
-from ablate.track.journal import JOURNAL, Folder, Journal, last_attempt, status
+from ablate.track.folder import Folder
+from ablate.track.journal import JOURNAL, Journal, last_attempt, status
 from ablate.track.process import this_process
 
 QUIET = ["tracking=off", "report=false"]

@@ -17,7 +17,7 @@ from recorded import copied, finished_study
 
 from ablate.report import __main__ as report_main
 from ablate.track import __main__ as track_main
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.mlflow import database as database_module
 from ablate.track.mlflow.database import create_database, load_mlflow, upgrade_database
 

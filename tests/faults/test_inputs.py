@@ -23,7 +23,8 @@ from ablate.knobs import KnobError
 from ablate.study.plan import make_plan
 from ablate.tasks.language_model.data import load_corpus, ptb
 from ablate.track.claims import read_trial
-from ablate.track.journal import Folder, last_attempt, status
+from ablate.track.folder import Folder
+from ablate.track.journal import last_attempt, status
 
 THREE_WINDOWS = [*TINY, "windows=3", "valid_every=3", "tracking=off", "report=false"]
 

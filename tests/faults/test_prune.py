@@ -11,7 +11,7 @@ from program import inside, journals
 from ablate.study.plan import make_plan
 from ablate.track.__main__ import main
 from ablate.track.claims import claimed
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.prune import unneeded
 
 QUIET = [*TINY, "tracking=off", "report=false"]

@@ -26,7 +26,7 @@ from ablate.address import without_secrets
 from ablate.knobs import KnobError
 from ablate.study.run import _how_to_browse
 from ablate.track import __main__ as track_main
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.mlflow import client as client_module
 from ablate.track.mlflow import mirror as mirror_module
 from ablate.track.mlflow.client import is_refusal

@@ -18,7 +18,7 @@ from ablate.study.packs import make_packs
 from ablate.study.plan import make_plan
 from ablate.study.share import Share
 from ablate.study.workers import best_workers
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 
 CORES = 4
 QUIET = ["tracking=off", "report=false"]

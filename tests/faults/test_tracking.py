@@ -31,7 +31,8 @@ from ablate.knobs import KnobError
 from ablate.study.mirroring import MirrorProcess
 from ablate.track import __main__ as track_main
 from ablate.track import journal as journal_module
-from ablate.track.journal import JOURNAL, Folder, Journal
+from ablate.track.folder import Folder
+from ablate.track.journal import JOURNAL, Journal
 from ablate.track.mlflow import liveness as liveness_module
 from ablate.track.mlflow import mirror as mirror_module
 from ablate.track.mlflow.database import create_database

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from ablate.address import without_secrets
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.mlflow.database import check_schema, create_database, load_mlflow, sqlite_file
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from filelock import FileLock
 
 from ablate.disk import replacing
-from ablate.track.journal import Folder
+from ablate.track.folder import Folder
 from ablate.track.mlflow.client import search
 from ablate.track.mlflow.files import log_record
 from ablate.track.process import is_dead, this_process

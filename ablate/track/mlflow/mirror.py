@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.track.claims import read_trial
-from ablate.track.journal import Event, Folder, Tail, last_attempt, status
+from ablate.track.folder import Folder
+from ablate.track.journal import Event, Tail, last_attempt, status
 from ablate.track.mlflow import study_run
 from ablate.track.mlflow.client import (
     PARENT,

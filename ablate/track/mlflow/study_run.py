@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ablate.launch import FEWEST_SEEDS
 from ablate.metric import Metric
-from ablate.track.journal import Event, Folder, now, read_events
+from ablate.track.folder import Folder
+from ablate.track.journal import Event, now, read_events
 from ablate.track.mlflow.client import LAUNCH, LAUNCHED, PARENT, in_order, search
 from ablate.track.mlflow.files import log_files
 from ablate.track.mlflow.liveness import FOLDER, owner, reopen

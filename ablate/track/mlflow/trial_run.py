@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.metric import Metric
 from ablate.track.claims import TrialTail
-from ablate.track.journal import FINAL_EVENTS, Event, Folder, status
+from ablate.track.folder import Folder
+from ablate.track.journal import FINAL_EVENTS, Event, status
 from ablate.track.mlflow.client import PARENT, in_order
 from ablate.track.mlflow.files import log_record
 from ablate.track.mlflow.liveness import REASON, STATUS, mark_killed, owner, reopen
