@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 
@@ -13,6 +12,7 @@ from program import ablate, inside, journals, kill_tree, start, wait_until
 from ablate.knobs import KnobError
 from ablate.report import __main__ as report_main
 from ablate.track.folder import Folder
+from ablate.track.journal import read_events
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.store import Store
 from ablate.track.mlflow.study_run import digest
@@ -57,7 +57,8 @@ def folder(tmp_path):
 
 
 def launches(folder, study="s"):
-    return [json.loads(line) for line in (folder / f"runs/studies/{study}.jsonl").read_text().splitlines()]
+    events = read_events(folder / f"runs/studies/{study}.jsonl")[0]
+    return [event for event in events if event["event"] == "launched"]
 
 
 def seeds_of(launched):

@@ -457,7 +457,7 @@ def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(
     code, out, err = inside(*arguments, folder=tmp_path)
     assert (code, err) == (0, "")
     assert "note: left out, tie=true & dropout=0: without dropout" in out
-    (line,) = (tmp_path / "runs/studies/leave_one_out.jsonl").read_text().splitlines()
+    line, _ = (tmp_path / "runs/studies/leave_one_out.jsonl").read_text().splitlines()
     launched = json.loads(line)
     assert launched["design"] == {
         "kind": "leave_one_out",

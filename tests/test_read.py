@@ -77,7 +77,7 @@ def record(folder, study, cells, **more):
         )
         for trial, end in zip(trials, seeds.values(), strict=True):
             journal = Journal(folder.trial(trial["fingerprint"]) / JOURNAL)
-            if end != "new" and not journal.size():
+            if end != "new" and not journal.path.exists():
                 write(journal, configuration, trial, end)
     launch = {
         "study": study,

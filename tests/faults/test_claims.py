@@ -24,7 +24,7 @@ from ablate.track.journal import JOURNAL, Journal, last_attempt, status
 from ablate.track.process import this_process
 
 QUIET = ["tracking=off", "report=false"]
-LONG = [*TINY, "model=better_lstm", "hidden=16", "windows=1600", "valid_every=400", "lease=2", *QUIET]
+LONG = [*TINY, "model=better_lstm", "hidden=16", "windows=800", "valid_every=200", "lease=2", *QUIET]
 
 
 def claimed_by(trial, process, events=()):
@@ -292,16 +292,20 @@ def test_an_idle_worker_that_is_killed_does_not_end_the_study(tmp_path, monkeypa
 
 
 def test_force_typed_again_after_a_kill_goes_on_and_after_an_end_trains_anew(tmp_path):
-    grid = ["-m", *TINY, "depth=1,2", "windows=400", *QUIET, "name=s"]
+    grid = ["-m", *TINY, "depth=1,2", *QUIET, "name=s"]
     assert inside(*grid, folder=tmp_path)[0] == 0
 
     def starts():
         return sorted(sum(e["event"] == "started" for e in events) for events in journals(tmp_path).values())
 
-    process = start(["ablate", *grid, "force=true"], tmp_path)
-    wait_until(lambda: starts() == [2, 2], 240)  # the first of the two has ended, the second has begun
-    kill_tree(process)
     assert inside(*grid, "force=true", folder=tmp_path)[0] == 0
+    assert starts() == [2, 2]
+    study = tmp_path / "runs" / "studies" / "s.jsonl"
+    *lines, ended = study.read_text().splitlines(keepends=True)
+    assert '"ended"' in ended
+    study.write_text("".join(lines))  # as a kill just before the end leaves it
+    code, out, _ = inside(*grid, "force=true", folder=tmp_path)
+    assert (code, out.count("finished before")) == (0, 2)
     assert starts() == [2, 2], "what the killed launch had trained is not trained once more"
     assert inside(*grid, "force=true", folder=tmp_path)[0] == 0
     assert starts() == [3, 3]

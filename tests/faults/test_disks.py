@@ -8,8 +8,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TINY
-from program import ROOT, inside, journals, start
+from conftest import TINY, study_of, train_in_process
+from program import ROOT, claim_folder, inside, journals, start
+
+from ablate.study.plan import make_plan
+from ablate.track.folder import Folder
 
 STUDY = [*TINY, "windows=80", "tracking=off", "report=false"]
 _PRIVATE_MOUNTS = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -105,3 +108,37 @@ def test_output_that_cannot_be_written_is_one_line_and_no_trace(tmp_path):
     assert process.returncode == 2
     assert err.startswith("ablate: [Errno 28] No space left on device")
     assert len(err.splitlines()) == 1
+
+
+@needs_mounts
+def test_a_full_disk_of_the_mlflow_store_costs_a_note_and_once_there_is_room_nothing_is_missing(tmp_path, empty_store):
+    script = f"""
+    mkdir small && mount -t tmpfs -o size=3m tmpfs small
+    cp {empty_store} small/mlflow.db
+    head -c 3000000 /dev/zero > small/ballast 2>/dev/null
+    ablate tracking.enabled=true tracking.uri=sqlite:///small/mlflow.db; echo "code $?"
+    rm small/ballast
+    {shlex.quote(sys.executable)} -m ablate.track sync --uri sqlite:///small/mlflow.db
+    {shlex.quote(sys.executable)} -m ablate.report --store sqlite:///small/mlflow.db | tail -n 1
+    """
+    out, err = in_mounts(script, tmp_path)
+    assert err == ""
+    assert "note: MLflow is not reachable" in out
+    assert "lstm · seed 0: valid" in out
+    assert "code 0" in out
+    assert "lstm: done" in out
+    assert out.endswith("report: reports/lstm/index.html\n")
+
+
+def test_what_a_crash_of_the_machine_must_not_lose_is_synced_with_its_name(tmp_path, monkeypatch):
+    synced, real = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.readlink(f"/proc/self/fd/{file}")), real(file))[1])
+    assert inside(*STUDY, folder=tmp_path)[0] == 0
+    # The trial's own folder is its worker's, another process.
+    studies = tmp_path / "runs" / "studies"
+    assert {str(studies), str(studies / "lstm.jsonl")} <= synced
+    assert any(name.startswith(str(studies / "latest.tmp")) for name in synced)
+    (planned,) = make_plan(study_of(*TINY, "windows=3"), Folder(tmp_path / "other"))
+    train_in_process([planned])
+    claim = claim_folder(planned.folder)
+    assert {str(planned.folder.parent), str(planned.folder), str(claim), str(claim / "journal.jsonl")} <= synced

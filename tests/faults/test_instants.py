@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from itertools import count
 
 import pytest
+import torch._dynamo  # noqa: F401 (torch does it with the first optimizer: here once, and not in every child)
 from conftest import TINY
 from program import inside, journals
 
@@ -22,7 +24,7 @@ from ablate import cli
 from ablate.study import pool
 from ablate.study.worker import train
 from ablate.track import claims
-from ablate.track.journal import last_attempt
+from ablate.track.journal import last_attempt, read_events
 
 STUDY = [*TINY, "windows=4", "valid_every=4", "tracking=off", "report=false", "name=study"]
 STEPS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")
@@ -55,9 +57,9 @@ def disturbed(folder, n, kind):
         sys.argv = ["ablate", *STUDY]
         reader, out = os.pipe()
         act = {
-            "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
             "SIGINT": lambda: os.kill(os.getpid(), signal.SIGINT),
             "EPIPE": lambda: os.close(reader),
+            None: lambda: None,
         }[kind]
         steps = Steps(n, lambda: (os.write(write, b"x"), act()))
         # A worker does not hear Ctrl-C: only what the study itself does may be disturbed by it.
@@ -70,6 +72,32 @@ def disturbed(folder, n, kind):
     os.waitpid(child, 0)
     with os.fdopen(read, "rb") as pipe:
         return pipe.read() == b"x"
+
+
+def snapshots(folder):
+    """Copies of the folder of a study at every step; the process that was at work is dead."""
+    run, copies = folder / "run", folder / "copies"
+    run.mkdir()
+    copies.mkdir()
+    if (child := os.fork()) == 0:
+        os.chdir(run)
+        sys.argv = ["ablate", *STUDY]
+        steps = Steps(None, lambda: None)
+
+        def copy():
+            if not steps.armed:
+                return
+            steps.armed = False  # its own steps are none
+            shutil.copytree(run, copies / f"{len(os.listdir(copies)):03}")
+            steps.armed = True
+
+        steps.step = copy
+        _in_one_process(steps, arms_in_worker=True)
+        with redirect_stdout(_Lines(io.StringIO(), steps)), suppress(BaseException):
+            cli.main()
+        os._exit(0)
+    os.waitpid(child, 0)
+    return sorted(copies.iterdir())
 
 
 def _in_one_process(steps, arms_in_worker):
@@ -125,7 +153,7 @@ class _Lines:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert not disturbed(folder, 10_000, "SIGKILL")
+    assert not disturbed(folder, 10_000, None)
     return outcome(folder)
 
 
@@ -140,23 +168,40 @@ def outcome(folder):
     return events[-1]["values"], kept
 
 
-@pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT", "EPIPE"])
+def test_a_kill_at_any_instant_once_a_trial_is_finished_leaves_its_result(tmp_path, undisturbed):
+    # What a kill leaves is what lies on the disk at that instant: one run, and a copy of the folder at every step.
+    found = {}
+    for number, folder in enumerate(snapshots(tmp_path)):
+        if found.setdefault(left(folder), number) == number:
+            assert outcome(folder) == undisturbed, f"step {number}"
+    assert number > 10, "the steps were seen"
+    assert len(found) > 2, "and what they changed"
+
+
+@pytest.mark.parametrize("kind", ["SIGINT", "EPIPE"])
 def test_whatever_happens_once_a_trial_is_finished_its_result_stands(kind, tmp_path, undisturbed):
+    found = set()
     for n in count(1):
         folder = tmp_path / str(n)
         folder.mkdir()
         if not disturbed(folder, n, kind):
             break
-        assert outcome(folder) == undisturbed, f"step {n}"
-    assert n > (5 if kind == "EPIPE" else 10), "the steps were seen"
+        if left(folder) not in found:
+            found.add(left(folder))
+            assert outcome(folder) == undisturbed, f"step {n}"
+    assert n > 3, "the steps were seen"
 
 
 def test_a_disk_that_is_full_or_broken_at_any_instant_costs_no_result_that_was_written_down(tmp_path, undisturbed):
+    found = set()
     for n in count(1):
         folder = tmp_path / str(n)
         folder.mkdir()
         if not failing(folder, n, errno.EIO if n % 2 else errno.ENOSPC):
             break
+        if left(folder) in found:
+            continue
+        found.add(left(folder))
         code, _, err = inside(*STUDY, folder=folder)
         assert (code, err) == (0, ""), f"write {n}: there is room again, and the same command goes on"
         ((trial, events),) = journals(folder).items()
@@ -164,6 +209,17 @@ def test_a_disk_that_is_full_or_broken_at_any_instant_costs_no_result_that_was_w
         assert last_attempt(events)[-1]["values"] == undisturbed[0], f"write {n}"
         assert {p.name for p in trial.rglob("*.pt") if not p.name.startswith("state-")} == undisturbed[1], f"write {n}"
     assert n > 20, "the writes were seen"
+
+
+def left(folder):
+    """What a study left on disk, but for times and processes: files, and the events of journals."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    kinds = [
+        [event["event"] for event in read_events(path)[0]] if path.suffix == ".jsonl" else path.stat().st_size
+        for path in files
+        if path.suffix in (".jsonl", ".pt")
+    ]
+    return str([path.relative_to(folder) for path in files]), str(kinds)
 
 
 def failing(folder, n, number):
