@@ -44,8 +44,8 @@ TINY = [
 
 # Files that take long, the longest first: then two processes that take file after file end at about the same time.
 LONG = (
-    "test_kills", "test_tracking", "test_claims", "test_instants", "test_disks", "test_cli", "test_read", "test_headlines", "test_designs", "test_auto", "test_words",
-    "test_inputs", "test_check",
+    "test_kills", "test_tracking", "test_claims", "test_instants", "test_disks", "test_cli", "test_read",
+    "test_headlines", "test_designs", "test_auto", "test_words", "test_inputs", "test_check",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ablate.protocol import Trial
 from ablate.study import worker
 from ablate.study.packs import make_packs
 from ablate.study.plan import make_plan
-from ablate.study.workers import best_workers, choose_workers, container_memory, control_groups, threads_of
+from ablate.study.workers import best_workers, choose_workers, container_memory, control_groups, idle_cores, threads_of
 from ablate.tasks.language_model import engine as engine_module
 from ablate.tasks.language_model import training
 from ablate.tasks.language_model.data import load_corpus
@@ -351,6 +351,15 @@ def test_as_many_workers_as_cores_memory_and_packs_are_good_for(tmp_path, overri
     study = study_of(*TINY, "threads=null", "device=cpu", "workers=auto", *overrides)
     packs = make_packs(make_plan(study, Folder(tmp_path)), study)
     assert best_workers(packs, study, cores, gib * 2**30) == workers
+
+
+def test_cores_that_a_study_leaves_idle_are_told_with_what_to_type(monkeypatch):
+    monkeypatch.setattr("ablate.study.workers.cores", lambda: 8)
+    study = study_of(*TINY, "threads=null", "device=cpu")
+    assert idle_cores(study, 2, 2).startswith("2 of 8 cores train; threads=4 makes each trial faster")
+    assert idle_cores(study, 9, 5) is None, "fewer than two for each"
+    assert idle_cores(study, 0, 1) is None, "nothing is left to train"
+    assert idle_cores(study_of(*TINY, "threads=1", "device=cpu"), 2, 2) is None, "it was asked for"
 
 
 def test_a_number_of_workers_is_taken_as_it_is_and_other_values_are_refused(tmp_path):

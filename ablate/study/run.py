@@ -22,6 +22,7 @@ from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
 from ablate.study.stages import Stages, to_train
 from ablate.study.view import View, describe_left_out, make_view
+from ablate.study.workers import idle_cores
 from ablate.track.folder import Folder
 from ablate.track.journal import Event
 from ablate.track.mlflow.client import tracking_uri
@@ -68,7 +69,10 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         with view:
             for note in describe_left_out(study.left_out):
                 view.note(note)
-            with Pool(study, stages.workers(), record, view) as pool:
+            workers = stages.workers()
+            if (note := idle_cores(study, len(to_train(first)), workers)) is not None:
+                view.note(note)
+            with Pool(study, workers, record, view) as pool:
                 _train(first, study, pool, view)
                 if launch.seeds == "auto":
                     launched = _add_seeds(stages, record, study, pool, view)
