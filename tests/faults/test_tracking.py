@@ -187,7 +187,7 @@ def test_a_server_that_misbehaves_and_comes_back_is_told_everything_once(behavio
 
 
 def test_the_same_study_launched_twice_at_once_is_in_mlflow_once(tmp_path):
-    arguments = ["-m", *TINY, "depth=1,2", "windows=400", "valid_every=200", "name=twice", "report=false"]
+    arguments = ["-m", *TINY, "depth=1,2", "windows=200", "valid_every=100", "name=twice", "report=false"]
     one = start(["ablate", *arguments], tmp_path)
     wait_until(lambda: (tmp_path / "runs" / "studies" / "twice.jsonl").exists())  # its mirror starts now
     code, _, err = inside(*arguments, folder=tmp_path)
