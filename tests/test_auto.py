@@ -141,7 +141,7 @@ def test_a_restart_finds_nothing_to_do_and_stops_at_the_same_place_or_goes_on(fo
 def test_killed_while_seeds_are_added_a_study_stops_where_it_would_have(folder, tmp_path_factory):
     undisturbed = tmp_path_factory.mktemp("undisturbed")
     (undisturbed / "tasks.py").write_text(TASKS)
-    study = [*AUTO, NONE, "worth=3", "slow=0.1", "workers=1"]
+    study = [*AUTO, NONE, "worth=3", "slow=0.05", "workers=1"]
     code, out, _ = inside(*study, folder=undisturbed)
     assert code == 0
     reached = launches(undisturbed)[-1]

@@ -1,6 +1,6 @@
 """From the instant a trial is finished to the end of its study, nothing that happens costs its result.
 
-The program runs in a child of this process, with its worker in the same process, and at the n-th of its steps (a file
+The program runs in children of this process, with its worker in the same process, and at the n-th of its steps (a file
 opened, renamed, linked, removed, a folder made, a line printed) something happens; n counts up until nothing is left.
 """
 
@@ -12,7 +12,8 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
+from functools import partial
 from itertools import count
 
 import pytest
@@ -48,30 +49,82 @@ class Steps:
                 self.act()
 
 
-def disturbed(folder, n, kind):
-    """Run the study in a child, the n-th step disturbed; whether there was an n-th."""
-    read, write = os.pipe()
+def from_here(folder, disturb):
+    """Run the study in a child up to where training starts, and from there once for every n, in a folder of its own.
+
+    Args:
+        disturb: called with n and what to call when the n-th step comes; makes it come.
+
+    Returns:
+        The folders of those that had an n-th step.
+    """
     if (child := os.fork()) == 0:
-        os.close(read)
-        os.chdir(folder)
+        run = pool.Pool.run
+
+        def run_for_every_n(study, packs):
+            for n in count(1):
+                place = folder / f"{n:03}"
+                shutil.copytree("runs", place / "runs")
+                read, write = os.pipe()
+                if (grandchild := os.fork()) == 0:
+                    os.chdir(place)
+                    disturb(n, partial(os.write, write, b"x"))
+                    run(study, packs)
+                    return
+                os.close(write)
+                os.waitpid(grandchild, 0)
+                with os.fdopen(read, "rb") as pipe:
+                    if pipe.read() != b"x":
+                        shutil.rmtree(place)
+                        os._exit(0)
+
+        pool.Pool.run = run_for_every_n
+        base = folder / "base"
+        base.mkdir()
+        os.chdir(base)
         sys.argv = ["ablate", *STUDY]
+        cli.warm_up = lambda: None
+        with suppress(BaseException):
+            cli.main()
+        os._exit(0)
+    os.waitpid(child, 0)
+    return sorted(path for path in folder.iterdir() if path.name != "base")
+
+
+def disturb_by(kind):
+    def disturb(n, seen):
         reader, out = os.pipe()
         act = {
             "SIGINT": lambda: os.kill(os.getpid(), signal.SIGINT),
             "EPIPE": lambda: os.close(reader),
-            None: lambda: None,
         }[kind]
-        steps = Steps(n, lambda: (os.write(write, b"x"), act()))
+        steps = Steps(n, lambda: (seen(), act()))
         # A worker does not hear Ctrl-C: only what the study itself does may be disturbed by it.
         _in_one_process(steps, arms_in_worker=kind != "SIGINT")
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with redirect_stdout(_Lines(os.fdopen(out, "w"), steps)), suppress(BaseException):
-            cli.main()
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    with os.fdopen(read, "rb") as pipe:
-        return pipe.read() == b"x"
+        sys.stdout = _Lines(os.fdopen(out, "w"), steps)
+
+    return disturb
+
+
+def fail_at(n, seen):
+    """The n-th sync, rename or link fails: the disk is full, or broken."""
+    number, done = errno.EIO if n % 2 else errno.ENOSPC, []
+
+    def fails(real):
+        def step(*arguments, **keywords):
+            done.append(1)
+            if len(done) == n:
+                seen()
+                raise OSError(number, os.strerror(number))
+            return real(*arguments, **keywords)
+
+        return step
+
+    for name in ("fsync", "rename", "replace", "link"):
+        setattr(os, name, fails(getattr(os, name)))
+    _in_one_process(Steps(0, lambda: None), arms_in_worker=False)
+    sys.stdout = sys.stderr = io.StringIO()
 
 
 def snapshots(folder):
@@ -153,7 +206,7 @@ class _Lines:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert not disturbed(folder, 10_000, None)
+    assert inside(*STUDY, folder=folder)[0] == 0
     return outcome(folder)
 
 
@@ -170,45 +223,39 @@ def outcome(folder):
 
 def test_a_kill_at_any_instant_once_a_trial_is_finished_leaves_its_result(tmp_path, undisturbed):
     # What a kill leaves is what lies on the disk at that instant: one run, and a copy of the folder at every step.
-    found = {}
-    for number, folder in enumerate(snapshots(tmp_path)):
-        if found.setdefault(left(folder), number) == number:
-            assert outcome(folder) == undisturbed, f"step {number}"
-    assert number > 10, "the steps were seen"
-    assert len(found) > 2, "and what they changed"
+    folders = snapshots(tmp_path)
+    for folder in one_of_each(folders):
+        assert outcome(folder) == undisturbed, folder.name
+    assert len(folders) > 10, "the steps were seen"
+    assert len(one_of_each(folders)) > 2, "and what they changed"
 
 
 @pytest.mark.parametrize("kind", ["SIGINT", "EPIPE"])
 def test_whatever_happens_once_a_trial_is_finished_its_result_stands(kind, tmp_path, undisturbed):
-    found = set()
-    for n in count(1):
-        folder = tmp_path / str(n)
-        folder.mkdir()
-        if not disturbed(folder, n, kind):
-            break
-        if left(folder) not in found:
-            found.add(left(folder))
-            assert outcome(folder) == undisturbed, f"step {n}"
-    assert n > 3, "the steps were seen"
+    folders = from_here(tmp_path, disturb_by(kind))
+    for folder in one_of_each(folders):
+        assert outcome(folder) == undisturbed, folder.name
+    assert len(folders) > 3, "the steps were seen"
 
 
 def test_a_disk_that_is_full_or_broken_at_any_instant_costs_no_result_that_was_written_down(tmp_path, undisturbed):
-    found = set()
-    for n in count(1):
-        folder = tmp_path / str(n)
-        folder.mkdir()
-        if not failing(folder, n, errno.EIO if n % 2 else errno.ENOSPC):
-            break
-        if left(folder) in found:
-            continue
-        found.add(left(folder))
+    folders = from_here(tmp_path, fail_at)
+    for folder in one_of_each(folders):
         code, _, err = inside(*STUDY, folder=folder)
-        assert (code, err) == (0, ""), f"write {n}: there is room again, and the same command goes on"
+        assert (code, err) == (0, ""), f"{folder.name}: there is room again, and the same command goes on"
         ((trial, events),) = journals(folder).items()
-        assert [e["event"] for e in last_attempt(events)].count("finished") == 1, f"write {n}"
-        assert last_attempt(events)[-1]["values"] == undisturbed[0], f"write {n}"
-        assert {p.name for p in trial.rglob("*.pt") if not p.name.startswith("state-")} == undisturbed[1], f"write {n}"
-    assert n > 20, "the writes were seen"
+        assert [e["event"] for e in last_attempt(events)].count("finished") == 1, folder.name
+        assert last_attempt(events)[-1]["values"] == undisturbed[0], folder.name
+        assert {p.name for p in trial.rglob("*.pt") if not p.name.startswith("state-")} == undisturbed[1], folder.name
+    assert len(folders) > 20, "the writes were seen"
+
+
+def one_of_each(folders):
+    """Of folders in which the same was left, the first."""
+    found = {}
+    for folder in folders:
+        found.setdefault(left(folder), folder)
+    return list(found.values())
 
 
 def left(folder):
@@ -220,35 +267,3 @@ def left(folder):
         if path.suffix in (".jsonl", ".pt")
     ]
     return str([path.relative_to(folder) for path in files]), str(kinds)
-
-
-def failing(folder, n, number):
-    """Run the study in a child in which the n-th sync, rename or link fails; whether there was an n-th."""
-    read, write = os.pipe()
-    if (child := os.fork()) == 0:
-        os.close(read)
-        os.chdir(folder)
-        sys.argv = ["ablate", *STUDY]
-        done = []
-
-        def fails(real):
-            def step(*arguments, **keywords):
-                done.append(1)
-                if len(done) == n:
-                    os.write(write, b"x")
-                    raise OSError(number, os.strerror(number))
-                return real(*arguments, **keywords)
-
-            return step
-
-        for name in ("fsync", "rename", "replace", "link"):
-            setattr(os, name, fails(getattr(os, name)))
-        _in_one_process(Steps(0, lambda: None), arms_in_worker=False)
-        silent = io.StringIO()
-        with redirect_stdout(silent), redirect_stderr(silent), suppress(BaseException):
-            cli.main()
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    with os.fdopen(read, "rb") as pipe:
-        return pipe.read() == b"x"

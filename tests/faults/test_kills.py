@@ -16,7 +16,7 @@ import ablate as package
 from ablate.track.journal import last_attempt
 
 # Long enough to be killed in the middle: a second or two of training, four validations, dropout and Adam's state.
-WINDOWS, VALID_EVERY, KILLED_AT = 800, 200, 260
+WINDOWS, VALID_EVERY, KILLED_AT = 600, 150, 180
 KILLED = [*TINY, "model=better_lstm", "hidden=16", f"windows={WINDOWS}", f"valid_every={VALID_EVERY}", "name=study",
           "tracking=off", "report=false"]  # fmt: skip
 CLOCK = ["seconds", "train_seconds"]
@@ -118,7 +118,7 @@ def test_sigterm_and_ctrl_c_end_in_a_line_and_leave_no_process(tmp_path, undistu
 
 
 def test_a_finished_trial_is_not_trained_twice_by_two_studies_at_once(tmp_path):
-    arguments = ["-m", *TINY, "depth=1,2", "tie=true,false", "windows=400", "tracking=off", "report=false"]
+    arguments = ["-m", *TINY, "depth=1,2", "tie=true,false", "windows=200", "tracking=off", "report=false"]
     one = start(["ablate", *arguments, "name=one"], tmp_path)
     wait_until(lambda: journals(tmp_path))
     code, out, err = inside(*arguments, "name=two", folder=tmp_path)
