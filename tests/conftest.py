@@ -113,8 +113,8 @@ def train_in_process(plan):
     return worker.train([assign(planned, study, launch, silent=None) for planned in plan])
 
 
-def killed_in_the_middle(planned):
-    """Train in a child that dies after 50 windows, with the state of window 40 on disk."""
+def killed_in_the_middle(planned, windows=50):
+    """Train in a child that dies after so many windows; after 50, with the state of window 40 on disk."""
     if (child := os.fork()) == 0:
         from ablate.tasks.language_model import engine
 
@@ -122,7 +122,7 @@ def killed_in_the_middle(planned):
 
         def dies(*arguments):
             done.append(1)
-            if len(done) > 50:
+            if len(done) > windows:
                 os.kill(os.getpid(), signal.SIGKILL)
             return train(*arguments)
 

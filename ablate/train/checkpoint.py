@@ -208,7 +208,7 @@ def _all(folder: Path, kind: str) -> list[_Saved]:
 def _link(file: Path, folder: Path) -> None:
     """The same file in another folder, without a second copy of its bytes where the file system can do that."""
     there = folder / file.name
-    if there == file:
+    if there.exists():  # the same bytes, by its name
         return
     try:
         os.link(file, there)

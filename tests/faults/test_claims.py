@@ -164,6 +164,19 @@ def results_of(planned):
     )
 
 
+def test_a_trial_killed_again_before_it_has_saved_anything_goes_on_from_the_same_state(tmp_path):
+    planned = {}
+    for name in ("undisturbed", "killed"):
+        (planned[name],) = make_plan(study_of(*TINY, "windows=80"), Folder(tmp_path / name))
+    assert train_in_process([planned["undisturbed"]]) == [worker.TRAINED]
+    for windows in (50, 5, 5):
+        killed_in_the_middle(planned["killed"], windows)
+    assert train_in_process([planned["killed"]]) == [worker.TRAINED]
+    events = read_trial(planned["killed"].folder)
+    assert [e.get("step") for e in events if e["event"] in ("started", "resumed")] == [None, 40, 40, 40]
+    assert results_of(planned["killed"]) == results_of(planned["undisturbed"])
+
+
 def test_best_weights_that_are_the_last_too_are_on_disk_once(tmp_path):
     (planned,) = make_plan(study_of(*TINY), Folder(tmp_path))
     train_in_process([planned])
