@@ -19,7 +19,8 @@ from ablate.study.share import Share
 from ablate.study.view import View
 from ablate.study.worker import ALONE, BUSY, STANDS, assign
 from ablate.study.workers import threads_of
-from ablate.track.claims import Silence, Taken, TrialTail, claimed, holder, written_under
+from ablate.track.alive import Silence
+from ablate.track.claims import Taken, TrialTail, claimed, holder, written_under
 from ablate.track.journal import FINAL_EVENTS, LOG, last_attempt
 
 _POLL_SECONDS = 0.2

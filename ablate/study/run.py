@@ -70,8 +70,8 @@ def run_study(study: Study, program: str, arguments: str) -> int:
             for note in describe_left_out(study.left_out):
                 view.note(note)
             workers = stages.workers()
-            if (note := idle_cores(study, len(to_train(first)), workers)) is not None:
-                view.note(note)
+            if (idle := idle_cores(study, len(to_train(first)), workers)) is not None:
+                view.note(idle)
             with Pool(study, workers, record, view) as pool:
                 _train(first, study, pool, view)
                 if launch.seeds == "auto":

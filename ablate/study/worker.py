@@ -19,7 +19,8 @@ from ablate.study.launched import LaunchRecord
 from ablate.study.plan import DONE, PlannedTrial, code_digest, git_facts, stands
 from ablate.study.server import end_with_parent
 from ablate.study.tasks import load_task
-from ablate.track.claims import BEAT_SECONDS, Beat, Claim, Taken, attempt_folders, claimed, earlier_folders, read_bytes
+from ablate.track.alive import BEAT_SECONDS, Beat
+from ablate.track.claims import Claim, Taken, attempt_folders, claimed, earlier_folders, read_bytes
 from ablate.track.journal import LOG, SCHEMA, Event, last_attempt, logged, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints

@@ -16,21 +16,19 @@ import json
 import os
 import re
 import shutil
-import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from ablate.disk import sync_folder
 from ablate.track.journal import JOURNAL, SCHEMA, Event, Journal, parse_events, refuse_newer, whole_lines
 from ablate.track.process import is_dead, this_process
 
-_RECORD, _BEAT, _OVER = "claim.json", "beat", "over"
+_RECORD, BEAT, _OVER = "claim.json", "beat", "over"
 _NAME = re.compile(r"claim-(\d{4,})")
-BEAT_SECONDS = 15.0  # between two signs of life, or an eighth of the lease where that is shorter
 
 
 class Taken(Exception):
@@ -54,11 +52,11 @@ class Claim:
     @property
     def folder(self) -> Path:
         """Where everything is written that comes of it."""
-        return _folder(self.trial, self.number)
+        return folder_of(self.trial, self.number)
 
     def check(self) -> None:
         """Raise Taken when another process has claimed the trial since."""
-        if _folder(self.trial, self.number + 1).exists():
+        if folder_of(self.trial, self.number + 1).exists():
             raise Taken(f"{self.trial.name} was taken over by another process, which gave this one up for dead")
 
     def append(self, event: str, /, **values: object) -> int:
@@ -74,7 +72,7 @@ class Claim:
 
     def beat(self, count: int) -> None:
         """Give a sign of life."""
-        (self.folder / _BEAT).write_text(str(count), encoding="utf-8")
+        (self.folder / BEAT).write_text(str(count), encoding="utf-8")
 
     def give_up(self) -> None:
         """Let others have the trial."""
@@ -99,11 +97,11 @@ class Holder:
 
 def holder(trial: Path) -> Holder | None:
     """Who claimed a trial last; None where nobody has."""
-    number = _newest(trial)
+    number = newest_claim(trial)
     if number == 0:
         return None
     record = _record(trial, number)
-    is_over = (_folder(trial, number) / _OVER).exists() or is_dead(record["process"]) is True
+    is_over = (folder_of(trial, number) / _OVER).exists() or is_dead(record["process"]) is True
     return Holder(number, record["process"], record["launch"], is_over)
 
 
@@ -144,10 +142,10 @@ def _claim(trial: Path, launch: str, last: int) -> Claim:
             file.flush()
             os.fsync(file.fileno())
         # A folder that is not empty is never replaced: who comes second fails.
-        os.rename(scratch, _folder(trial, last + 1))
+        os.rename(scratch, folder_of(trial, last + 1))
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        if _folder(trial, last + 1).exists():
+        if folder_of(trial, last + 1).exists():
             raise Taken(f"{trial.name} was claimed by another process at the same time") from error
         raise
     sync_folder(trial)
@@ -156,7 +154,7 @@ def _claim(trial: Path, launch: str, last: int) -> Claim:
 
 def read_bytes(trial: Path) -> bytes:
     """The whole lines of a trial's journal that count."""
-    return b"".join(_parts(trial, _newest(trial)))
+    return b"".join(_parts(trial, newest_claim(trial)))
 
 
 def read_trial(trial: Path) -> list[Event]:
@@ -166,14 +164,14 @@ def read_trial(trial: Path) -> list[Event]:
 
 def written_under(trial: Path, number: int) -> list[Event]:
     """The events that one claim's process has written."""
-    return parse_events(_part(trial, number, _newest(trial)))
+    return parse_events(_part(trial, number, newest_claim(trial)))
 
 
 def attempt_folders(trial: Path) -> list[Path]:
     """Where what was trained since the trial was last started anew lies, the newest first."""
     folders = []
-    for number, part in reversed(list(enumerate(_parts(trial, _newest(trial))))):
-        folders.append(_folder(trial, number))
+    for number, part in reversed(list(enumerate(_parts(trial, newest_claim(trial))))):
+        folders.append(folder_of(trial, number))
         if any(event["event"] == "started" for event in parse_events(part)):
             break
     return folders
@@ -190,7 +188,7 @@ def finished_in(trial: Path) -> Path | None:
 
 def earlier_folders(claim: Claim) -> list[Path]:
     """Where earlier claims of its trial have written."""
-    return [_folder(claim.trial, number) for number in range(claim.number)]
+    return [folder_of(claim.trial, number) for number in range(claim.number)]
 
 
 class Place(NamedTuple):
@@ -214,7 +212,7 @@ class TrialTail:
     def read(self) -> list[Event]:
         """The whole events since the last reading."""
         events: list[Event] = []
-        newest = _newest(self.trial)
+        newest = newest_claim(self.trial)
         for number in range(self._place.number, newest + 1):
             offset = self._place.offset if number == self._place.number else 0
             new = _part(self.trial, number, newest, offset)
@@ -232,7 +230,7 @@ def _part(trial: Path, number: int, newest: int, offset: int = 0) -> bytes:
     """The whole lines of a claim's journal that count, from byte `offset` on."""
     end = _record(trial, number + 1)["cut"] if number < newest else None
     try:
-        with (_folder(trial, number) / JOURNAL).open("rb") as file:
+        with (folder_of(trial, number) / JOURNAL).open("rb") as file:
             file.seek(offset)
             lines = file.read() if end is None else file.read(max(0, end - offset))
     except FileNotFoundError:
@@ -240,12 +238,12 @@ def _part(trial: Path, number: int, newest: int, offset: int = 0) -> bytes:
     return whole_lines(lines)
 
 
-def _folder(trial: Path, number: int) -> Path:
+def folder_of(trial: Path, number: int) -> Path:
     """Number 0: before there were claims, a journal lay in the trial's own folder."""
     return trial / f"claim-{number:04d}" if number else trial
 
 
-def _newest(trial: Path) -> int:
+def newest_claim(trial: Path) -> int:
     """The number of the newest claim; 0: there is none."""
     try:
         names = os.listdir(trial)
@@ -255,61 +253,6 @@ def _newest(trial: Path) -> int:
 
 
 def _record(trial: Path, number: int) -> Event:
-    record: Event = json.loads((_folder(trial, number) / _RECORD).read_text(encoding="utf-8"))
+    record: Event = json.loads((folder_of(trial, number) / _RECORD).read_text(encoding="utf-8"))
     refuse_newer(record)
     return record
-
-
-class Beat:
-    """Gives signs of life of claims from a thread of its own: a process that is stopped, or whose threads cannot run
-    because one of them keeps Python's lock, gives none."""
-
-    def __init__(self, claims: Sequence[Claim], seconds: float) -> None:
-        self._claims = claims
-        self._seconds = seconds
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="beat", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        count = 0
-        while not self._is_over.wait(self._seconds):
-            count += 1
-            for claim in self._claims:
-                with suppress(OSError):  # a full disk: the next one may get through
-                    claim.beat(count)
-
-
-class Silence:
-    """How long a trial has given no sign of life, while this process looks.
-
-    By the clock of this process, which is stopped with it: after a laptop has slept, or a study was held by Ctrl-Z,
-    nothing counts as silent that was stopped as well.
-    """
-
-    def __init__(self, trial: Path, seconds: float = 0.0) -> None:
-        self._trial = trial
-        self._sign = _sign(trial)
-        self._seconds = seconds
-
-    def look(self, passed: float) -> float:
-        """Seconds without a sign of life; `passed`: since the last look."""
-        sign = _sign(self._trial)
-        self._seconds = 0.0 if sign != self._sign else self._seconds + passed
-        self._sign = sign
-        return self._seconds
-
-
-def _sign(trial: Path) -> tuple[int, str]:
-    number = _newest(trial)
-    try:
-        return number, (_folder(trial, number) / _BEAT).read_text(encoding="utf-8")
-    except OSError:
-        return number, ""

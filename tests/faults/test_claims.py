@@ -18,7 +18,8 @@ from ablate.knobs import KnobError
 from ablate.study import worker
 from ablate.study.plan import make_plan
 from ablate.track import claims
-from ablate.track.claims import Silence, Taken, TrialTail, claimed, holder, read_trial
+from ablate.track.alive import Silence
+from ablate.track.claims import Taken, TrialTail, claimed, holder, read_trial
 from ablate.track.folder import Folder
 from ablate.track.journal import JOURNAL, Journal, last_attempt, status
 from ablate.track.process import this_process
