@@ -68,7 +68,7 @@ def _ours(*more: str, training: list[float] | None = None) -> float:
 
 def _training_seconds(folder: Path) -> float:
     """From the first trial's start to the last one's end, as the journals say."""
-    events = [json.loads(line) for path in folder.glob("runs/trials/*/journal.jsonl") for line in path.open()]
+    events = [json.loads(line) for path in folder.glob("runs/trials/*/*/journal.jsonl") for line in path.open()]
     times = {
         kind: [datetime.fromisoformat(e["time"]).timestamp() for e in events if e["event"] == kind]
         for kind in ("started", "finished")

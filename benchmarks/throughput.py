@@ -120,7 +120,7 @@ def _trained(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _events(folder: Path) -> list[dict[str, Any]]:
-    lines = [line for path in folder.glob("runs/trials/*/journal.jsonl") for line in path.read_text().split("\n")]
+    lines = [line for path in folder.glob("runs/trials/*/*/journal.jsonl") for line in path.read_text().split("\n")]
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
