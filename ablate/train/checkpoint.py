@@ -100,12 +100,17 @@ class Checkpoints:
         return None, refused
 
     def take_over(self, state: Payload) -> None:
-        """Have in the own folder what training needs to go on from a state: who left it may not be dead yet."""
+        """Have in the own folder, and nowhere else, what training needs to go on from a state.
+
+        Who left it may not be dead yet; and a trial that is stopped often leaves no states behind each time.
+        """
         if state["best_window"] is not None:
             _link(self._best(state["best_window"]).path, self.folder)
         for saved in self._left("state"):
             if saved.window == state["window"]:
                 _link(saved.path, self.folder)
+        for saved in (saved for folder in self.earlier if folder != self.folder for saved in _all(folder, "state")):
+            saved.path.unlink(missing_ok=True)
 
     def _left(self, kind: str) -> list[_Saved]:
         """What earlier processes have left as well, oldest first; of equal windows the newer folder's last."""

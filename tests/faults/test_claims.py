@@ -172,6 +172,8 @@ def test_a_trial_killed_again_before_it_has_saved_anything_goes_on_from_the_same
     assert train_in_process([planned["undisturbed"]]) == [worker.TRAINED]
     for windows in (50, 5, 5):
         killed_in_the_middle(planned["killed"], windows)
+    (state,) = planned["killed"].folder.rglob("state-*.pt")
+    assert state.parent.name == "claim-0003", "being stopped again and again leaves no more on disk"
     assert train_in_process([planned["killed"]]) == [worker.TRAINED]
     events = read_trial(planned["killed"].folder)
     assert [e.get("step") for e in events if e["event"] in ("started", "resumed")] == [None, 40, 40, 40]
