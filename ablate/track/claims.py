@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablate.disk import sync_folder
+from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, SCHEMA, Event, Journal, parse_events, refuse_newer, whole_lines
 from ablate.track.process import is_dead, this_process
 
@@ -253,6 +254,10 @@ def newest_claim(trial: Path) -> int:
 
 
 def _record(trial: Path, number: int) -> Event:
-    record: Event = json.loads((folder_of(trial, number) / _RECORD).read_text(encoding="utf-8"))
+    path = folder_of(trial, number) / _RECORD
+    try:
+        record: Event = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise KnobError(f"{path}: is damaged; delete {trial}, and its trial is trained again") from error
     refuse_newer(record)
     return record

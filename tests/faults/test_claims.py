@@ -128,6 +128,16 @@ def test_what_a_newer_version_wrote_is_refused_in_a_sentence_and_not_misread(tmp
     assert err.startswith("ablate: a newer version of ablate has written here")
 
 
+def test_a_damaged_claim_is_one_line_that_says_what_to_do(tmp_path):
+    assert inside(*TINY, *QUIET, folder=tmp_path)[0] == 0
+    (trial,) = journals(tmp_path)
+    (claim_folder(trial) / "claim.json").write_text('{"schema"')
+    code, _, err = inside(*TINY, *QUIET, "force=true", folder=tmp_path)
+    assert code != 0
+    inner = f"runs/trials/{trial.name}"
+    assert f"{inner}/claim-0001/claim.json: is damaged; delete {inner}, and its trial is trained again" in err
+
+
 def test_silence_is_counted_while_one_looks_and_ends_with_a_sign_of_life(tmp_path):
     with claimed(tmp_path, "one") as claim:
         silence = Silence(tmp_path)
