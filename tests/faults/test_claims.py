@@ -248,7 +248,6 @@ def test_a_trial_that_was_paused_and_taken_over_has_the_results_of_the_taker_and
         os.kill(paused, signal.SIGCONT)
         out, err = other.communicate(timeout=120)
         assert (other.returncode, err) == (0, ""), "it finds the result of the other"
-        assert "another study is training it" in out
     finally:
         kill_tree(other)
     assert claims.read_bytes(trial) == after[0]
