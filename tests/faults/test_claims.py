@@ -25,7 +25,7 @@ from ablate.track.journal import JOURNAL, Journal, last_attempt, status
 from ablate.track.process import this_process
 
 QUIET = ["tracking=off", "report=false"]
-LONG = [*TINY, "model=better_lstm", "hidden=16", "windows=800", "valid_every=200", "lease=2", *QUIET]
+LONG = [*TINY, "model=better_lstm", "hidden=16", "windows=800", "valid_every=200", "lease=4", *QUIET]
 
 
 def claimed_by(trial, process, events=()):
@@ -219,7 +219,7 @@ def test_a_worker_that_is_stopped_is_named_and_ended_and_the_study_goes_on(tmp_p
 
     code, out, err = inside("-m", *LONG, "seed=0,1", folder=tmp_path, meanwhile=stop_the_first)
     assert (code, err) == (1, "")
-    assert "seed 0: failed, its process gave no sign of life for 2 s (lease=2) and was ended" in out
+    assert "seed 0: failed, its process gave no sign of life for 4 s (lease=4) and was ended" in out
     assert "seed 1: valid" in out
     code, out, err = inside("-m", *LONG, "seed=0,1", folder=tmp_path)
     assert (code, err) == (0, "")
@@ -242,7 +242,7 @@ def test_a_trial_that_was_paused_and_taken_over_has_the_results_of_the_taker_and
         os.kill(paused, signal.SIGSTOP)
         code, out, err = inside(*LONG, "name=taker", folder=tmp_path)
         assert (code, err) == (0, "")
-        assert "has given no sign of life for 2 s; its trial is taken over" in out
+        assert "has given no sign of life for 4 s; its trial is taken over" in out
         (trial,) = journals(tmp_path)
         after = claims.read_bytes(trial), sorted(trial.rglob("*.pt"))
         os.kill(paused, signal.SIGCONT)
@@ -287,13 +287,13 @@ if __name__ == "__main__":
 
 def test_a_worker_that_keeps_pythons_lock_or_leaves_without_a_word_fails_its_trial_alone(tmp_path):
     (tmp_path / "hangs.py").write_text(HANGS)
-    asked = ["-m", "how=holds,exits,well", "lease=2", "workers=1", *QUIET]
+    asked = ["-m", "how=holds,exits,well", "lease=4", "workers=1", *QUIET]
     done = subprocess.run(
         [sys.executable, "hangs.py", *asked],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
-    assert "how=holds · seed 0: failed, its process gave no sign of life for 2 s" in done.stdout
+    assert "how=holds · seed 0: failed, its process gave no sign of life for 4 s" in done.stdout
     assert "how=exits · seed 0: failed, the worker process ended by itself with code 0" in done.stdout
     assert "how=well · seed 0: valid" in done.stdout
 
