@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     What the block raises leaves the old one, and nothing beside it: a full disk is not made fuller.
     """
-    new = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    new = path.with_name(f"{path.name}.tmp{uuid.uuid4().hex}")  # another machine's process may have the same number
     try:
         with new.open("wb") as file:
             yield file
@@ -25,12 +26,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk: a file whose bytes are synced may else be without one after a crash."""
-    opened = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file's bytes on disk, or the names in a folder: without one, a file that is synced is lost in a crash."""
+    opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:

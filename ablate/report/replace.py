@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ablate.disk import sync
+
 
 @contextmanager
 def replaced(folder: Path, ours: Collection[str]) -> Iterator[Path]:
@@ -66,18 +68,10 @@ def _swap(folder: Path, new: Path, old: Path) -> None:
         if there:
             os.rename(old, folder)
         raise
-    _sync_one(folder.parent)
+    sync(folder.parent)
 
 
 def _sync(folder: Path) -> None:
     """Files first: a rename may reach the disk before what was written ahead of it."""
     for path in (*folder.iterdir(), folder):
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

@@ -16,7 +16,7 @@ from ablate.protocol import Facts, Trial
 from ablate.study.cells import Cell, Study
 from ablate.track.claims import read_trial
 from ablate.track.folder import Folder
-from ablate.track.journal import Event, last_attempt, read_events, status
+from ablate.track.journal import Event, last_attempt, status
 from ablate.train.machine import check_device, choose_device
 
 DONE = ("FINISHED", "DIVERGED")
@@ -127,10 +127,10 @@ def stands(attempt: Sequence[Event], results_of: Sequence[str] | None) -> bool:
 
 def _last_launch(folder: Folder, study: str) -> dict[tuple[str, int], str]:
     """(label, seed) → fingerprint, as the study was launched before."""
-    launches = [event for event in read_events(folder.study(study))[0] if event["event"] == "launched"]
-    if not launches:
+    launch = folder.launch(study)
+    if launch is None:
         return {}
-    return {(c["label"], t["seed"]): t["fingerprint"] for c in launches[-1]["cells"] for t in c["trials"]}
+    return {(c["label"], t["seed"]): t["fingerprint"] for c in launch["cells"] for t in c["trials"]}
 
 
 def what_changed(former: list[Event], knobs: Mapping[str, Any], sources: Mapping[str, str], data_digest: str) -> str:

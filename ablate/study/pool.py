@@ -14,7 +14,7 @@ from typing import Any, Self
 from ablate.study.cells import Study
 from ablate.study.launched import LaunchRecord
 from ablate.study.plan import PlannedTrial, stands
-from ablate.study.processes import Died, WorkerProcess
+from ablate.study.processes import WorkerProcess
 from ablate.study.share import Share
 from ablate.study.view import View
 from ablate.study.worker import ALONE, BUSY, STANDS, assign
@@ -67,7 +67,6 @@ class Pool:
         self._idle: list[WorkerProcess] = []
         self._leaving: list[WorkerProcess] = []
         self._running: dict[Any, _Running] = {}  # by the worker's connection
-        self._polled = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +90,6 @@ class Pool:
 
     def _train(self, waiting: deque[_Waiting], share: Share) -> None:
         while waiting or self._running:
-            passed = self._passed()
             most = share.workers(len(waiting) + len(self._running))
             for _ in range(len(waiting)):
                 if len(self._running) >= most:
@@ -106,28 +104,21 @@ class Pool:
                 self._show(running)
             for connection in ready:
                 waiting.extend(self._settle(self._running.pop(connection)))
-            for running in self._silent(passed):
+            for running in self._silent():
                 waiting.extend(self._end(running))
-
-    def _passed(self) -> float:
-        """Seconds since the last look, of those in which this process was not stopped itself."""
-        now = time.monotonic()
-        passed, self._polled = min(now - self._polled, 10 * _POLL_SECONDS), now
-        return passed
 
     def _is_due(self, pack: _Waiting) -> bool:
         """Whether it can be tried now: nobody else trains it, as far as can be seen from here."""
         if pack.silence is None:
             return True
-        now = time.monotonic()
-        if now - pack.looked < _BUSY_SECONDS:
+        if time.monotonic() - pack.looked < _BUSY_SECONDS:
             return False
-        passed, pack.looked = now - pack.looked, now
+        pack.looked = time.monotonic()
         (planned,) = pack.planned
         found = holder(planned.folder)
         if found is None or found.is_over:
             return True
-        if pack.silence.look(min(passed, 2 * _BUSY_SECONDS)) > self._study.launch.lease:
+        if pack.silence.look() > self._study.launch.lease:
             pack.silent = found.number
             self._view.note(
                 f"{planned.cell.label} seed {planned.trial.seed}: {found.process} has given no sign of life for "
@@ -141,7 +132,7 @@ class Pool:
         for tail in tails:
             tail.read()  # what earlier launches wrote
         worker = self._worker()
-        silences = [Silence(each.folder, -_START_SECONDS) for each in pack.planned]
+        silences = [Silence(each.folder, _START_SECONDS) for each in pack.planned]
         self._running[worker.connection] = _Running(worker, pack.planned, tails, silences)
         worker.give([assign(each, self._study, self._launch, pack.silent) for each in pack.planned])
 
@@ -156,10 +147,7 @@ class Pool:
         """How a pack ended; returns what is to be trained again, each alone."""
         try:
             results = running.worker.result()
-        except Died as error:
-            running.worker.kill()
-            return self._failed(running, str(error))
-        except Exception as error:  # before or after training: the trial's folder cannot be written
+        except Exception as error:  # it died; or before or after training, the trial's folder cannot be written
             running.worker.kill()
             return self._failed(running, str(error))
         self._put_back(running.worker)
@@ -182,10 +170,10 @@ class Pool:
             worker.leave()
             self._leaving.append(worker)
 
-    def _silent(self, passed: float) -> list[_Running]:
+    def _silent(self) -> list[_Running]:
         """Packs whose process is stopped, or keeps Python's lock for itself."""
         lease = self._study.launch.lease
-        seconds = [(running, [each.look(passed) for each in running.silences]) for running in self._running.values()]
+        seconds = [(running, [each.look() for each in running.silences]) for running in self._running.values()]
         return [running for running, of_each in seconds if min(of_each) > lease]
 
     def _end(self, running: _Running) -> list[_Waiting]:

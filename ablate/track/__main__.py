@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
 from ablate.names import folder_name
+from ablate.output import patient_output
 from ablate.track.folder import Folder
 from ablate.track.journal import read_events
 from ablate.track.mlflow.client import in_one_line, tracking_uri
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ablate.track", description=__doc__)
     parser.add_argument(
         "action",
-        choices=[*_ACTIONS, "prune"],
+        choices=_ACTIONS,
         help="sync: copy what is missing; upgrade: migrate a SQLite store to the installed MLflow, and keep a copy; "
         "prune: say what nothing needs any more, and with --delete delete it",
     )
@@ -39,15 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
             raise KnobError(f"--delete: is for prune; {options.action} deletes nothing")
         if options.uri is not None and (refusal := refusal_of_address(options.uri)) is not None:
             raise KnobError(f"--uri {without_secrets(options.uri)}: {refusal}")
-        if options.action == "prune":
-            prune(Folder(options.runs), options.delete)
-        else:
-            _ACTIONS[options.action](Folder(options.runs), options.uri)
+        with patient_output():
+            _ACTIONS[options.action](Folder(options.runs), options)
     except KnobError as error:
         sys.exit(f"ablate.track: {error}")
 
 
-def sync(folder: Folder, uri: str | None) -> None:
+def sync(folder: Folder, options: argparse.Namespace) -> None:
     """Bring MLflow up to date with every launch of every study; what it holds already is not copied again."""
     studies = folder.studies()
     if not studies:
@@ -58,7 +57,7 @@ def sync(folder: Folder, uri: str | None) -> None:
         launches = {digest(launched): launched for launched in recorded}
         refused: list[str] = []
         for launched in launches.values():
-            mirror = Mirror(folder, uri, launched, print)
+            mirror = Mirror(folder, options.uri, launched, print)
             report = Path(launched["reports"], folder_name(study))
             if (report / "index.html").is_file():
                 mirror.attach(report)
@@ -75,9 +74,9 @@ def sync(folder: Folder, uri: str | None) -> None:
         print(f"{study}: done" + (f" but for {', '.join(refused)}, which MLflow refuses" if refused else ""))
 
 
-def upgrade(folder: Folder, uri: str | None) -> None:
+def upgrade(folder: Folder, options: argparse.Namespace) -> None:
     """Migrate a SQLite store that an older MLflow has made."""
-    uri = tracking_uri(folder, uri)
+    uri = tracking_uri(folder, options.uri)
     path = sqlite_file(uri)
     if path is None:
         shown = without_secrets(uri)
@@ -93,16 +92,16 @@ def upgrade(folder: Folder, uri: str | None) -> None:
     print(f"{path}: nothing to migrate" if kept is None else f"{path}: migrated; as it was, it is in {kept}")
 
 
-def prune(folder: Folder, deletes: bool) -> None:
+def prune(folder: Folder, options: argparse.Namespace) -> None:
     """Say what nothing needs any more, and why; delete it where that is asked for."""
     found = list(unneeded(folder))
     for each in found:
         what = "all of it" if [*each.paths] == [each.trial] else f"{len(each.paths)} files"
-        print(f"{each.trial}: {what}, {decimal(each.bytes)}: {each.why}")
+        print(f"{each.trial}: {what}, {decimal(size_of(each.paths))}: {each.why}")
     total = size_of([path for each in found for path in each.paths])
     if not found:
         print(f"{folder}: nothing that is not needed")
-    elif not deletes:
+    elif not options.delete:
         print(f"{decimal(total)} could be deleted: python -m ablate.track prune --runs {folder} --delete")
     else:
         deleted = delete(found)
@@ -110,7 +109,7 @@ def prune(folder: Folder, deletes: bool) -> None:
         print(f"{decimal(total)} deleted" + (f"; {left} left to processes that have them" if left else ""))
 
 
-_ACTIONS = {"sync": sync, "upgrade": upgrade}
+_ACTIONS = {"sync": sync, "upgrade": upgrade, "prune": prune}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Self
 from ablate.track.claims import BEAT, Claim, folder_of, newest_claim
 
 BEAT_SECONDS = 15.0  # between two signs of life, or an eighth of the lease where that is shorter
+_MOST_SECONDS = 5.0  # between two looks of a process that runs
 
 
 class Beat:
@@ -43,20 +45,25 @@ class Beat:
 class Silence:
     """How long a trial has given no sign of life, while this process looks.
 
-    By the clock of this process, which is stopped with it: after a laptop has slept, or a study was held by Ctrl-Z,
-    nothing counts as silent that was stopped as well.
+    By the clock of this process, of which a look counts for a few seconds at most: after a laptop has slept, or a study
+    was held by Ctrl-Z, nothing counts as silent that was stopped as well.
+
+    Args:
+        grace: seconds that do not count until the first sign.
     """
 
-    def __init__(self, trial: Path, seconds: float = 0.0) -> None:
+    def __init__(self, trial: Path, grace: float = 0.0) -> None:
         self._trial = trial
         self._sign = _sign(trial)
-        self._seconds = seconds
+        self._seconds = -grace
+        self._looked = time.monotonic()
 
-    def look(self, passed: float) -> float:
-        """Seconds without a sign of life; `passed`: since the last look."""
-        sign = _sign(self._trial)
+    def look(self) -> float:
+        """Seconds without a sign of life."""
+        now, sign = time.monotonic(), _sign(self._trial)
+        passed = min(now - self._looked, _MOST_SECONDS)
         self._seconds = 0.0 if sign != self._sign else self._seconds + passed
-        self._sign = sign
+        self._looked, self._sign = now, sign
         return self._seconds
 
 

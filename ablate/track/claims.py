@@ -21,9 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from ablate.disk import sync_folder
+from ablate.disk import sync
 from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, SCHEMA, Event, Journal, parse_events, refuse_newer, whole_lines
 from ablate.track.process import is_dead, this_process
@@ -132,7 +131,7 @@ def _claim(trial: Path, launch: str, last: int) -> Claim:
     is_new = not trial.exists()
     trial.mkdir(parents=True, exist_ok=True)
     if is_new:
-        sync_folder(trial.parent)
+        sync(trial.parent)
     cuts = [len(part) for part in _parts(trial, last)]
     scratch = trial / f".claim-{uuid.uuid4().hex}"
     scratch.mkdir()
@@ -149,7 +148,7 @@ def _claim(trial: Path, launch: str, last: int) -> Claim:
         if folder_of(trial, last + 1).exists():
             raise Taken(f"{trial.name} was claimed by another process at the same time") from error
         raise
-    sync_folder(trial)
+    sync(trial)
     return Claim(trial, last + 1, sum(cuts))
 
 
@@ -170,21 +169,19 @@ def written_under(trial: Path, number: int) -> list[Event]:
 
 def attempt_folders(trial: Path) -> list[Path]:
     """Where what was trained since the trial was last started anew lies, the newest first."""
-    folders = []
-    for number, part in reversed(list(enumerate(_parts(trial, newest_claim(trial))))):
-        folders.append(folder_of(trial, number))
-        if any(event["event"] == "started" for event in parse_events(part)):
-            break
-    return folders
+    newest = newest_claim(trial)
+    began = next((number for number in range(newest, 0, -1) if _has(trial, number, "started")), 0)
+    return [folder_of(trial, number) for number in range(newest, began - 1, -1)]
 
 
 def finished_in(trial: Path) -> Path | None:
-    """Where the process that finished a trial has written; None: the trial is not finished."""
-    for folder in attempt_folders(trial):
-        number = int(match[1]) if (match := _NAME.fullmatch(folder.name)) is not None else 0
-        if any(event["event"] == "finished" for event in written_under(trial, number)):
-            return folder
-    return None
+    """Where the process that finished a trial last has written; None: none has."""
+    numbers = range(newest_claim(trial), -1, -1)
+    return next((folder_of(trial, number) for number in numbers if _has(trial, number, "finished")), None)
+
+
+def _has(trial: Path, number: int, event: str) -> bool:
+    return any(each["event"] == event for each in written_under(trial, number))
 
 
 def earlier_folders(claim: Claim) -> list[Path]:
@@ -192,33 +189,27 @@ def earlier_folders(claim: Claim) -> list[Path]:
     return [folder_of(claim.trial, number) for number in range(claim.number)]
 
 
-class Place(NamedTuple):
-    """How far a journal was read: the claim and the byte."""
-
-    number: int = 0
-    offset: int = 0
-
-
 class TrialTail:
     """Reads a trial's journal as it grows, from one claim into the next."""
 
     def __init__(self, trial: Path) -> None:
         self.trial = trial
-        self._place = Place()
+        self.rewind()
 
     def rewind(self) -> None:
         """Read all of it again."""
-        self._place = Place()
+        self._number = self._offset = 0  # the claim and the byte up to which it was read
 
     def read(self) -> list[Event]:
         """The whole events since the last reading."""
         events: list[Event] = []
         newest = newest_claim(self.trial)
-        for number in range(self._place.number, newest + 1):
-            offset = self._place.offset if number == self._place.number else 0
-            new = _part(self.trial, number, newest, offset)
+        for number in range(self._number, newest + 1):
+            if number > self._number:
+                self._number, self._offset = number, 0
+            new = _part(self.trial, number, newest, self._offset)
             events += parse_events(new)
-            self._place = Place(number, offset + len(new))
+            self._offset += len(new)
         return events
 
 

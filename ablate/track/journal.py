@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ablate.disk import sync_folder
+from ablate.disk import sync
 from ablate.knobs import KnobError
 
 Event = dict[str, Any]
@@ -45,7 +45,7 @@ class Journal:
             os.fsync(file.fileno())
             length = file.tell()
         if is_new:
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         return length
 
 

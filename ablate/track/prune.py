@@ -10,7 +10,10 @@ from pathlib import Path
 
 from ablate.track.claims import Taken, claimed, finished_in, holder, read_trial
 from ablate.track.folder import Folder
-from ablate.track.journal import last_attempt, read_events, status
+from ablate.track.journal import last_attempt, status
+
+_FOR_GOING_ON = ("*.tmp*", "state-*.pt")
+_OF_A_RESULT = ("best-*.pt", "last-*.pt", "*.npy", "files")
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,6 @@ class Unneeded:
     trial: Path
     paths: Sequence[Path]
     why: str
-
-    @property
-    def bytes(self) -> int:
-        """That it takes on disk; a file of two names counts where both of them go."""
-        return size_of(self.paths)
 
     def delete(self) -> None:
         """Delete it. Raises Taken where a process has the trial."""
@@ -47,7 +45,7 @@ def unneeded(folder: Folder) -> Iterator[Unneeded]:
     needed = {
         folder.trial(trial["fingerprint"])
         for study in folder.studies()
-        for launch in [event for event in read_events(folder.study(study))[0] if event["event"] == "launched"][-1:]
+        if (launch := folder.launch(study)) is not None
         for cell in launch["cells"]
         for trial in cell["trials"]
     }
@@ -66,11 +64,8 @@ def _left_over(trial: Path) -> Iterator[Path]:
     finished = finished_in(trial)
     yield from trial.glob(".claim-*")
     for folder in (trial, *trial.glob("claim-*")):
-        yield from (path for path in folder.glob("*.tmp*"))
-        yield from folder.glob("state-*.pt")
-        if folder != finished:
-            for pattern in ("best-*.pt", "last-*.pt", "*.npy", "files"):
-                yield from folder.glob(pattern)
+        for pattern in _FOR_GOING_ON if folder == finished else (*_FOR_GOING_ON, *_OF_A_RESULT):
+            yield from folder.glob(pattern)
 
 
 def size_of(paths: Sequence[Path]) -> int:

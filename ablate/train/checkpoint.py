@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ablate.disk import sync_folder
+from ablate.disk import sync
 from ablate.train.examples import EXAMPLES
 
 Payload = dict[str, Any]
@@ -166,7 +166,7 @@ class Checkpoints:
         except BaseException:
             new.unlink(missing_ok=True)  # a full disk is not made fuller
             raise
-        sync_folder(self.folder)
+        sync(self.folder)
         for same in self.folder.glob(f"*-{sha256}.pt"):
             _share(place, same)
 

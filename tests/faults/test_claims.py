@@ -138,12 +138,14 @@ def test_a_damaged_claim_is_one_line_that_says_what_to_do(tmp_path):
     assert f"{inner}/claim-0001/claim.json: is damaged; delete {inner}, and its trial is trained again" in err
 
 
-def test_silence_is_counted_while_one_looks_and_ends_with_a_sign_of_life(tmp_path):
+def test_silence_is_counted_while_one_looks_and_ends_with_a_sign_of_life(tmp_path, monkeypatch):
+    clock = iter([0, 2, 4, 1000, 1002, 1004])  # between 4 and 1000 this process was stopped
+    monkeypatch.setattr("ablate.track.alive.time.monotonic", lambda: float(next(clock)))
     with claimed(tmp_path, "one") as claim:
         silence = Silence(tmp_path)
-        assert [silence.look(5.0), silence.look(5.0)] == [5.0, 10.0]
+        assert [silence.look(), silence.look(), silence.look()] == [2.0, 4.0, 9.0]
         claim.beat(1)
-        assert [silence.look(5.0), silence.look(5.0)] == [0.0, 5.0]
+        assert [silence.look(), silence.look()] == [0.0, 2.0]
 
 
 def test_a_journal_and_checkpoints_of_before_there_were_claims_are_gone_on_with(tmp_path):

@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ablate.address import without_secrets
+from ablate.disk import sync
 from ablate.knobs import KnobError
 
 _SQLITE = "sqlite:///"
@@ -63,7 +64,7 @@ def create_database(path: Path) -> None:
             new = scratch / path.name
             _create(new, path.parent / "artifacts")
             os.replace(new, path)
-            _sync_folder(path.parent)
+            sync(path.parent)
 
 
 def check_schema(uri: str) -> None:
@@ -114,7 +115,7 @@ def upgrade_database(path: Path) -> Path | None:
             _copy(path, old)
             shutil.copyfile(old, new)
             os.replace(old, kept)
-            _sync_folder(path.parent)
+            sync(path.parent)
             _migrate(new)
         # Not a rename, which would leave a process that has the store open with a file that is gone: one transaction.
         _copy(new, path)
@@ -162,15 +163,6 @@ def _copy(source: Path, target: Path) -> None:
     """Replace what a SQLite file holds, in one transaction."""
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target, timeout=_BUSY_SECONDS)) as new:
         old.backup(new)
-
-
-def _sync_folder(path: Path) -> None:
-    """Have a rename in a folder on disk."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _revision(uri: str) -> tuple[str | None, bool]:

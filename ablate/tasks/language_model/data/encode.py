@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import uuid
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ablate.disk import replacing
 from ablate.tasks.language_model.data.corpus import SPLITS, UNKNOWN, Corpus, Ids
 
 # Part of every cache key: raise it when the meaning of a stored encoding changes.
@@ -88,13 +88,8 @@ def keep(folder: str, files: Mapping[str, Callable[[BinaryIO], object]]) -> Path
 def _written(folder: Path, files: Mapping[str, Callable[[BinaryIO], object]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, write in files.items():
-        new = folder / f".{name}.{uuid.uuid4().hex}"
-        try:
-            with new.open("xb") as file:
-                write(file)
-            os.replace(new, folder / name)
-        finally:
-            new.unlink(missing_ok=True)
+        with replacing(folder / name) as file:
+            write(file)
     return folder
 
 
