@@ -44,8 +44,9 @@ TINY = [
 
 # Files that take long, the longest first: then two processes that take file after file end at about the same time.
 LONG = (
-    "test_kills", "test_tracking", "test_claims", "test_instants", "test_disks", "test_cli", "test_read",
-    "test_headlines", "test_designs", "test_auto", "test_words", "test_inputs", "test_check",
+    "test_tracking", "test_auto", "test_designs", "test_kills", "test_packs", "test_cli", "test_claims", "test_page",
+    "test_check", "test_words", "test_headlines", "test_inputs", "test_read", "test_instants", "test_mlflow",
+    "test_checkpoints", "test_functions", "test_examples",
 )  # fmt: skip
 
 
@@ -156,12 +157,13 @@ def empty_store(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def without_figures(monkeypatch):
-    """Reports without figures, which take seconds to draw."""
-    from ablate.report import write
+@pytest.fixture(autouse=True)
+def _figures_where_they_are_looked_at(request, monkeypatch):
+    """Reports of this process have no figures, which take seconds to draw, but in tests that are marked so."""
+    if request.node.get_closest_marker("figures") is None:
+        from ablate.report import write
 
-    monkeypatch.setattr(write, "draw_all", lambda *_: dict.fromkeys(write.FIGURES))
+        monkeypatch.setattr(write, "draw_all", lambda *_: dict.fromkeys(write.FIGURES))
 
 
 @pytest.fixture(scope="session", autouse=True)

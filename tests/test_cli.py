@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY
 from program import ROOT, ablate, inside, journals, start
+from warm import Warm, module
 
 from ablate.report import __main__ as report_main
 from ablate.study import run as study_run
@@ -114,6 +116,7 @@ def test_mlflow_and_the_journal_say_the_same(study):
         assert run.data.metrics["test_perplexity"] == pytest.approx(row["test_perplexity"], rel=1e-9)
 
 
+@pytest.mark.figures
 def test_a_report_is_written_again_from_what_was_recorded_to_the_same_bytes(study):
     folder, *_ = study
     before = {p.name: p.read_bytes() for p in (folder / "reports" / "depth-tie").iterdir()}
@@ -206,16 +209,20 @@ def test_a_runs_folder_that_cannot_be_written_is_one_line(tmp_path):
     assert "runs" in err
 
 
+def on_terminal(path, *arguments):
+    with open(path, "w", encoding="utf-8", buffering=1) as terminal, redirect_stdout(terminal):
+        os.dup2(terminal.fileno(), 1)
+        module("ablate", *arguments)
+
+
 def test_on_a_terminal_the_study_is_a_live_table(tmp_path):
     pty = pytest.importorskip("pty")
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ablate", "-m", "depth=1,2", "tracking=off", *TINY, "windows=400"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140", "TERM": "xterm"},
-        stdout=follower,
-        stderr=follower,
-    )
+    arguments = ["-m", "depth=1,2", "tracking=off", "report=false", *TINY, "windows=400"]
+    process = Warm(
+        on_terminal, os.ttyname(follower), *arguments,
+        folder=tmp_path, environment={"COLUMNS": "140", "TERM": "xterm"},
+    )  # fmt: skip
     os.close(follower)
     seen = b""
     while True:
@@ -226,12 +233,13 @@ def test_on_a_terminal_the_study_is_a_live_table(tmp_path):
         if not chunk:
             break
         seen += chunk
-    assert process.wait(timeout=120) == 0
+    assert process.communicate(timeout=120) == ("", "")
+    assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert "running" in text
     assert "waiting" in text
     assert re.search(r"depth: 1 done, 1 running · about \d+ s left", text)
-    assert "report: reports/depth/index.html" in text
+    assert "study depth: 2 done; python -m ablate.report depth writes the report" in text
 
 
 _BY_JOBLIB = f"""

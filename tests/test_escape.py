@@ -103,7 +103,7 @@ def test_a_text_that_is_no_formula_is_read_back_as_it_was(tmp_path_factory, text
     assert read.removeprefix("'") == text.removeprefix("'").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def test_every_csv_of_a_report_is_inert_and_its_parquet_holds_what_was_recorded(tmp_path, without_figures):
+def test_every_csv_of_a_report_is_inert_and_its_parquet_holds_what_was_recorded(tmp_path):
     bad = "=cmd|'x'!A0"
     table = trials({bad: [4.0, 4.1, 4.2], "b": [3.9, 4.0, 4.1]}, data=bad, log=bad)
     table["knob.clip"] = pd.Series([bad, -1.5, None] * 2, dtype=object)
@@ -133,6 +133,7 @@ class Tags(HTMLParser):
         self.attributes.update(name for name, _ in attrs)
 
 
+@pytest.mark.figures
 def test_names_are_text_in_every_file_of_a_report(tmp_path):
     """Of cells, levels, data, reasons, samples, knobs, metrics and the baseline, which stands in headings."""
     first, other = Metric(f"p{EVERYTHING}"), Metric(f"={EVERYTHING}")
@@ -165,7 +166,7 @@ def test_names_are_text_in_every_file_of_a_report(tmp_path):
             assert not re.search(r"(?<!\\)[$_#%]", latex), path.name
 
 
-def test_a_row_of_a_latex_table_that_begins_with_a_bracket_or_a_star_is_no_argument(tmp_path, without_figures):
+def test_a_row_of_a_latex_table_that_begins_with_a_bracket_or_a_star_is_no_argument(tmp_path):
     report = write_report(results(trials({"a": [4.0], "[2em]": [4.0], "*": [4.0]})), tmp_path)
     latex = (report.folder / "comparison.tex").read_text(encoding="utf-8")
     assert "\n{}[2em] & " in latex

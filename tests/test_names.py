@@ -71,7 +71,7 @@ def test_names_that_differ_have_folders_that_differ_and_a_typed_one_its_own():
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_whatever_a_store_calls_its_study_the_report_lies_in_the_folder_of_reports(name, tmp_path, without_figures):
+def test_whatever_a_store_calls_its_study_the_report_lies_in_the_folder_of_reports(name, tmp_path):
     reports = tmp_path / "here" / "reports"
     report = write_report(read_studies(Foreign(name), []), reports)
     assert report.folder.parent == reports
@@ -103,6 +103,7 @@ def test_labels_and_levels_name_no_file(tmp_path):
     assert all(path.name.lstrip(".").startswith(("plain", "hostile")) for path in tmp_path.iterdir())
 
 
+@pytest.mark.figures
 def test_characters_that_cannot_be_written_are_shown_as_their_codes(tmp_path):
     journal = [{"event": "started"}, {"event": "failed", "reason": "no 'caf\udce9\x1b[2J'\nhere", "log": "l"}]
     read = read_study(Foreign("s", ["a\x1b[31m", "b\0"], journal))

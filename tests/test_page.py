@@ -11,6 +11,8 @@ from made import NASTY, curves, ladder, one_out, results, trials
 
 from ablate.report import write_report
 
+pytestmark = pytest.mark.figures
+
 EFFECTS = {"gating": -0.2, "depth": 0.002, "dropout": 0.3, "tying": -0.05}
 ONE_OUT = {"kind": "leave_one_out", "components": list(EFFECTS)}
 

@@ -54,7 +54,7 @@ def test_one_seed_has_no_spread_and_no_interval():
     assert shown["test perplexity"].tolist() == ["54.6", "49.4"]
 
 
-def test_the_verdict_stands_beside_the_difference_where_a_narrow_screen_shows_it(tmp_path, without_figures):
+def test_the_verdict_stands_beside_the_difference_where_a_narrow_screen_shows_it(tmp_path):
     report = write_report(results(ladder({"a": -0.3, "b": 0.1})), tmp_path)
     columns = list(report.table.columns)
     place = columns.index("difference to the first row")
@@ -67,7 +67,7 @@ def test_the_verdict_stands_beside_the_difference_where_a_narrow_screen_shows_it
     ("seeds", "said"),
     [(1, "Nothing is tested: that takes two seeds or more."), (3, "corrected (Holm) over the 3 comparisons that the")],
 )
-def test_a_table_of_effects_says_over_how_many_comparisons_it_is_corrected(seeds, said, tmp_path, without_figures):
+def test_a_table_of_effects_says_over_how_many_comparisons_it_is_corrected(seeds, said, tmp_path):
     report = write_report(results(ladder({"a": -0.3, "b": 0.1}, seeds=seeds)), tmp_path)
     assert said in (report.folder / "factors.md").read_text()
     assert "over the 0 comparisons" not in report.page.read_text()
@@ -111,6 +111,7 @@ def test_a_difference_to_a_reduced_vocabulary_is_no_comparison():
     assert any("must not be compared" in w for w in warnings_for(table))
 
 
+@pytest.mark.figures
 def test_the_page_stands_alone_and_says_what_it_found(tmp_path):
     report = write_report(results(trials({"a": [4.0, 4.1, 4.2], "b": [3.9, 4.0, 4.05]})), tmp_path)
     page = report.page.read_text()
@@ -151,6 +152,7 @@ def test_a_report_of_trials_that_never_started_is_a_page_without_numbers(tmp_pat
     assert not report.all_finished
 
 
+@pytest.mark.figures
 def test_twenty_cells_are_told_apart_and_none_is_cut(tmp_path):
     report = write_report(results(trials({f"depth={i}": [4.0 + i / 100] for i in range(20)})), tmp_path)
     svg = (report.folder / "comparison.svg").read_text()

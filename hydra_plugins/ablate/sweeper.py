@@ -85,6 +85,6 @@ class StudySweeper(Sweeper):
         return Typed(levels, [key for key in factors if key != "design"], designs)
 
     def _compose(self, overrides: Sequence[str]) -> Mapping[str, Any]:
-        from ablate.compose import plain_values
+        from ablate.compose import composed, plain_values
 
-        return plain_values(self._loader.load_sweep_config(self._config, list(overrides)))
+        return plain_values(composed(self._loader, self._config, overrides))

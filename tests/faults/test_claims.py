@@ -13,6 +13,7 @@ from threading import Barrier, Thread
 import pytest
 from conftest import TINY, killed_in_the_middle, study_of, train_in_process
 from program import ROOT, claim_folder, inside, journals, kill_tree, start, wait_until
+from warm import Warm, script
 
 from ablate.knobs import KnobError
 from ablate.study import worker
@@ -290,14 +291,12 @@ if __name__ == "__main__":
 def test_a_worker_that_keeps_pythons_lock_or_leaves_without_a_word_fails_its_trial_alone(tmp_path):
     (tmp_path / "hangs.py").write_text(HANGS)
     asked = ["-m", "how=holds,exits,well", "lease=4", "workers=1", *QUIET]
-    done = subprocess.run(
-        [sys.executable, "hangs.py", *asked],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "how=holds · seed 0: failed, its process gave no sign of life for 4 s" in done.stdout
-    assert "how=exits · seed 0: failed, the worker process ended by itself with code 0" in done.stdout
-    assert "how=well · seed 0: valid" in done.stdout
+    process = Warm(script, "hangs.py", *asked, folder=tmp_path, environment={})
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, err) == (1, "")
+    assert "how=holds · seed 0: failed, its process gave no sign of life for 4 s" in out
+    assert "how=exits · seed 0: failed, the worker process ended by itself with code 0" in out
+    assert "how=well · seed 0: valid" in out
 
 
 def test_an_idle_worker_that_is_killed_does_not_end_the_study(tmp_path, monkeypatch):

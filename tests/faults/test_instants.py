@@ -18,11 +18,12 @@ from itertools import count
 
 import pytest
 import torch._dynamo  # noqa: F401 (torch does it with the first optimizer: here once, and not in every child)
-from conftest import TINY
+from conftest import TINY, values_of
 from program import inside, journals
 
 from ablate import cli
 from ablate.study import pool
+from ablate.study.cells import Job
 from ablate.study.worker import train
 from ablate.track import claims
 from ablate.track.journal import last_attempt, read_events
@@ -203,6 +204,12 @@ class _Lines:
         return self._stream.write(text)
 
 
+def again(folder):
+    """The same command typed again, without Hydra's part of it."""
+    jobs = [Job((), values_of(*STUDY))]
+    return inside(folder=folder, main=lambda: sys.exit(cli.run_jobs(jobs)))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -212,7 +219,7 @@ def undisturbed(tmp_path_factory):
 
 def outcome(folder):
     """What the trial came to and the weights that it left, after the same command was typed again."""
-    code, out, err = inside(*STUDY, folder=folder)
+    code, out, err = again(folder)
     assert (code, err) == (0, "")
     assert "finished before, not trained again" in out
     ((trial, events),) = journals(folder).items()
@@ -241,7 +248,7 @@ def test_whatever_happens_once_a_trial_is_finished_its_result_stands(kind, tmp_p
 def test_a_disk_that_is_full_or_broken_at_any_instant_costs_no_result_that_was_written_down(tmp_path, undisturbed):
     folders = from_here(tmp_path, fail_at)
     for folder in one_of_each(folders):
-        code, _, err = inside(*STUDY, folder=folder)
+        code, _, err = again(folder)
         assert (code, err) == (0, ""), f"{folder.name}: there is room again, and the same command goes on"
         ((trial, events),) = journals(folder).items()
         assert [e["event"] for e in last_attempt(events)].count("finished") == 1, folder.name

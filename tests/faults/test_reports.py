@@ -130,9 +130,7 @@ def test_a_link_to_a_folder_stays_one_and_a_file_is_not_replaced(folder, tmp_pat
     assert (tmp_path / "file").read_text() == "a user's"
 
 
-def test_a_report_that_cannot_be_written_to_its_end_leaves_the_earlier_one_as_it_was(
-    tmp_path, monkeypatch, without_figures
-):
+def test_a_report_that_cannot_be_written_to_its_end_leaves_the_earlier_one_as_it_was(tmp_path, monkeypatch):
     first = write_report(results(trials({"a": [4.0, 4.1]})), tmp_path)
     (first.folder / "notes.md").write_text("a user's")
     before = {path.name: path.read_bytes() for path in first.folder.iterdir()}
