@@ -20,7 +20,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from ablate.knobs import plain, read
 from ablate.protocol import Task
@@ -77,15 +77,22 @@ def composed(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> 
     overrides = [parsed(text) for text in texts]
     structure = [_is_structure(override, loader, primary_name) for override in overrides]
     knobs = deepcopy(_files(loader, config, [t for t, chooses in zip(texts, structure, strict=True) if chooses]))
+    OmegaConf.set_struct(knobs, True)
     try:
         for override, chooses in zip(overrides, structure, strict=True):
-            if not chooses:  # as Hydra itself sets it
-                OmegaConf.update(
-                    knobs, override.key_or_group, override.value(), merge=True, force_add=override.is_add()
-                )
+            if not chooses:
+                _set(knobs, override)
     except OmegaConfBaseException:
         return _knobs(loader.load_sweep_config(config, list(texts)))  # Hydra says what is wrong
     return knobs
+
+
+def _set(knobs: DictConfig, override: Override) -> None:
+    """Set a value as Hydra itself sets it: what is there, or with + what is not. Raises OmegaConfBaseException."""
+    key, value = override.key_or_group, override.value()
+    if override.is_add() and not isinstance(value, list) and OmegaConf.select(knobs, key) is not None:
+        raise ConfigKeyError(f"{key} is there already")
+    OmegaConf.update(knobs, key, value, merge=True, force_add=override.is_add() or override.is_force_add())
 
 
 # What Hydra has composed of files, by what chose them: the sweeper and the launcher of a command ask for the same.

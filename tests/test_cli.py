@@ -148,6 +148,8 @@ def test_a_report_of_an_unknown_study_names_the_known_ones(study, tmp_path):
         (["data=text", "data.path=no.txt"], "data.path=no.txt: No such file or directory; name a UTF-8 text file"),
         (["depth=[1"], "depth=[1"),
         (["data.path=my.txt"], "data.path: a knob of data=text, not of the data chosen here; add data=text"),
+        (["-m", "data.path=a.txt,b.txt"], "data.path: a knob of data=text, not of the data chosen here; add data=text"),
+        (["-m", "+lr=1,2"], "Could not append to config. An item is already at 'lr'."),
         (["depth=1", "-m", "dropout=0,2"], "dropout=2: must be a finite number at least 0 and below 1"),
     ],
 )  # fmt: skip
