@@ -38,7 +38,7 @@ class OneOf:
         return core_schema.no_info_after_validator_function(self._known, handler(source))
 
     def _known(self, name: str) -> str:
-        if name not in self.registry.names():
+        if not self.registry.knows(name):
             raise PydanticCustomError("unknown_name", "unknown name")
         return name
 
