@@ -8,27 +8,26 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import get_args
+from pathlib import Path
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import OverrideType
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablate.address import without_secrets
-from ablate.compose import compose_jobs, job, parsed, presets_of_every_launch, primary, values_to_show
-from ablate.knobs import KnobError, fields_of, nested_records
+from ablate.compose import compose_jobs, job, presets_of_every_launch, primary, values_to_show
+from ablate.knobs import KnobError
+from ablate.mistakes import in_one_line, is_override, refuse_mistakes
 from ablate.output import patient_output
 from ablate.protocol import Task
-from ablate.registry import suggest
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
-from ablate.study.records import describe_knobs, unknown_name
+from ablate.study.records import describe_knobs
 from ablate.study.server import warm_up
-from ablate.study.tasks import DEFAULT, is_function, load_task
+from ablate.study.tasks import DEFAULT, load_task
 
 _USER_ERROR = 2
 
@@ -64,18 +63,18 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
     OmegaConf.register_new_resolver("describe_knobs", lambda *, _root_: _knobs_for_help(task, _root_), replace=True)
     OmegaConf.register_new_resolver("program", lambda: program(task), replace=True)
     OmegaConf.register_new_resolver("presets", presets_of_every_launch, replace=True)
-    _check_names(task, arguments)
+    refuse_mistakes(task, arguments)
     if checks := [argument for argument in arguments if _asks_for_check(argument)]:
         from ablate.functions.check import check_command
 
         sys.exit(check_command(task, [argument for argument in arguments if argument not in checks]))
     # Hydra's parser wants the flags first.
-    sys.argv[1:] = sorted(arguments, key=_is_override)
+    sys.argv[1:] = sorted(arguments, key=is_override)
     folder, name = primary(task)
     try:
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(_run_alone)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise KnobError(_in_one_line(error, task)) from error
+        raise KnobError(in_one_line(error, task)) from error
 
 
 def _knobs_for_help(task: Task, config: DictConfig) -> str:
@@ -98,12 +97,20 @@ def run_together(loader: ConfigLoader, config: DictConfig, job_overrides: Sequen
 def run_jobs(jobs: Sequence[Job]) -> int:
     """Run jobs as one study and return its exit code."""
     study = make_study(jobs)
+    for name in ("runs", "reports"):
+        _check_folder(name, Path(getattr(study.launch, name)))
     if not study.launch.plan:
         warm_up()
     # Heavy (torch): imported once the knobs are right and something is really run.
     from ablate.study.run import run_study
 
     return run_study(study, program(study.task), typed())
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise KnobError(f"{name}={folder}: {place} is a file, not a folder; name another place")
 
 
 def program(task: Task) -> str:
@@ -160,69 +167,3 @@ def _run_to_an_exit_code(run: Callable[[], None], show_trace: bool) -> None:
     except KeyboardInterrupt as error:
         print("ablate: stopped; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(128 + (error.number if isinstance(error, Stopped) else signal.SIGINT))
-
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument and not argument.startswith("-")
-
-
-def _check_names(task: Task, arguments: Sequence[str]) -> None:
-    """Refuse an override of a knob that does not exist, with the nearest one that does."""
-    problems = []
-    for text in filter(_is_override, arguments):
-        try:
-            override = parsed(text)
-        except HydraException as error:
-            problems.append(f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}")
-            continue
-        if override.type is not OverrideType.CHANGE:
-            continue  # what is added may be a group of the user's own; an added knob is refused when it is read
-        if (refusal := unknown_name(task, str(override.key_or_group))) is not None:
-            problems.append(f"{override.input_line}: {refusal}")
-    if problems:
-        raise KnobError(*problems)
-
-
-def _how_to_quote(text: str) -> str:
-    """A condition, a cell or a component without quotes of its own, and with them."""
-    key, _, value = text.partition("=")
-    if key.startswith("+components."):
-        return f"""quote it twice, '{key}="{value}"'"""
-    if key not in ("design.exclude", "design.cells"):
-        return "quote it if it holds brackets"
-    items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
-    return f"quote it twice, '{key}=[{items}]'"
-
-
-def _in_one_line(error: Exception, task: Task) -> str:
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        near = f"; several go without quotes, -m {group}={name}" if "," in name else suggest(name, error.options)
-        return f"{group}={name}: no such preset{near}; choose from {', '.join(error.options)}"
-    if of_kind := re.match(r"Could not override '(\w+)\.(\w+)'", str(error)):
-        group, name = of_kind.groups()
-        if kinds := _kinds_with(task, group, name):
-            having = ", ".join(f"{group}={kind}" for kind in kinds)
-            remedy = _how_to_choose(task, group, kinds[0], name, str(error))
-            return f"{group}.{name}: a knob of {having}, not of the {group} chosen here; {remedy}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and str(cause).splitlines()[0] not in lines:
-        lines.append(str(cause).splitlines()[0])
-    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
-
-
-def _kinds_with(task: Task, group: str, name: str) -> list[str]:
-    """The kinds of a nested record that have a knob: of data.vocab_size, kjv and text."""
-    field = fields_of(task.Config).get(group)
-    kinds = [] if field is None else [fields_of(kind) for kind in nested_records(field)]
-    return [str(get_args(own["name"].annotation)[0]) for own in kinds if name in own and "name" in own]
-
-
-def _how_to_choose(task: Task, group: str, kind: str, name: str, error: str) -> str:
-    """What to type for another kind of a nested record: its preset, or where it has none, the whole record."""
-    if task.presets is not None and (task.presets / group / f"{kind}.yaml").is_file():
-        sign = "+" if is_function(task.reference) else ""  # which has the group in no list of defaults
-        return f"add {sign}{group}={kind}"
-    typed = re.search(rf"\+{group}\.{name}=(.+)", error)
-    return f"use ~{group} '+{group}={{name:{kind},{name}:{typed[1] if typed else '…'}}}'"

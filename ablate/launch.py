@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ablate.knobs import Record, Says, knob
 
@@ -15,8 +15,9 @@ COMPONENT_PARTS = ("off", "requires", "excludes", "idle")  # what a component's 
 
 Name = Annotated[
     str,
+    BeforeValidator(lambda name: str(name) if type(name) is int else name),  # name=2024
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
-    Says("a name of letters, digits, '.', '_' and '-', for example my-study"),
+    Says("a name of letters, digits, '.', '_' and '-', 100 at most and no truth value, for example my-study"),
 ]
 Path = Annotated[str, Field(min_length=1), Says("a path")]
 Processes = Annotated[int, Field(ge=1, le=1024)]

@@ -23,6 +23,7 @@ from ablate.study.records import Space, read_design
 # A replicate is not a level: seeds=3 and seed=0,1,2 give the same table.
 REPLICATES = ("seed", "seeds")
 _ONCE = ("design", "components", "study")  # what a study has one of
+LISTS = tuple(f"design.{name}" for name in ("components", "exclude", "cells"))
 
 Levels = dict[str, str]  # override's key → value, as typed
 
@@ -73,6 +74,9 @@ def jobs(typed: Typed, space: Space) -> list[list[str]]:
     for key in typed.factors:
         if key.lstrip("+").partition(".")[0] in _ONCE:
             name = key.lstrip("+")
+            if name in LISTS:
+                typed_list = f"{name}=[{','.join(typed.levels[key])}]"
+                raise KnobError(f"{key}={','.join(typed.levels[key])}: a list goes into brackets, '{typed_list}'")
             raise KnobError(f"{key}={','.join(typed.levels[key])}: a study has one {name}; start a study for each")
     fixed = typed.fixed()
     presets = [{"design": name} for name in typed.designs] or [{}]

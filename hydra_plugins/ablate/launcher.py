@@ -37,7 +37,9 @@ class PoolLauncher(Launcher):
         from ablate.cli import run_together
 
         # Hydra's basic sweeper has written the overrides down there, a tracking URI's password too.
-        Path(self._config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
+        written = Path(self._config.hydra.sweep.dir, "multirun.yaml")
+        if written.is_file():
+            written.unlink()
         code = run_together(self._context.config_loader, self._config, job_overrides)
         if code != 0:
             raise SystemExit(code)

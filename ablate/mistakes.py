@@ -1,0 +1,134 @@
+"""What a user got wrong in a command line: a sentence each, with what to type, before anything trains."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args
+
+from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from ablate.compose import parsed
+from ablate.knobs import KnobError, fields_of, nested_records
+from ablate.launch import Launch
+from ablate.protocol import Task
+from ablate.registry import suggest
+from ablate.study.designs import LISTS
+from ablate.study.records import unknown_name
+from ablate.study.tasks import is_function
+
+_PROGRAMS = ("report", "track")
+_FLAGS_ALONE = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve", "-sc")
+_ONE_CELL = (
+    "shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
+)
+
+
+def is_override(argument: str) -> bool:
+    """Whether an argument sets a knob."""
+    return "=" in argument and not argument.startswith("-")
+
+
+def refuse_mistakes(task: Task, arguments: Sequence[str]) -> None:
+    """Raise KnobError for words that are no overrides, and overrides that cannot be read or name no knob."""
+    problems = [*_of_words(task, arguments)] or [*_of_overrides(task, arguments)]
+    if problems:
+        raise KnobError(*problems)
+
+
+def _of_words(task: Task, arguments: Sequence[str]) -> Iterator[str]:
+    if {"--cfg", "-c"} & {*arguments} and {"-m", "--multirun"} & {*arguments}:
+        yield f"--cfg: {_ONE_CELL}"
+    for before, word in pairwise(["", *arguments]):
+        if "=" in word or word.startswith(("-", "~")):
+            continue
+        if is_override(before) and before.endswith(","):
+            yield f"{before} {word}: a space parts arguments; leave it out, {before}{word}"
+        elif not before.startswith("-") or before in _FLAGS_ALONE:
+            yield f"{word}: a knob is set with =, for example depth=2{_meant(task, word)}"
+
+
+def _meant(task: Task, word: str) -> str:
+    if word in _PROGRAMS:
+        return f"; did you mean python -m ablate.{word}?"
+    for folder in filter(None, (task.presets, Path(str(files("ablate") / "conf")))):
+        for preset in sorted(folder.glob("*/*.yaml")):
+            if preset.stem == word:
+                group = preset.parent.name
+                return f"; did you mean {'+' if group == 'study' else ''}{group}={word}?"
+    return suggest(word, [*fields_of(task.Config), *fields_of(Launch)])
+
+
+def _of_overrides(task: Task, arguments: Sequence[str]) -> Iterator[str]:
+    for text in filter(is_override, arguments):
+        if text.endswith(","):
+            yield f"{text}: ends with a comma; levels are listed without spaces, {text}…"
+            continue
+        try:
+            override = parsed(text)
+        except HydraException as error:
+            yield f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}"
+            continue
+        if override.type is not OverrideType.CHANGE:
+            continue  # what is added may be a group of the user's own; an added knob is refused when it is read
+        if (refusal := unknown_name(task, str(override.key_or_group))) is not None:
+            yield f"{override.input_line}: {refusal}"
+
+
+def _how_to_quote(text: str) -> str:
+    """A condition, a cell or a component without quotes of its own, and with them."""
+    key, _, value = text.partition("=")
+    if key.startswith("+components."):
+        return f"""quote it twice, '{key}="{value}"'"""
+    if key not in LISTS:
+        brackets = "quote it if it holds brackets"
+        return brackets if re.search(r"[][(){}]", value) else f"""quote it twice, '{key}="{value}"'"""
+    items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
+    return f"quote it twice, '{key}=[{items}]'"
+
+
+def in_one_line(error: Exception, task: Task) -> str:
+    """What Hydra or OmegaConf says of a command line, as a user of ablate would put it."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        near = f"; several go without quotes, -m {group}={name}" if "," in name else suggest(name, error.options)
+        return f"{group}={name}: no such preset{near}; choose from {', '.join(error.options)}"
+    if of_kind := re.match(r"Could not override '(\w+)\.(\w+)'", str(error)):
+        group, name = of_kind.groups()
+        if kinds := _kinds_with(task, group, name):
+            having = ", ".join(f"{group}={kind}" for kind in kinds)
+            remedy = _how_to_choose(task, group, kinds[0], name, str(error))
+            return f"{group}.{name}: a knob of {having}, not of the {group} chosen here; {remedy}"
+    if "Ambiguous value for argument" in str(error):
+        return f"--cfg: {_ONE_CELL}"
+    if plus := re.search(r"use \+((\w+)=\S+)", str(error)):
+        return f"{plus[1]}: {plus[2]} is chosen by no default; add a plus, +{plus[1]}"
+    if missing := re.search(r"Environment variable '(\w+)' not found", str(error)):
+        other = ", or name the server: tracking.uri=http://HOST:5000" if missing[1] == "MLFLOW_TRACKING_URI" else ""
+        return f"{missing[1]}: this environment variable is asked for and not set; set it{other}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and str(cause).splitlines()[0] not in lines:
+        lines.append(str(cause).splitlines()[0])
+    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
+
+
+def _kinds_with(task: Task, group: str, name: str) -> list[str]:
+    """The kinds of a nested record that have a knob: of data.vocab_size, kjv and text."""
+    field = fields_of(task.Config).get(group)
+    kinds = [] if field is None else [fields_of(kind) for kind in nested_records(field)]
+    return [str(get_args(own["name"].annotation)[0]) for own in kinds if name in own and "name" in own]
+
+
+def _how_to_choose(task: Task, group: str, kind: str, name: str, error: str) -> str:
+    """What to type for another kind of a nested record: its preset, or where it has none, the whole record."""
+    if task.presets is not None and (task.presets / group / f"{kind}.yaml").is_file():
+        sign = "+" if is_function(task.reference) else ""  # which has the group in no list of defaults
+        return f"add {sign}{group}={kind}"
+    typed = re.search(rf"\+{group}\.{name}=(.+)", error)
+    return f"use ~{group} '+{group}={{name:{kind},{name}:{typed[1] if typed else '…'}}}'"

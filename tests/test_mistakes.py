@@ -1,0 +1,70 @@
+"""What a newcomer types wrong is one line that says what to type, and nothing is written."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import TINY
+from program import inside
+
+ONE_CELL = (
+    "--cfg: shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
+)
+NO_SERVER = (
+    "MLFLOW_TRACKING_URI: this environment variable is asked for and not set; set it, or name the server: "
+    "tracking.uri=http://HOST:5000"
+)
+NAME = (
+    "must be a name of letters, digits, '.', '_' and '-', 100 at most and no truth value, for example my-study, or null"
+)
+PLAN = [*TINY, "tracking=off", "report=false", "plan=true"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report"], "report: a knob is set with =, for example depth=2; did you mean python -m ablate.report?"),
+        (["lstm"], "lstm: a knob is set with =, for example depth=2; did you mean model=lstm?"),
+        (["noise"], "noise: a knob is set with =, for example depth=2; did you mean +study=noise?"),
+        (["-m", "depht"], "depht: a knob is set with =, for example depth=2; did you mean 'depth'?"),
+        (["-m", "depth=1,", "2"], "depth=1, 2: a space parts arguments; leave it out, depth=1,2"),
+        (["-m", "depth=1,"], "depth=1,: ends with a comma; levels are listed without spaces, depth=1,…"),
+        (["study=three_models"], "study=three_models: study is chosen by no default; add a plus, +study=three_models"),
+        (["runs=añb"], "runs=añb: cannot be read, token recognition error at: 'ñ'; quote it twice, 'runs=\"añb\"'"),
+        (["design.components=dropout,tying"],
+         "design.components=dropout,tying: a list goes into brackets, 'design.components=[dropout,tying]'"),
+        (["tracking=server"], NO_SERVER),
+        (["-m", "depth=1,2", "--cfg", "job"], ONE_CELL),
+        (["depth=1,2", "--cfg", "job"], ONE_CELL),
+        (["runs=file"], "runs=file: file is a file, not a folder; name another place"),
+        (["reports=file/of"], "reports=file/of: file is a file, not a folder; name another place"),
+        (["name=" + 101 * "x"], f"name={101 * 'x'}: {NAME}"),
+        (["name=true"], f"name=true: {NAME}"),
+    ],
+)  # fmt: skip
+def test_a_newcomers_mistake_is_one_line_that_says_what_to_type(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "file").write_text("")
+    rest = [*TINY, "report=false"] if not {"tracking=server", "--cfg"} & {*arguments} else ["report=false"]
+    code, out, err = inside(*arguments, *rest, folder=tmp_path)
+    assert (code, out, err) == (2, "", f"ablate: {message}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("typed", "name"), [("2024", "2024"), ("1.2.3", "1.2.3"), ("007", "007")])
+def test_a_study_may_be_called_by_a_number(typed, name, tmp_path):
+    code, out, err = inside(*PLAN, f"name={typed}", folder=tmp_path)
+    assert (code, err) == (0, "")
+    assert f"study {name}: 1 cells" in out
+
+
+@pytest.mark.parametrize("place", ["runs=a b", "runs='añb'", 'runs="r/ü 2"'])
+def test_a_place_may_have_spaces_and_any_letters(place, tmp_path):
+    code, _, err = inside(*TINY, "windows=2", "valid_every=2", "tracking=off", "report=false", place, folder=tmp_path)
+    assert (code, err) == (0, "")
+    assert list((tmp_path / place.partition("=")[2].strip("\"'")).glob("trials/*"))
+
+
+@pytest.mark.parametrize("flag", [["--cfg", "job"], ["-c", "job", "--package", "design"], ["--info", "defaults"]])
+def test_a_flag_of_hydras_keeps_its_word(flag, tmp_path):
+    code, _, err = inside("depth=2", *flag, folder=tmp_path)
+    assert (code, err) == (0, "")
