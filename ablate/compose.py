@@ -22,10 +22,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from ablate.knobs import plain, read
+from ablate.knobs import KnobError, fields_of, plain, read
+from ablate.launch import Launch
 from ablate.protocol import Task
 from ablate.study.cells import Job
-from ablate.study.tasks import is_function
+from ablate.study.records import OF_THE_DESIGN
+from ablate.study.tasks import is_function, load_task
 
 # What the primary config of every task chooses; the language model's is conf/config.yaml.
 _DEFAULTS = [
@@ -104,7 +106,26 @@ def _files(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> Di
     key = (str(config.hydra.job.config_name), *config.hydra.overrides.hydra, *texts)
     if key not in known:
         known[key] = _knobs(loader.load_sweep_config(config, list(texts)))
+        for text in texts:
+            _check_package(loader, known[key], parsed(text))
     return known[key]
+
+
+def _check_package(loader: ConfigLoader, knobs: DictConfig, chosen: Override) -> None:
+    """Raise KnobError for a preset of the user's own that says not where its knobs belong, and so sets none."""
+    group, name = str(chosen.key_or_group), chosen.value()
+    if chosen.is_delete() or isinstance(name, dict) or not isinstance(knobs.get(group), DictConfig):
+        return
+    if group in (*fields_of(load_task(str(knobs.task)).Config), *fields_of(Launch), *OF_THE_DESIGN):
+        return
+    places = [Path(str(each.path).removeprefix("file://")) for each in loader.get_search_path().get_path()]
+    file = next(
+        (path for place in places if (path := place / group / f"{name}.yaml").is_file()), f"{group}/{name}.yaml"
+    )
+    raise KnobError(f"{group}={name}: its knobs are read as knobs of {group!r}; let {file} begin with {_GLOBAL!r}")
+
+
+_GLOBAL = "# @package _global_"
 
 
 @cache

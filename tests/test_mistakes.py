@@ -68,3 +68,19 @@ def test_a_place_may_have_spaces_and_any_letters(place, tmp_path):
 def test_a_flag_of_hydras_keeps_its_word(flag, tmp_path):
     code, _, err = inside("depth=2", *flag, folder=tmp_path)
     assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("more", [[], ["design=leave_one_out"]])
+def test_a_preset_that_does_not_say_where_its_knobs_belong_is_named_with_its_file_and_the_line_that_it_lacks(
+    more, tmp_path
+):
+    file = tmp_path / "conf" / "study" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("depth: 2\n")
+    asked = ["-m", "+study=mine", "--config-dir", str(tmp_path / "conf"), *more, *PLAN]
+    message = f"study=mine: its knobs are read as knobs of 'study'; let {file} begin with '# @package _global_'"
+    assert inside(*asked, folder=tmp_path) == (2, "", f"ablate: {message}\n")
+    file.write_text(f"# @package _global_\n{file.read_text()}")
+    code, out, err = inside(*asked, folder=tmp_path)
+    assert (code, err) == (0, "")
+    assert "nothing was trained" in out
