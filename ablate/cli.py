@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ablate.address import without_secrets
 from ablate.compose import compose_jobs, job, presets_of_every_launch, primary, values_to_show
 from ablate.knobs import KnobError
-from ablate.mistakes import in_one_line, is_override, refuse_mistakes
+from ablate.mistakes import ONE_CELL, in_one_line, is_override, refuse_mistakes
 from ablate.output import patient_output
 from ablate.protocol import Task
 from ablate.study.cells import Job
@@ -75,6 +75,10 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(_run_alone)()
     except (HydraException, OmegaConfBaseException) as error:
         raise KnobError(in_one_line(error, task)) from error
+    except ValueError as error:
+        if not str(error).startswith("Only one of --run"):
+            raise
+        raise KnobError(f"one of --run, --multirun, --cfg and --info at a time; --cfg {ONE_CELL}") from error
 
 
 def _knobs_for_help(task: Task, config: DictConfig) -> str:
@@ -97,8 +101,9 @@ def run_together(loader: ConfigLoader, config: DictConfig, job_overrides: Sequen
 def run_jobs(jobs: Sequence[Job]) -> int:
     """Run jobs as one study and return its exit code."""
     study = make_study(jobs)
-    for name in ("runs", "reports"):
-        _check_folder(name, Path(getattr(study.launch, name)))
+    _check_folder("runs", Path(study.launch.runs))
+    if study.launch.report:
+        _check_folder("reports", Path(study.launch.reports))
     if not study.launch.plan:
         warm_up()
     # Heavy (torch): imported once the knobs are right and something is really run.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ablate.knobs import Record, Says, knob
 
@@ -13,11 +13,15 @@ MOST_SEEDS = 20  # that it trains where max_seeds does not say
 KINDS = ("grid", "one_factor", "latin_square", "leave_one_out", "cumulative", "add_one_in", "cells")
 COMPONENT_PARTS = ("off", "requires", "excludes", "idle")  # what a component's declaration may say
 
-Name = Annotated[
+_NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+Name = Annotated[str, _NAME, Says("a name of letters, digits, '.', '_' and '-', for example my-study")]
+StudyName = Annotated[
     str,
-    BeforeValidator(lambda name: str(name) if type(name) is int else name),  # name=2024
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
-    Says("a name of letters, digits, '.', '_' and '-', 100 at most and no truth value, for example my-study"),
+    _NAME,
+    Says(
+        "a name of at most 100 letters, digits, '.', '_' and '-', for example my-study; a number or a truth value goes "
+        "into quotes, for example 'name=\"2024\"'"
+    ),
 ]
 Path = Annotated[str, Field(min_length=1), Says("a path")]
 Processes = Annotated[int, Field(ge=1, le=1024)]
@@ -94,7 +98,7 @@ class Launch(Record):
     plan: bool = knob("true: say what would be trained, how long it would take, and train nothing")
     check: bool = knob("true: try whether a task of your own is one that can be stopped, repeated and compared")
     report: bool = knob("false: no report is written after training; python -m ablate.report writes it later")
-    name: Name | None = knob("name of the study; null: from its factors")
+    name: StudyName | None = knob("name of the study; null: from its factors")
     runs: Path = knob("folder of journals, checkpoints and mlflow.db")
     reports: Path = knob("folder of reports")
     tracking: Tracking = knob("where the MLflow mirror goes")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -22,11 +22,12 @@ from ablate.study.designs import LISTS
 from ablate.study.records import unknown_name
 from ablate.study.tasks import is_function
 
+ONE_CELL = "shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
 _PROGRAMS = ("report", "track")
-_FLAGS_ALONE = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve", "-sc")
-_ONE_CELL = (
-    "shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
-)
+_FLAGS_ALONE = (
+    "-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve", "-sc",
+    "--shell-completion",
+)  # fmt: skip
 
 
 def is_override(argument: str) -> bool:
@@ -36,42 +37,63 @@ def is_override(argument: str) -> bool:
 
 def refuse_mistakes(task: Task, arguments: Sequence[str]) -> None:
     """Raise KnobError for words that are no overrides, and overrides that cannot be read or name no knob."""
-    problems = [*_of_words(task, arguments)] or [*_of_overrides(task, arguments)]
+    problems = _of_words(task, arguments) or [*_of_overrides(task, arguments)]
     if problems:
         raise KnobError(*problems)
 
 
-def _of_words(task: Task, arguments: Sequence[str]) -> Iterator[str]:
-    if {"--cfg", "-c"} & {*arguments} and {"-m", "--multirun"} & {*arguments}:
-        yield f"--cfg: {_ONE_CELL}"
-    for before, word in pairwise(["", *arguments]):
-        if "=" in word or word.startswith(("-", "~")):
+def _of_words(task: Task, arguments: Sequence[str]) -> list[str]:
+    """What is wrong with the first word that sets nothing; [] where there is none."""
+    for number, word in enumerate(arguments):
+        before = arguments[number - 1] if number else ""
+        is_set = "=" in word and not word.startswith("=")
+        if is_set or word.startswith(("-", "~")) or (before.startswith("-") and before not in _FLAGS_ALONE):
             continue
-        if is_override(before) and before.endswith(","):
-            yield f"{before} {word}: a space parts arguments; leave it out, {before}{word}"
-        elif not before.startswith("-") or before in _FLAGS_ALONE:
-            yield f"{word}: a knob is set with =, for example depth=2{_meant(task, word)}"
+        first = number - 1 if _go_together(before, word) else number
+        together = list(arguments[first : first + 1])
+        for after in arguments[first + 1 :]:
+            if not _go_together(together[-1], after):
+                break
+            together.append(after)
+        if len(together) > 1:
+            return [f"{' '.join(together)}: a space separates arguments; leave it out, {''.join(together)}"]
+        return [_alone(task, word, *arguments[number + 1 : number + 2])]
+    return []
+
+
+def _go_together(before: str, word: str) -> bool:
+    """Whether a space stands within an override: `depth=1, 2`, `depth = 2`."""
+    return not before.startswith("-") and bool(before) and (before.endswith((",", "=")) or word.startswith((",", "=")))
+
+
+def _alone(task: Task, word: str, after: str = "…") -> str:
+    if word not in _PROGRAMS and word in (*fields_of(task.Config), *fields_of(Launch)):
+        value = "…" if is_override(after) or after.startswith("-") else after
+        return f"{word}: a knob is set with =, {word}={value}"
+    return f"{word}: a knob is set with =, NAME=VALUE{_meant(task, word)}"
 
 
 def _meant(task: Task, word: str) -> str:
     if word in _PROGRAMS:
         return f"; did you mean python -m ablate.{word}?"
-    for folder in filter(None, (task.presets, Path(str(files("ablate") / "conf")))):
-        for preset in sorted(folder.glob("*/*.yaml")):
-            if preset.stem == word:
-                group = preset.parent.name
-                return f"; did you mean {'+' if group == 'study' else ''}{group}={word}?"
+    groups = {**fields_of(task.Config), "design": None, "study": None}
+    for folder in filter(None, (Path(str(files("ablate") / "conf")), task.presets)):
+        for group in groups:
+            if (folder / group / f"{word}.yaml").is_file():
+                # The presets of a function's task are in no list of defaults.
+                plus = "+" if group == "study" or (folder == task.presets and is_function(task.reference)) else ""
+                return f"; did you mean {plus}{group}={word}?"
     return suggest(word, [*fields_of(task.Config), *fields_of(Launch)])
 
 
 def _of_overrides(task: Task, arguments: Sequence[str]) -> Iterator[str]:
     for text in filter(is_override, arguments):
-        if text.endswith(","):
-            yield f"{text}: ends with a comma; levels are listed without spaces, {text}…"
-            continue
         try:
             override = parsed(text)
         except HydraException as error:
+            if text.endswith(","):
+                yield f"{text}: ends with a comma; levels are listed without spaces, {text}…"
+                continue
             yield f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}"
             continue
         if override.type is not OverrideType.CHANGE:
@@ -86,8 +108,9 @@ def _how_to_quote(text: str) -> str:
     if key.startswith("+components."):
         return f"""quote it twice, '{key}="{value}"'"""
     if key not in LISTS:
-        brackets = "quote it if it holds brackets"
-        return brackets if re.search(r"[][(){}]", value) else f"""quote it twice, '{key}="{value}"'"""
+        # Where the value has neither quotes nor anything that is grammar, it is its letters that need them.
+        helps = value and not re.search(r"""[][(){}'",=]""", value)
+        return f"""quote it twice, '{key}="{value}"'""" if helps else "quote it if it holds brackets"
     items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
     return f"quote it twice, '{key}=[{items}]'"
 
@@ -104,10 +127,10 @@ def in_one_line(error: Exception, task: Task) -> str:
             having = ", ".join(f"{group}={kind}" for kind in kinds)
             remedy = _how_to_choose(task, group, kinds[0], name, str(error))
             return f"{group}.{name}: a knob of {having}, not of the {group} chosen here; {remedy}"
-    if "Ambiguous value for argument" in str(error):
-        return f"--cfg: {_ONE_CELL}"
+    if "Ambiguous value for argument" in str(error) and {"--cfg", "-c"} & {*sys.argv}:
+        return f"--cfg: {ONE_CELL}"
     if plus := re.search(r"use \+((\w+)=\S+)", str(error)):
-        return f"{plus[1]}: {plus[2]} is chosen by no default; add a plus, +{plus[1]}"
+        return f"{plus[1]}: no default chooses {plus[2]}; add a plus, +{plus[1]}"
     if missing := re.search(r"Environment variable '(\w+)' not found", str(error)):
         other = ", or name the server: tracking.uri=http://HOST:5000" if missing[1] == "MLFLOW_TRACKING_URI" else ""
         return f"{missing[1]}: this environment variable is asked for and not set; set it{other}"

@@ -7,14 +7,15 @@ from conftest import TINY
 from program import inside
 
 ONE_CELL = (
-    "--cfg: shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
+    "--cfg shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
 )
 NO_SERVER = (
     "MLFLOW_TRACKING_URI: this environment variable is asked for and not set; set it, or name the server: "
     "tracking.uri=http://HOST:5000"
 )
 NAME = (
-    "must be a name of letters, digits, '.', '_' and '-', 100 at most and no truth value, for example my-study, or null"
+    "must be a name of at most 100 letters, digits, '.', '_' and '-', for example my-study; a number or a truth value "
+    "goes into quotes, for example 'name=\"2024\"', or null"
 )
 PLAN = [*TINY, "tracking=off", "report=false", "plan=true"]
 
@@ -22,39 +23,54 @@ PLAN = [*TINY, "tracking=off", "report=false", "plan=true"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["report"], "report: a knob is set with =, for example depth=2; did you mean python -m ablate.report?"),
-        (["lstm"], "lstm: a knob is set with =, for example depth=2; did you mean model=lstm?"),
-        (["noise"], "noise: a knob is set with =, for example depth=2; did you mean +study=noise?"),
-        (["-m", "depht"], "depht: a knob is set with =, for example depth=2; did you mean 'depth'?"),
-        (["-m", "depth=1,", "2"], "depth=1, 2: a space parts arguments; leave it out, depth=1,2"),
+        (["report"], "report: a knob is set with =, NAME=VALUE; did you mean python -m ablate.report?"),
+        (["lstm"], "lstm: a knob is set with =, NAME=VALUE; did you mean model=lstm?"),
+        (["noise"], "noise: a knob is set with =, NAME=VALUE; did you mean +study=noise?"),
+        (["-m", "depht"], "depht: a knob is set with =, NAME=VALUE; did you mean 'depth'?"),
+        (["leave_one_out"], "leave_one_out: a knob is set with =, NAME=VALUE; did you mean design=leave_one_out?"),
+        (["depth", "2"], "depth: a knob is set with =, depth=2"),
+        (["lr"], "lr: a knob is set with =, lr=…"),
+        (["report", "depth"], "report: a knob is set with =, NAME=VALUE; did you mean python -m ablate.report?"),
+        (["depth", "=", "2"], "depth = 2: a space separates arguments; leave it out, depth=2"),
+        (["-m", "depth=1,", "2"], "depth=1, 2: a space separates arguments; leave it out, depth=1,2"),
+        (["-m", "depth=1,", "2,", "3"], "depth=1, 2, 3: a space separates arguments; leave it out, depth=1,2,3"),
+        (["-m", "depth=1", ",2"], "depth=1 ,2: a space separates arguments; leave it out, depth=1,2"),
         (["-m", "depth=1,"], "depth=1,: ends with a comma; levels are listed without spaces, depth=1,…"),
-        (["study=three_models"], "study=three_models: study is chosen by no default; add a plus, +study=three_models"),
+        (["study=three_models"], "study=three_models: no default chooses study; add a plus, +study=three_models"),
         (["runs=añb"], "runs=añb: cannot be read, token recognition error at: 'ñ'; quote it twice, 'runs=\"añb\"'"),
         (["design.components=dropout,tying"],
          "design.components=dropout,tying: a list goes into brackets, 'design.components=[dropout,tying]'"),
         (["tracking=server"], NO_SERVER),
-        (["-m", "depth=1,2", "--cfg", "job"], ONE_CELL),
-        (["depth=1,2", "--cfg", "job"], ONE_CELL),
+        (["-m", "depth=1,2", "--cfg", "job"], f"one of --run, --multirun, --cfg and --info at a time; {ONE_CELL}"),
+        (["-m", "depth=1", "--cfg=job"], f"one of --run, --multirun, --cfg and --info at a time; {ONE_CELL}"),
+        (["depth=1,2", "--cfg", "job"], ONE_CELL.replace("--cfg", "--cfg:", 1)),
         (["runs=file"], "runs=file: file is a file, not a folder; name another place"),
-        (["reports=file/of"], "reports=file/of: file is a file, not a folder; name another place"),
+        (["reports=file/of", "report=true"], "reports=file/of: file is a file, not a folder; name another place"),
         (["name=" + 101 * "x"], f"name={101 * 'x'}: {NAME}"),
         (["name=true"], f"name=true: {NAME}"),
+        (["name=2024_01"], f"name=202401: {NAME}"),
     ],
 )  # fmt: skip
 def test_a_newcomers_mistake_is_one_line_that_says_what_to_type(arguments, message, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "file").write_text("")
-    rest = [*TINY, "report=false"] if not {"tracking=server", "--cfg"} & {*arguments} else ["report=false"]
+    of_no_trial = {"tracking=server", "--cfg", "--cfg=job"} & {*arguments}
+    rest = [] if of_no_trial else [*TINY, *(["report=false"] if "report=true" not in arguments else [])]
     code, out, err = inside(*arguments, *rest, folder=tmp_path)
     assert (code, out, err) == (2, "", f"ablate: {message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(("typed", "name"), [("2024", "2024"), ("1.2.3", "1.2.3"), ("007", "007")])
-def test_a_study_may_be_called_by_a_number(typed, name, tmp_path):
-    code, out, err = inside(*PLAN, f"name={typed}", folder=tmp_path)
+def test_a_study_may_be_called_by_a_number_in_quotes(tmp_path):
+    code, out, err = inside(*PLAN, 'name="2024"', folder=tmp_path)
     assert (code, err) == (0, "")
-    assert f"study {name}: 1 cells" in out
+    assert "study 2024: 1 cells" in out
+
+
+def test_what_is_no_mistake_is_taken(tmp_path):
+    (tmp_path / "reports").write_text("a file, where no report is written")
+    code, _, err = inside(*PLAN, "runs=a\\,", folder=tmp_path)
+    assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize("place", ["runs=a b", "runs='añb'", 'runs="r/ü 2"'])

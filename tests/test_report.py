@@ -141,6 +141,7 @@ def test_the_headline_is_computed_from_the_table(table, sentence, tmp_path):
     assert sentence in write_report(results(table), tmp_path).page.read_text()
 
 
+@pytest.mark.figures
 def test_a_report_of_trials_that_never_started_is_a_page_without_numbers(tmp_path):
     table = trials({"a": [None]}).drop(columns=["detail.vocabulary", "factor.tie"])
     table = table[[column for column in table if not column.startswith("knob.")]]

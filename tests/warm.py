@@ -1,24 +1,27 @@
 """Processes of their own that start warm: what the program imports, for seconds of a processor, is there already.
 
 The server that this process's workers are forked from imports all of the program, and programs are forked from it too.
-Each has its session, signals, output, workers and end, as one that a shell has started; what differs is where its
-imports come from, its own server's included.
+Each has its session, signals, output, workers and end, as one that a shell has started. What differs is where imports
+come from: the program's, and those of its own server, which is forked before the program begins.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import fcntl
 import importlib
+import json
 import multiprocessing.process
 import multiprocessing.util
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import traceback
-from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -110,6 +113,7 @@ def alone(path, name, *arguments):
     assert ctypes.CDLL(None).unshare(_NEW_USER | _NEW_MOUNTS) == 0
     for file, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
         Path("/proc/self", file).write_text(text)
+    multiprocessing.util.spawnv_passfds = _server_to_be()  # which has to see what is mounted
     getattr(importlib.import_module(path), name)(*arguments)
 
 
@@ -125,15 +129,20 @@ def _run(function, arguments, folder, environment, writers, is_ready):
         os.dup2(writer.fileno(), number)
         writer.close()
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(  # noqa: SIM115
+        2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
+    )
+    sys.path.insert(0, folder)
     _as_a_first_process(folder)
     is_ready.send(None)
     is_ready.close()
     code = _code_of(function, arguments)
     threading._shutdown()
+    atexit._run_exitfuncs()
     multiprocessing.util._exit_function()
     try:
         sys.stdout.flush()
+        sys.stderr.flush()
     except OSError:
         code = 120  # as Python itself
     os._exit(code)
@@ -163,25 +172,39 @@ def _as_a_first_process(folder):
     os.close(server._forkserver_alive_fd)
     server._forkserver_alive_fd = None
     tracker._resource_tracker._fd = None
-    multiprocessing.util.spawnv_passfds = _forked_server
+    multiprocessing.util.spawnv_passfds = _server_to_be()
 
 
-_executed = multiprocessing.util.spawnv_passfds
+def _server_to_be():
+    """Fork what becomes the program's server once that asks for one; in place of what would execute it."""
+    executed, (here, there) = multiprocessing.util.spawnv_passfds, socket.socketpair()
+    if (pid := os.fork()) == 0:
+        here.close()
+        _serve(there)
+    there.close()
 
-
-def _forked_server(path, args, passed):
-    """Its server by fork, not by exec: with its imports, and with nothing else that exec would take away."""
-    if "multiprocessing.forkserver" not in args[-1]:
-        return _executed(path, args, passed)
-    if (pid := os.fork()) != 0:
+    def start(path, args, passed):
+        if "multiprocessing.forkserver" not in args[-1] or here.fileno() < 0:
+            return executed(path, args, passed)
+        socket.send_fds(here, [json.dumps([args[-1], list(passed)]).encode()], passed)
+        here.close()
         return pid
+
+    return start
+
+
+def _serve(there):
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        for name in os.listdir("/proc/self/fd"):
-            if (fd := int(name)) > 2 and fd not in passed:
-                with suppress(OSError):  # the one that listed them
-                    os.close(fd)
-        exec(args[-1], {})
+        message, received, *_ = socket.recv_fds(there, 100_000, 10)
+        there.close()
+        if message:  # else the program is over, and had no need of a server
+            command, numbers = json.loads(message)
+            kept = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in received]  # beyond the numbers that they will have
+            for fd in received:
+                os.close(fd)
+            for fd, number in zip(kept, numbers, strict=True):
+                os.dup2(fd, number)
+                os.close(fd)
+            exec(command, {})
     finally:
         os._exit(1)
