@@ -119,7 +119,7 @@ def test_zarembas_sizes_are_those_of_the_program(size, units, dropout, scale, ra
         ("rnn=lstmm", "rnn=lstmm: must be one of lstm, tanh; did you mean 'lstm'?"),
         ("optimizer=sdg", "optimizer=sdg: must be one of adam, sgd; did you mean 'sgd'?"),
         ("seeds=0", "seeds=0: must be auto, or a whole number at least 1"),
-        ("name=a/b", "name=a/b: must be a name of letters"),
+        ("name=a/b", "name=a/b: must be a name of at most 100 letters"),
         ("data.vocab_size=1", "data.vocab_size=1: must be a whole number at least 2"),
         ("+dpeth=2", "dpeth=2: unknown knob; did you mean 'depth'?"),
         ("+data.lowr=true", "data.lowr=true: unknown knob"),
