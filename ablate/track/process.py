@@ -37,9 +37,12 @@ def is_dead(process: str) -> bool | None:
 
 
 def _start(pid: int) -> str:
-    """Ticks from boot to the start of a process and the boot's id; "" where /proc does not tell."""
+    """Ticks from boot to the start of a process and the boot's id; "" where /proc does not tell, or it has ended."""
     try:
-        ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        if state in ("Z", "X"):  # killed, and its parent, dead too or busy, has not asked for its code
+            return ""
+        ticks = rest[18]
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except (OSError, IndexError):
         return ""

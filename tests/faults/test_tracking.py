@@ -31,6 +31,7 @@ from ablate.knobs import KnobError
 from ablate.study.mirroring import MirrorProcess
 from ablate.track import __main__ as track_main
 from ablate.track import journal as journal_module
+from ablate.track import process as process_module
 from ablate.track.folder import Folder
 from ablate.track.journal import JOURNAL, Journal
 from ablate.track.mlflow import liveness as liveness_module
@@ -431,7 +432,11 @@ def test_a_process_is_known_by_its_start_not_by_its_number_alone():
     assert is_dead(this_process()) is False
     host, pid, start_ = this_process().rsplit(":", 2)
     assert is_dead(f"{host}:{pid}:1@{start_.rpartition('@')[2]}") is True, "the number was given out again"
-    done = subprocess.Popen([sys.executable, "-c", ""])
+    done = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    start_of_done = process_module._start(done.pid)
+    assert is_dead(f"{host}:{done.pid}:{start_of_done}") is False
+    done.kill()
+    wait_until(lambda: is_dead(f"{host}:{done.pid}:{start_of_done}"), seconds=20)  # nobody has asked for its code yet
     done.wait()
     assert is_dead(f"{host}:{done.pid}:1") is True
     assert is_dead("another-host:1:1") is None
