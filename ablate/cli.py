@@ -12,18 +12,17 @@ from pathlib import Path
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablate.address import without_secrets
-from ablate.compose import compose_jobs, job, presets_of_every_launch, primary, values_to_show
+from ablate.compose import compose_jobs, presets_of_every_launch, primary, values_to_show
 from ablate.knobs import KnobError
-from ablate.mistakes import ONE_CELL, in_one_line, is_override, refuse_mistakes
+from ablate.mistakes import ONE_CELL, ONE_STUDY, in_one_line, is_override, refuse_mistakes
 from ablate.output import patient_output
 from ablate.protocol import Task
-from ablate.study.cells import Job
+from ablate.study.designs import Asked
 from ablate.study.jobs import make_study
 from ablate.study.records import describe_knobs
 from ablate.study.server import warm_up
@@ -72,7 +71,7 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
     sys.argv[1:] = sorted(arguments, key=is_override)
     folder, name = primary(task)
     try:
-        hydra.main(version_base="1.3", config_path=folder, config_name=name)(_run_alone)()
+        hydra.main(version_base="1.3", config_path=folder, config_name=name)(_refuse_other_sweeper)()
     except (HydraException, OmegaConfBaseException) as error:
         raise KnobError(in_one_line(error, task)) from error
     except ValueError as error:
@@ -86,21 +85,14 @@ def _knobs_for_help(task: Task, config: DictConfig) -> str:
     return describe_knobs(task, values_to_show(config)).replace("$", "$$")
 
 
-def _run_alone(config: DictConfig) -> None:
-    # With another launcher than ours (or hydra.mode=RUN) every job is a study of its own.
-    code = run_jobs([job(tuple(HydraConfig.get().overrides.task), config)])
-    if code != 0:
-        raise RuntimeError(f"the study ended with exit code {code}")
+def _refuse_other_sweeper(config: DictConfig) -> None:
+    # A study is the sweeper's: what comes to this was chosen in a preset.
+    raise KnobError(f"hydra.mode, hydra/sweeper: {ONE_STUDY}")
 
 
-def run_together(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> int:
-    """Compose all jobs, run them as one study and return its exit code."""
-    return run_jobs(compose_jobs(loader, config, job_overrides))
-
-
-def run_jobs(jobs: Sequence[Job]) -> int:
-    """Run jobs as one study and return its exit code."""
-    study = make_study(jobs)
+def run_together(loader: ConfigLoader, config: DictConfig, asked: Sequence[tuple[Sequence[str], Asked | None]]) -> int:
+    """Compose all jobs that a design asks for, run them as one study and return its exit code."""
+    study = make_study(compose_jobs(loader, config, asked))
     _check_folder("runs", Path(study.launch.runs))
     if study.launch.report:
         _check_folder("reports", Path(study.launch.reports))

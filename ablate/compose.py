@@ -25,6 +25,7 @@ from ablate.knobs import KnobError, fields_of, plain, read
 from ablate.launch import Launch
 from ablate.protocol import Task
 from ablate.study.cells import Job
+from ablate.study.designs import Asked
 from ablate.study.records import OF_THE_DESIGN
 from ablate.study.tasks import is_function, load_task
 
@@ -34,7 +35,6 @@ _DEFAULTS = [
     {"tracking": "local"},
     {"design": "grid"},
     "_self_",
-    {"override hydra/launcher": "pool"},
     {"override hydra/sweeper": "study"},
     {"override hydra/job_logging": "none"},
     {"override hydra/hydra_logging": "none"},
@@ -64,9 +64,11 @@ def presets_of_every_launch() -> str:
     return "\n".join(f"{name}: {', '.join(choices)}" for name, choices in names.items() if choices)
 
 
-def compose_jobs(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
-    """Every job composed."""
-    return [job(tuple(texts), composed(loader, config, texts)) for texts in job_overrides]
+def compose_jobs(
+    loader: ConfigLoader, config: DictConfig, asked: Sequence[tuple[Sequence[str], Asked | None]]
+) -> list[Job]:
+    """Every job composed. `asked`: overrides, and what the design says of that cell."""
+    return [_job(tuple(texts), composed(loader, config, texts), of_design) for texts, of_design in asked]
 
 
 def composed(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> DictConfig:
@@ -109,7 +111,7 @@ def _files(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> Di
 
 @cache
 def _composed_files(loader: ConfigLoader) -> dict[tuple[str, ...], DictConfig]:
-    # What Hydra has composed, by what chose its files: the sweeper and the launcher of a command ask for the same.
+    # What Hydra has composed, by what chose its files: a design asks for what its cells ask for again.
     return {}
 
 
@@ -155,10 +157,8 @@ def _groups(loader: ConfigLoader, primary_name: str) -> frozenset[str]:
     return frozenset(loader.get_group_options("", ObjectType.GROUP, config_name=primary_name))
 
 
-def job(overrides: tuple[str, ...], config: DictConfig) -> Job:
-    """A job of its overrides and what they were composed to."""
-    knobs = _knobs(config)
-    return Job(overrides, _resolved(knobs), _environment(knobs))
+def _job(overrides: tuple[str, ...], knobs: DictConfig, asked: Asked | None) -> Job:
+    return Job(overrides, _resolved(knobs), asked, _environment(knobs))
 
 
 def plain_values(config: DictConfig) -> dict[str, Any]:

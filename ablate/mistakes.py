@@ -23,6 +23,20 @@ from ablate.study.records import unknown_name
 from ablate.study.tasks import is_function
 
 ONE_CELL = "shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
+ONE_STUDY = (
+    "all cells of a command are one study, which trains them in processes of its own: workers=2 says in how many"
+)
+_FOLDER = "a study's folder is called after it, in the folder that runs=… names"
+# What Hydra can do and a study cannot: by an override's key, or what it begins with.
+_NOT_HERE = {
+    "hydra/launcher": ONE_STUDY,
+    "hydra/sweeper": ONE_STUDY,
+    "hydra.launcher": ONE_STUDY,
+    "hydra.mode": ONE_STUDY,
+    "hydra.sweep": _FOLDER,
+    "hydra.run": _FOLDER,
+    "hydra.searchpath": "it has ablate's own presets; name a folder with yours by --config-dir FOLDER",
+}
 _PROGRAMS = ("report", "track")
 _FLAGS_ALONE = (
     "-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve", "-sc",
@@ -96,10 +110,17 @@ def _of_overrides(task: Task, arguments: Sequence[str]) -> Iterator[str]:
                 continue
             yield f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}"
             continue
+        if (reason := _not_here(str(override.key_or_group))) is not None:
+            yield f"{text}: not in use here; {reason}"
+            continue
         if override.type is not OverrideType.CHANGE:
             continue  # what is added may be a group of the user's own; an added knob is refused when it is read
         if (refusal := unknown_name(task, str(override.key_or_group))) is not None:
             yield f"{override.input_line}: {refusal}"
+
+
+def _not_here(key: str) -> str | None:
+    return next((why for name, why in _NOT_HERE.items() if key == name or key.startswith(f"{name}.")), None)
 
 
 def _how_to_quote(text: str) -> str:

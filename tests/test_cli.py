@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY
-from program import ROOT, ablate, inside, journals, start
+from program import ROOT, ablate, inside, start
 from warm import Warm, module
 
 from ablate.report import __main__ as report_main
@@ -244,23 +244,9 @@ def test_on_a_terminal_the_study_is_a_live_table(tmp_path):
     assert "study depth: 2 done; python -m ablate.report depth writes the report" in text
 
 
-_BY_JOBLIB = f"""
-import sys
-from joblib import Parallel, delayed
-
-def cell(depth):
-    from ablate.cli import main
-    sys.argv = ["ablate", f"depth={{depth}}", "tracking=off", "report=false", *{list(TINY)!r}]
-    main()
-
-Parallel(2, backend="loky")(delayed(cell)(depth) for depth in (1, 2))
-"""
-
-
 def test_a_study_of_the_same_name_that_another_process_launches_meanwhile_is_not_reported_as_this_one(
     tmp_path, monkeypatch
 ):
-    # As with a launcher that gives every cell a process of its own.
     def report(folder, launched, reports):
         other = {"label": "b", "levels": {}, "components": {}, "trials": [{"seed": 0, "fingerprint": "f" * 64}]}
         Journal(folder.study(launched["study"])).append("launched", **(launched | {"cells": [other]}))
@@ -274,11 +260,3 @@ def test_a_study_of_the_same_name_that_another_process_launches_meanwhile_is_not
     assert "mlflow" not in out
     results = pd.read_csv(tmp_path / "reports" / "lstm" / "results.csv")
     assert results["cell"].tolist() == ["lstm"]
-
-
-def test_cells_train_in_the_processes_of_joblib_too(tmp_path):
-    # Which is what Hydra's launcher of that name does; its processes are started in a way of their own.
-    program, environment = [sys.executable, "-c", _BY_JOBLIB], {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [events[-1]["event"] for events in journals(tmp_path).values()] == ["finished"] * 2

@@ -58,7 +58,7 @@ def typed(*overrides):
 def study_of(*overrides):
     """The study that a command line asks for, without the program around it."""
     found = jobs(typed(*TINY, *overrides), space(LANGUAGE_MODEL, lambda given: values_of(*given)))
-    return make_study([Job(tuple(job), values_of(*job)) for job in found])
+    return make_study([Job(tuple(job), values_of(*job), asked) for job, asked in found])
 
 
 def labels(*overrides):
@@ -499,7 +499,13 @@ def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(
         ),
         (["-m", "+components.clipping=clip=null"], """quote it twice, '+components.clipping="clip=null"'"""),
         (["-m", "design.componets=[tying]"], "unknown knob 'componets' of design; did you mean 'components'?"),
-        (["-m", "design=leave_one_out", "hydra/sweeper=basic"], "only the sweeper `study` knows it"),
+        (["-m", "depth=1,2", "hydra/sweeper=basic"], "all cells of a command are one study"),
+        (["-m", "depth=1,2", "hydra/launcher=basic"], "workers=2 says in how many"),
+        (["-m", "depth=1,2", "+hydra.launcher.n_jobs=2"], "workers=2 says in how many"),
+        (["depth=1", "hydra.mode=RUN"], "hydra.mode=RUN: not in use here"),
+        (["-m", "depth=1,2", "hydra.sweep.dir=elsewhere"], "in the folder that runs=… names"),
+        (["+study=mine", "hydra.searchpath=[file://presets]"], "name a folder with yours by --config-dir FOLDER"),
+        (["depth=1", "hydra.run.dir=elsewhere"], "in the folder that runs=… names"),
         (["-m", "plan=true,false"], "a study has one plan"),
     ],
 )
@@ -511,23 +517,26 @@ def test_a_newcomers_mistake_is_one_line_and_a_code_before_anything_is_trained(a
     assert not (tmp_path / "runs" / "trials").exists()
 
 
-@pytest.mark.parametrize("choice", ["hydra/sweeper=basic", "hydra/launcher=basic"])
-def test_hydras_own_sweeper_and_launcher_work_as_ever_for_a_grid(choice, tmp_path):
-    code, _, _ = inside("-m", "depth=1,2", choice, *QUIET, folder=tmp_path)
-    assert code == 0
-    assert sorted(events[0]["knobs"]["depth"] for events in journals(tmp_path).values()) == [1, 2]
+def test_another_sweeper_that_a_preset_chooses_is_refused(tmp_path):
+    preset = tmp_path / "presets" / "study" / "mine.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\ndefaults:\n  - override /hydra/sweeper: basic\n")
+    code, _, err = inside("-m", "+study=mine", "--config-dir", "presets", *QUIET, folder=tmp_path)
+    assert code == 2
+    assert "ablate: hydra.mode, hydra/sweeper: all cells of a command are one study" in err
+    assert not (tmp_path / "runs" / "trials").exists()
 
 
 def test_a_composed_copy_is_what_hydra_composes():
     asked = [
         ["+study=gnmt_depth", f"model={model}", f"depth={depth}", "embedding=${hidden}", f"hidden={hidden}",
-         "name='a b'", f'+design.job={{label: "{depth}", at: [], components: ["x"], left_out: []}}']
+         "name='a b'", '+design.new={x: ["y"]}']
         for model in ("rnn", "lstm") for depth in (1, 2) for hidden in (8, 16)
     ]  # fmt: skip
     with initialize_config_dir(str(LANGUAGE_MODEL.presets), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", ["+study=gnmt_depth"], run_mode=RunMode.MULTIRUN)
-        ours = [job.values for job in compose_jobs(loader, master, asked)]
+        ours = [job.values for job in compose_jobs(loader, master, [(overrides, None) for overrides in asked])]
         theirs = [plain_values(loader.load_sweep_config(master, overrides)) for overrides in asked]
     assert ours == theirs
     assert ours[0]["embedding"] == 8

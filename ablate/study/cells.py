@@ -10,20 +10,23 @@ from ablate.knobs import flat, named
 from ablate.launch import Launch
 from ablate.names import folder_name
 from ablate.protocol import Task
+from ablate.study.designs import Asked
 from ablate.study.records import preset_names
 from ablate.study.tasks import DEFAULT
 
 
 @dataclass(frozen=True)
 class Job:
-    """One Hydra job: the overrides that made it, as typed, and the plain values they resolve to.
+    """One job of a command line: the overrides that made it, as typed, and the plain values they resolve to.
 
     Attributes:
+        asked: what its design says of it; None: it is one of a plain grid.
         environment: name → value of the environment variables that the values were made with; they may be secrets.
     """
 
     overrides: tuple[str, ...]
     values: Mapping[str, Any]
+    asked: Asked | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 from ablate.knobs import KnobError, read_level
 from ablate.launch import Design
@@ -62,8 +61,8 @@ class Typed:
         return [dict(zip(self.levels, levels, strict=True)) for levels in product(*self.levels.values())]
 
 
-def jobs(typed: Typed, space: Space) -> list[list[str]]:
-    """The overrides of every cell that a command line asks for, in order.
+def jobs(typed: Typed, space: Space) -> list[tuple[list[str], Asked | None]]:
+    """Every cell that a command line asks for, in order: its overrides, and what a design other than a grid says of it.
 
     Args:
         space: where the cells are.
@@ -85,8 +84,7 @@ def jobs(typed: Typed, space: Space) -> list[list[str]]:
     found = []
     for preset, design in zip(presets, designs, strict=True):
         here = Typed({**typed.levels, **{key: (name,) for key, name in preset.items()}}, typed.factors)
-        for levels, asked in _cells(here, design, space):
-            found.append(_overrides(levels) + ([] if asked is None else [f"+design.job={_typed_mapping(asked)}"]))
+        found += [(_overrides(levels), asked) for levels, asked in _cells(here, design, space)]
     return found
 
 
@@ -273,27 +271,9 @@ def check_use(designs: Sequence[Design]) -> None:
         )
 
 
-def read_asked(values: Mapping[str, Any]) -> Asked | None:
-    """What a job's design says of it; None for a job of a plain grid.
-
-    Raises:
-        KnobError: where the design was never applied, because another sweeper than ours made the job.
-    """
-    job = values.get("design", {}).get("job")
-    kind = values.get("design", {}).get("kind", "grid")
-    if job is None and kind != "grid":
-        raise KnobError(f"design={kind}: only the sweeper `study` knows it; leave out hydra/sweeper=… and hydra.mode=…")
-    return None if job is None else Asked(**job)
-
-
 def _overrides(levels: Mapping[str, str]) -> list[str]:
     return [f"{key}={level}" for key, level in levels.items()]
 
 
 def _as_typed(levels: Mapping[str, str]) -> str:
     return " ".join(_overrides(levels))
-
-
-def _typed_mapping(asked: Asked) -> str:
-    """As Hydra reads it: keys bare, texts quoted. Names of factors and components hold nothing that needs an escape."""
-    return re.sub(r'"(\w+)": ', r"\1: ", json.dumps(asdict(asked), ensure_ascii=False))

@@ -13,7 +13,7 @@ from ablate.protocol import Task
 from ablate.study.cells import Cell, Job, LeftOut, Study, label, recorded
 from ablate.study.components import Component, declared
 from ablate.study.conditions import Condition, Values, read_condition
-from ablate.study.designs import REPLICATES, Asked, check_use, read_asked
+from ablate.study.designs import REPLICATES, check_use
 from ablate.study.records import OF_THE_DESIGN, Reader, read_design
 from ablate.study.tasks import load_task
 from ablate.worth import margin
@@ -30,11 +30,11 @@ def make_study(jobs: Sequence[Job]) -> Study:
     """
     reader = _Reader(load_task(str(jobs[0].values["task"])))
     designs = [reader.design(job) for job in jobs]
-    asked = [read_asked(job.values) for job in jobs]
-    if all(a is None for a in asked):
+    asked = [job.asked for job in jobs if job.asked is not None]
+    if not asked:
         check_use(designs)
     varied = _varied(jobs)
-    candidates = [c for job, a in zip(jobs, asked, strict=True) if (c := reader.candidate(job, a, varied)) is not None]
+    candidates = [c for job in jobs if (c := reader.candidate(job, varied)) is not None]
     left_out = dict.fromkeys(skipped for candidate in candidates for skipped in candidate.skipped())
     exclude = dict.fromkeys(text for design in designs for text in design.exclude)
     kept = _keep(
@@ -53,7 +53,7 @@ def make_study(jobs: Sequence[Job]) -> Study:
         launch=launch,
         cells=cells,
         kinds=list(dict.fromkeys(design.kind for design in designs)),
-        components=list(dict.fromkeys(name for a in asked if a is not None for name in a.components)),
+        components=list(dict.fromkeys(name for each in asked for name in each.components)),
         left_out=list(left_out),
     )
 
@@ -69,7 +69,6 @@ class _Candidate:
     """
 
     job: Job
-    asked: Asked | None
     launch: Launch
     config: Any
     task: Task
@@ -80,22 +79,21 @@ class _Candidate:
 
     @property
     def label(self) -> str:
-        return (
-            self._before + self.asked.label
-            if self.asked and self.asked.label
-            else label(self.typed, self.config, self.task)
-        )
+        asked = self.job.asked
+        if asked is not None and asked.label:
+            return self._before + asked.label
+        return label(self.typed, self.config, self.task)
 
     @property
     def _before(self) -> str:
         """The levels of what lies outside the design: "lr=0.1 "."""
-        outside = [name.lstrip("+") for name in self.asked.at] if self.asked is not None else []
+        outside = [name.lstrip("+") for name in self.job.asked.at] if self.job.asked is not None else []
         # What has one level only is no factor, nor is a seed.
         return "".join(f"{name}={self.levels[name]} " for name in outside if name in self.levels)
 
     def skipped(self) -> list[LeftOut]:
         """What the design had no use for, as the sweeper found."""
-        given = self.asked.left_out if self.asked is not None else ()
+        given = self.job.asked.left_out if self.job.asked is not None else ()
         return [LeftOut(self._before + one["label"], one["reason"]) for one in given]
 
     def refusal(self) -> str | None:
@@ -121,12 +119,11 @@ class _Reader(Reader):
         self._settings: dict[str, dict[str, None]] = {}
 
     def design(self, job: Job) -> Design:
-        values = {**job.values["design"], "job": None}
-        if (text := repr(values)) not in self._designs:
-            self._designs[text] = read_design(values)
+        if (text := repr(job.values["design"])) not in self._designs:
+            self._designs[text] = read_design(job.values["design"])
         return self._designs[text]
 
-    def candidate(self, job: Job, asked: Asked | None, varied: Sequence[str]) -> _Candidate | None:
+    def candidate(self, job: Job, varied: Sequence[str]) -> _Candidate | None:
         """None where it cannot be read."""
         try:
             launch, config = self.both(job.values)
@@ -140,7 +137,7 @@ class _Reader(Reader):
         typed = dict(_pairs(job.overrides))
         levels = _levels(typed, config, varied, job.environment)
         own = {name: level for name, level in levels.items() if name in typed}
-        return _Candidate(job, asked, launch, config, self.task, own, levels, values_of(config), components)
+        return _Candidate(job, launch, config, self.task, own, levels, values_of(config), components)
 
     def _declared(self, job: Job) -> dict[str, Component]:
         values = job.values.get("components", {})

@@ -97,8 +97,7 @@ def space(task: Task, compose: Callable[[Sequence[str]], Mapping[str, Any]]) -> 
 
 def read_design(values: object) -> Design:
     """The frozen form of the group `design`. Raises KnobError."""
-    given = {k: v for k, v in values.items() if k != "job"} if isinstance(values, Mapping) else {}
-    return read(Design, given, "design.")
+    return read(Design, values if isinstance(values, Mapping) else {}, "design.")
 
 
 def presets_of(task: Task) -> list[str]:

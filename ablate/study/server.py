@@ -16,10 +16,6 @@ from multiprocessing import forkserver
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 CONTEXT = multiprocessing.get_context(_METHOD)
 
-if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
-    # In a process of joblib's: the way in which it was started is one that a process of ours would not know.
-    multiprocessing.set_start_method(_METHOD, force=True)
-
 
 def warm_up() -> None:
     """Start the server now: it imports torch while the study does, and plans."""

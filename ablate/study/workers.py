@@ -50,7 +50,7 @@ def threads_of(study: Study) -> int:
     """Threads of a trial where `threads` does not say: one on a CPU, for another number adds in another order.
 
     So a trial ends with the same bits whatever trains beside it. Beside a CUDA device: all cores, at most
-    OMP_NUM_THREADS, by which a user, or joblib that has started this process, says how many it may have.
+    OMP_NUM_THREADS, by which a user says how many it may have.
     """
     if not _is_on_cuda(study):
         return 1

@@ -1,6 +1,7 @@
-"""Turns a command line into the cells of its design. What it does is in ablate.study.designs."""
+"""Turns a command line into the cells of its design, and runs them as one study. What is heavy is imported then."""
 
-# No `from __future__ import annotations` here: see launcher.py.
+# No `from __future__ import annotations` here: Hydra executes plug-ins outside sys.modules, where a dataclass
+# cannot look up annotations that are strings.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,21 +9,17 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-_OURS = "hydra_plugins.ablate.launcher.PoolLauncher"
-
 
 @dataclass
 class StudySweeperConf:
-    """Config of `hydra/sweeper=study`; `params` and `max_batch_size` are those of Hydra's basic sweeper."""
+    """Config of `hydra/sweeper=study`; `params` are those of Hydra's basic sweeper."""
 
     _target_: str = "hydra_plugins.ablate.sweeper.StudySweeper"
-    max_batch_size: int | None = None
     params: dict[str, str] | None = None
 
 
@@ -30,41 +27,27 @@ ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySwee
 
 
 class StudySweeper(Sweeper):
-    """Hands the launcher a job for every cell of the design: of Hydra's own grid, or of another."""
+    """Runs a job for every cell of the design as one study: all are checked before the first is trained."""
 
-    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None) -> None:
-        self._max_batch_size = max_batch_size
+    def __init__(self, params: Mapping[str, str] | None) -> None:
         self._params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
-        self.hydra_context = hydra_context  # these two are what validate_batch_is_legal reads
-        self.config = config
         self._loader = hydra_context.config_loader
         self._config = config
-        self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
 
-    def sweep(self, arguments: list[str]) -> Any:
-        """Called by Hydra, with the command line's overrides."""
+    def sweep(self, arguments: list[str]) -> None:
+        """Called by Hydra, with the command line's overrides; leaves with the study's exit code where it is not 0."""
+        from ablate.cli import run_together
         from ablate.study.designs import jobs
         from ablate.study.records import space
         from ablate.study.tasks import load_task
 
         typed = self._typed([*(f"{key}={value}" for key, value in self._params.items()), *arguments])
         found = jobs(typed, space(load_task(str(self._config.task)), self._compose))
-        size = self._max_batch_size or len(found)
-        returns = []
-        for first in range(0, len(found), size):
-            batch = found[first : first + size]
-            if self._config.hydra.launcher._target_ != _OURS:  # ours composes all before the first is trained
-                self.validate_batch_is_legal(batch)
-            results = self._launcher.launch(batch, initial_job_idx=first)
-            for result in results:
-                _ = result.return_value  # raises what the job has raised
-            returns.append(results)
-        return returns
+        if code := run_together(self._loader, self._config, found):
+            raise SystemExit(code)
 
     def _typed(self, overrides: list[str]) -> Any:
         from ablate.study.designs import Typed
