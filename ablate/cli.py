@@ -86,8 +86,8 @@ def _knobs_for_help(task: Task, config: DictConfig) -> str:
 
 
 def _refuse_other_sweeper(config: DictConfig) -> None:
-    # A study is the sweeper's: what comes to this was chosen in a preset.
-    raise KnobError(f"hydra.mode, hydra/sweeper: {ONE_STUDY}")
+    # A study is the sweeper's; Hydra calls this for jobs of another one.
+    raise KnobError(f"hydra/sweeper: {ONE_STUDY}")
 
 
 def run_together(loader: ConfigLoader, config: DictConfig, asked: Sequence[tuple[Sequence[str], Asked | None]]) -> int:

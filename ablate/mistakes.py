@@ -38,6 +38,7 @@ _NOT_HERE = {
     "hydra.searchpath": "it has ablate's own presets; name a folder with yours by --config-dir FOLDER",
 }
 _PROGRAMS = ("report", "track")
+_OTHER_CONFIG = ("--config-name", "-cn", "--config-path", "-cp")
 _FLAGS_ALONE = (
     "-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve", "-sc",
     "--shell-completion",
@@ -58,6 +59,10 @@ def refuse_mistakes(task: Task, arguments: Sequence[str]) -> None:
 
 def _of_words(task: Task, arguments: Sequence[str]) -> list[str]:
     """What is wrong with the first word that sets nothing; [] where there is none."""
+    if (flag := next((word for word in arguments if word.partition("=")[0] in _OTHER_CONFIG), None)) is not None:
+        return [
+            f"{flag}: not in use here; presets of your own are files GROUP/NAME.yaml: --config-dir FOLDER +GROUP=NAME"
+        ]
     for number, word in enumerate(arguments):
         before = arguments[number - 1] if number else ""
         is_set = "=" in word and not word.startswith("=")

@@ -505,6 +505,7 @@ def test_a_launch_writes_down_its_design_its_components_and_every_factors_level(
         (["depth=1", "hydra.mode=RUN"], "hydra.mode=RUN: not in use here"),
         (["-m", "depth=1,2", "hydra.sweep.dir=elsewhere"], "in the folder that runs=… names"),
         (["+study=mine", "hydra.searchpath=[file://presets]"], "name a folder with yours by --config-dir FOLDER"),
+        (["--config-name", "mine", "--config-dir", "."], "--config-name: not in use here; presets of your own"),
         (["depth=1", "hydra.run.dir=elsewhere"], "in the folder that runs=… names"),
         (["-m", "plan=true,false"], "a study has one plan"),
     ],
@@ -514,16 +515,6 @@ def test_a_newcomers_mistake_is_one_line_and_a_code_before_anything_is_trained(a
     assert (code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1
     assert message in err
-    assert not (tmp_path / "runs" / "trials").exists()
-
-
-def test_another_sweeper_that_a_preset_chooses_is_refused(tmp_path):
-    preset = tmp_path / "presets" / "study" / "mine.yaml"
-    preset.parent.mkdir(parents=True)
-    preset.write_text("# @package _global_\ndefaults:\n  - override /hydra/sweeper: basic\n")
-    code, _, err = inside("-m", "+study=mine", "--config-dir", "presets", *QUIET, folder=tmp_path)
-    assert code == 2
-    assert "ablate: hydra.mode, hydra/sweeper: all cells of a command are one study" in err
     assert not (tmp_path / "runs" / "trials").exists()
 
 
