@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,32 @@ _OF_THE_LAUNCH = {"name", "runs", "reports", "force", "seed", "seeds", "threads"
 FACTS = ("data_digest", "code", "torch", "device", "threads", "precision")
 _DIGESTS = ("code", "data_digest", "evaluated")
 _WORTH_TELLING = 1.2  # train times that differ by less are noise of the machine
+
+
+def code_in_common(trials: pd.DataFrame, sources: Mapping[str, Mapping[str, str]]) -> pd.Series[str]:
+    """The column `code`, counting only files that tell nothing of which part a trial has.
+
+    A file that some trials have and others have not belongs to a part that a factor chooses, a layer of the user's own;
+    it counts where those that have it have it in several versions.
+
+    Args:
+        sources: version of the code → its files, each with its SHA-256; a version that is not there stays as it is.
+    """
+    used = [files for version, files in sources.items() if (trials["code"] == version).any()]
+    versions: dict[str, set[str]] = {}
+    for files in used:
+        for name, digest in files.items():
+            versions.setdefault(name, set()).add(digest)
+    of_parts = {name for name, found in versions.items() if len(found) == 1 and any(name not in each for each in used)}
+    if not of_parts:
+        return trials["code"]
+    counted = {
+        version: hashlib.sha256(
+            json.dumps({name: sha for name, sha in files.items() if name not in of_parts}, sort_keys=True).encode()
+        ).hexdigest()
+        for version, files in sources.items()
+    }
+    return trials["code"].replace(counted)
 
 
 def confounds(task: Task, trials: pd.DataFrame) -> pd.DataFrame:

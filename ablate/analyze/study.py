@@ -13,7 +13,7 @@ from ablate.analyze.by_budget import Change, changes_of_sign, rows_by_budget
 from ablate.analyze.caveats import Caveats, caveats
 from ablate.analyze.comparison import baseline_of, comparable, other_spreads, rows_of_cells, told_apart
 from ablate.analyze.components import MEASURES, disagreements, rows_of_components
-from ablate.analyze.differs import Task, confounds, confounds_between
+from ablate.analyze.differs import Task, code_in_common, confounds, confounds_between
 from ablate.analyze.effects import rows_of_factors, rows_of_interactions
 from ablate.analyze.evidence import Evidence
 from ablate.analyze.families import PRIMARY, judge, size_of_family
@@ -90,6 +90,9 @@ class Analysis:
 
 def analyse(results: Results, baseline: str | None = None) -> Analysis:
     """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""
+    if "code" in results.trials:
+        in_common = code_in_common(results.trials, results.sources)
+        results = replace(results, trials=results.trials.assign(code=in_common))
     trials, task, (metric, *others) = results.trials, results.task, results.metrics
     found = verdicts(results, baseline)
     judged, alike, tests = found.tables, found.evidence, size_of_family(found.tables)

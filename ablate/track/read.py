@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ class Results:
         stopping: with seeds=auto its `seeds` ("auto"), `max_seeds` and, once it has stopped, `look`: the last look at
             the results, as `ablate.analyze.stopping.Look` has it. Of several studies, one of which at least was
             stopped so, `seeds` and how many `studies` they are. None: the number of seeds was fixed.
+        sources: version of the code, as the column `code` has it → its files, each with its SHA-256.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Results:
     samples: dict[str, str]
     worth: str | float | None = None
     stopping: Mapping[str, Any] | None = None
+    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -129,10 +131,13 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
     curves = Measurements(metrics)
     blocks: list[tuple[str, int, Mapping[str, Any]]] = []
     samples: dict[str, str] = {}
+    sources: dict[str, Mapping[str, str]] = {}
     for (cell, trial), events in zip(asked, source.attempts(chosen, launch), strict=True):
         events = [event if event["event"] == "log" else readable(event) for event in events]
         rows.append(row(cell, trial, events, metrics, task["step"]))
         curves.add(cell["label"], trial["seed"], events)
+        if events and (files := events[0].get("sources")):
+            sources[rows[-1]["code"]] = files
         if events and (measured := events[-1].get("blocks")):
             blocks.append((cell["label"], trial["seed"], measured))
         if events and (text := events[-1].get("sample")):
@@ -151,6 +156,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         samples=samples,
         worth=launch.get("worth"),
         stopping=launch.get("stopping"),
+        sources=sources,
     )
 
 
@@ -233,6 +239,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         samples=samples,
         worth=min(parts, key=lambda part: margin(part.worth, metrics[0]) or 0.0).worth,
         stopping={"seeds": "auto", "studies": len(parts)} if any(part.stopping for part in parts) else None,
+        sources={version: files for part in parts for version, files in part.sources.items()},
     )
 
 

@@ -12,6 +12,7 @@ from conftest import TINY
 from program import inside, journals
 from test_read import assert_same
 
+from ablate.analyze.differs import code_in_common, confounds_between
 from ablate.track.folder import Folder
 from ablate.track.mlflow.store import Store
 from ablate.track.read import read_study
@@ -45,14 +46,17 @@ class Infinite(TanhLayer):
     def forward(self, x_TBD, state):
         h_TBH, state = super().forward(x_TBD, state)
         return h_TBH * float("inf"), state
+
+class Healthy(TanhLayer):
+    pass
 """
-POINTS = {name.lower(): name for name in ("Raises", "Exits", "Crashes", "NotANumber", "Infinite")}
+POINTS = {name.lower(): name for name in ("Raises", "Exits", "Crashes", "NotANumber", "Infinite", "Healthy")}
 STUDY = ["-m", f"rnn={','.join(POINTS)},tanh", *TINY]
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, empty_store):
-    """A study of five cells that break, each in its own way, and one that does not."""
+    """A study of five cells that break, each in its own way, and two that do not."""
     # Layers of the user's own, registered by the entry points of an installed distribution.
     folder = tmp_path_factory.mktemp("cells")
     (folder / "runs").mkdir()
@@ -69,6 +73,10 @@ def study(tmp_path_factory, empty_store):
         sys.modules.pop("mylayers", None)
 
 
+def analysed(results):
+    return results.trials.assign(code=code_in_common(results.trials, results.sources))
+
+
 def last_event(folder, cell):
     by_rnn = {events[0]["knobs"]["rnn"]: events for events in journals(folder).values()}
     return by_rnn[cell][-1]
@@ -79,7 +87,7 @@ def test_the_healthy_cell_has_its_result_and_the_code_is_1(study):
     assert (code, err) == (1, "")
     assert "rnn=tanh · seed 0: valid" in out
     table = pd.read_csv(folder / "reports" / "rnn" / "comparison.csv").set_index("cell")
-    assert dict(table["n"]) == {**{f"rnn={name}": 0 for name in POINTS}, "rnn=tanh": 1}
+    assert dict(table["n"]) == {f"rnn={name}": int(name in ("healthy", "tanh")) for name in (*POINTS, "tanh")}
 
 
 def test_an_exception_is_listed_with_its_reason_and_its_log(study):
@@ -121,9 +129,28 @@ def test_a_loss_that_is_no_number_is_a_result_with_its_window_and_no_average(stu
 def test_the_study_is_the_same_from_its_journals_and_from_mlflow(study):
     folder, _ = study
     journals = read_study(Folder(folder / "runs"))
-    assert list(journals.trials["status"]) == ["FAILED"] * 3 + ["DIVERGED"] * 2 + ["FINISHED"]
+    assert list(journals.trials["status"]) == ["FAILED"] * 3 + ["DIVERGED"] * 2 + ["FINISHED"] * 2
     assert journals.trials.loc[0, "reason"] == "RuntimeError: no $ig_nal | <here>"
     assert_same(journals, read_study(Store(f"sqlite:///{folder}/runs/mlflow.db")))
+
+
+def test_a_layer_of_ones_own_is_the_part_that_differs_and_no_other_code(study):
+    folder, (_, out, _) = study
+    results = read_study(Folder(folder / "runs"))
+    assert results.trials["code"].nunique() == 2
+    assert any("mylayers.py" in files for files in results.sources.values())
+    assert "by the same code" not in out
+    told = confounds_between(results.task, analysed(results), "rnn=healthy", "rnn=tanh")
+    assert not [what for what, _, _ in told if what == "code"]
+
+
+def test_code_that_cells_have_in_common_is_told_apart_and_so_are_two_versions_of_a_layer():
+    trials = pd.DataFrame({"cell": ["a", "b", "c"], "code": ["1", "2", "3"]})
+    core, layer = {"core.py": "x"}, {"mine.py": "y"}
+    assert code_in_common(trials, {"1": core, "2": core | layer, "3": core | layer}).nunique() == 1
+    assert code_in_common(trials, {"1": core, "2": core | layer, "3": core | {"mine.py": "z"}}).nunique() == 3
+    assert code_in_common(trials, {"1": core, "2": core, "3": {"core.py": "z"} | layer}).nunique() == 2
+    assert list(code_in_common(trials, {})) == ["1", "2", "3"]
 
 
 def test_what_diverged_stands_and_what_failed_is_tried_again(study):
@@ -131,7 +158,7 @@ def test_what_diverged_stands_and_what_failed_is_tried_again(study):
     before = {path: len(events) for path, events in journals(folder).items()}
     code, out, _ = inside(*STUDY, "tracking=off", "report=false", folder=folder)
     assert code == 1
-    assert out.count("finished before, not trained again") == 3
+    assert out.count("finished before, not trained again") == 4
     again = {events[0]["knobs"]["rnn"] for path, events in journals(folder).items() if len(events) > before[path]}
     assert again == {"raises", "exits", "crashes"}
 
