@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ablate.knobs import flat, named
+from ablate.knobs import flat, knobs_of, named, show
 from ablate.launch import Launch
 from ablate.names import folder_name
 from ablate.protocol import Task
 from ablate.study.designs import Asked
-from ablate.study.records import preset_names
 from ablate.study.tasks import DEFAULT
 
 
@@ -84,6 +83,7 @@ class Study:
         launch: its settings; `seed` and `seeds` are the first cell's.
         kinds: of its designs.
         components: names of those that the designs vary, in their order.
+        is_named: whether its name was typed, and not a preset's.
     """
 
     task: Task
@@ -92,6 +92,7 @@ class Study:
     kinds: Sequence[str]
     components: Sequence[str]
     left_out: Sequence[LeftOut]
+    is_named: bool = False
 
     @property
     def name(self) -> str:
@@ -106,7 +107,7 @@ class Study:
         factors = [factor.replace(".", "_") for factor in first.levels] if of_factors else []
         parts = [*(kind for kind in self.kinds if kind != "grid"), *factors]
         if self.task.reference == DEFAULT:
-            return folder_name("-".join(parts) or whole(first.config, self.task))
+            return folder_name("-".join(parts or (word.partition("=")[0] for word in first.label.split(" "))))
         return folder_name("-".join([self.task.name, *parts]))
 
     def record(self) -> dict[str, object]:
@@ -118,15 +119,19 @@ class Study:
         }
 
 
-def label(levels: Mapping[str, str], config: Any, task: Task) -> str:
-    if not levels:
-        return whole(config, task)
-    if len(levels) == 1 and (name := next(iter(levels))) in named(type(config), "preset"):
-        return levels[name]
-    return " ".join(f"{name}={value}" for name, value in levels.items())
+def label(levels: Mapping[str, str], typed: Sequence[str], config: Any, task: Task) -> str:
+    """What a cell is called: by its levels; where these are one preset or none, by that of its parts, else its task.
 
-
-def whole(config: Any, task: Task) -> str:
-    """What the only cell of a study is called: by the preset of its parts, else by its task."""
-    presets = preset_names(config)
-    return presets[0].partition("=")[2] if presets else task.name
+    Args:
+        typed: names of the overrides; of parts that the preset sets, those that were typed are told with it.
+    """
+    presets = named(type(config), "preset")
+    preset = next(iter(levels)) if len(levels) == 1 else ""
+    if levels and preset not in presets:
+        return " ".join(f"{name}={value}" for name, value in levels.items())
+    if not levels and not (preset := next((name for name in presets if "." not in name), "")):
+        return task.name
+    kind: type = type(config)
+    known = knobs_of(kind)
+    own = [name for name in typed if name in known and known[name][0].role("set_by") == preset]
+    return " ".join([levels.get(preset) or getattr(config, preset), *(f"{n}={show(getattr(config, n))}" for n in own)])

@@ -55,6 +55,7 @@ def make_study(jobs: Sequence[Job]) -> Study:
         kinds=list(dict.fromkeys(design.kind for design in designs)),
         components=list(dict.fromkeys(name for each in asked for name in each.components)),
         left_out=list(left_out),
+        is_named=any("name" in dict(_pairs(job.overrides)) for job in jobs),
     )
 
 
@@ -82,7 +83,7 @@ class _Candidate:
         asked = self.job.asked
         if asked is not None and asked.label:
             return self._before + asked.label
-        return label(self.typed, self.config, self.task)
+        return label(self.typed, [*dict(_pairs(self.job.overrides))], self.config, self.task)
 
     @property
     def _before(self) -> str:
@@ -205,7 +206,7 @@ def _merged(kept: Sequence[_Candidate], task: Task) -> list[Cell]:
         if (same := merged.get(identity)) is not None:
             cell = replace(same, seeds=tuple(dict.fromkeys((*same.seeds, *cell.seeds))))
         elif cell.label in labels:  # two designs may have a base each
-            cell = replace(cell, label=f"{cell.label} ({label(cell.levels, cell.config, task)})")
+            cell = replace(cell, label=f"{cell.label} ({label(cell.levels, (), cell.config, task)})")
         merged[identity] = cell
         labels.add(cell.label)
     return list(merged.values())

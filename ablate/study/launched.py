@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ablate.disk import replacing
 from ablate.study.cells import Cell, Study
+from ablate.study.naming import question
 from ablate.study.plan import PlannedTrial
 from ablate.study.records import task_record
 from ablate.track.folder import Folder
@@ -75,6 +76,7 @@ class LaunchRecord:
             "study": study.name,
             "command": self.command,
             "design": study.record(),
+            "question": question(study),
             "task": task_record(study.task, self._program),
             "metrics": [asdict(metric) for metric in study.task.metrics],
             "worth": launch.worth,

@@ -171,8 +171,3 @@ def task_record(task: Task, program: str = "python -m ablate") -> dict[str, Any]
         },
         "kinds": [name for name, field in fields_of(kind).items() if nested_records(field)[1:]],
     }
-
-
-def preset_names(config: Any) -> list[str]:
-    """The presets that a configuration was made with: model=small, recipe=quick."""
-    return [f"{name}={getattr(config, name)}" for name in named(type(config), "preset") if "." not in name]

@@ -6,9 +6,12 @@ import shlex
 import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
@@ -17,6 +20,7 @@ from ablate.study.cells import Study
 from ablate.study.estimate import show_plan
 from ablate.study.launched import LaunchRecord
 from ablate.study.mirroring import MirrorProcess
+from ablate.study.naming import named
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
@@ -48,17 +52,18 @@ def run_study(study: Study, program: str, arguments: str) -> int:
     _check_tracking(launch.tracking)
     command = f"{program} {arguments}".rstrip()
     folder = Folder(launch.runs)
-    record = LaunchRecord(folder, study, program, command)
-    plan = make_plan(study, folder, record.results_of)
-    stages = Stages(study, plan, lambda trials: _results(folder, record.event(trials)))
     if launch.plan:
-        show_plan(study, stages)
+        found = _planned(study, folder, program, command)
+        show_plan(found.study, found.stages)
+        if found.note:
+            print(found.note)
         return 0
     if launch.report:
         _check_reports(Path(launch.reports))
     _import_meanwhile(launch)
+    found, launched = _launched(study, folder, program, command)
+    study, record, stages = found.study, found.record, found.stages
     first = stages.up_to(stages.seeds)
-    launched = record.write(first)
     view = make_view(study.name, first, study.task.metrics[0], study.task.step)
     mirror = None
     reports: list[Path] = []
@@ -67,7 +72,7 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         if launch.tracking.enabled:
             mirror = MirrorProcess(folder, launch.tracking.uri, launched, view.note)
         with view:
-            for note in describe_left_out(study.left_out):
+            for note in (*([found.note] if found.note else ()), *describe_left_out(study.left_out)):
                 view.note(note)
             workers = stages.workers()
             if (idle := idle_cores(study, len(to_train(first)), workers)) is not None:
@@ -88,6 +93,36 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         return view.end_without_report(browse)
     view.summary(report, browse)
     return _exit_code(report)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A study under its name, and what it will do; `note`: what to tell of the name."""
+
+    study: Study
+    note: str
+    record: LaunchRecord
+    stages: Stages
+
+
+def _planned(study: Study, folder: Folder, program: str, command: str) -> _Planned:
+    mine = named(study, folder)
+    record = LaunchRecord(folder, mine.study, program, command)
+    plan = make_plan(mine.study, folder, record.results_of)
+    return _Planned(
+        mine.study, mine.note, record, Stages(mine.study, plan, lambda trials: _results(folder, record.event(trials)))
+    )
+
+
+def _launched(study: Study, folder: Folder, program: str, command: str) -> tuple[_Planned, Event]:
+    """Plan a study and write down that it was launched, under a name that no other has taken meanwhile."""
+    while True:
+        found = _planned(study, folder, program, command)
+        first = found.stages.up_to(found.stages.seeds)
+        folder.names_lock().parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.names_lock()):
+            if named(study, folder).study.name == found.study.name:
+                return found, found.record.write(first)
 
 
 def _import_meanwhile(launch: Launch) -> None:

@@ -43,6 +43,10 @@ class Folder:
         """Holds the name of the study launched last; times of files may lie, a clock can be set back."""
         return self.root / "studies" / "latest"
 
+    def names_lock(self) -> Path:
+        """Held while a study takes a name."""
+        return self.root / "studies" / "names.lock"
+
     def studies(self) -> list[str]:
         """Names of all studies, sorted."""
         return sorted(path.stem for path in (self.root / "studies").glob("*.jsonl"))

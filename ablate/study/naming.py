@@ -1,0 +1,99 @@
+"""A name belongs to one question: what a study is called where another question has its name already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+from ablate.knobs import deciding, show
+from ablate.study.cells import Cell, Study
+from ablate.track.folder import Folder
+from ablate.track.journal import Event
+
+_TOLD = 3  # differences in a sentence
+
+
+@dataclass(frozen=True)
+class Named:
+    """A study under the name that it goes by, and what to tell of that ("": nothing)."""
+
+    study: Study
+    note: str
+
+
+def named(study: Study, folder: Folder) -> Named:
+    """Give a study a name that stands for its question: its own, or that with the first free number.
+
+    The same question has the same name, with other levels, cells or seeds too, so that a study can grow. A name that
+    was typed is kept: the report of what it stood for before is replaced, which the note says.
+    """
+    mine = question(study)
+    names = _names(study.name)
+    taken = next(names)
+    first = folder.launch(taken)
+    different = differences(first, mine)
+    if not different:
+        return Named(study, "")
+    assert first is not None
+    asked = f"{', '.join(different[:_TOLD])}, {first['command']}"
+    if study.is_named:
+        return Named(study, f"name={taken} stood for another question until now ({asked}); its report is replaced")
+    free = next(name for name in names if not differences(folder.launch(name), mine))
+    return Named(
+        replace(study, launch=study.launch.model_copy(update={"name": free})),
+        f"called {free}, for {taken} is another question ({asked})",
+    )
+
+
+def _names(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
+
+
+def question(study: Study) -> Event:
+    """What a study asks, as its launch records it: its factors, the knobs that all cells have, and each cell's own."""
+    knobs = {cell.label: _knobs(cell) for cell in study.cells}
+    first = next(iter(knobs.values()))
+    fixed = {
+        name: value
+        for name, value in first.items()
+        if all(name in own and own[name] == value for own in knobs.values())
+    }
+    return {
+        "kinds": list(study.kinds),
+        "factors": list(study.cells[0].levels),
+        "fixed": fixed,
+        "cells": {
+            label: {name: value for name, value in own.items() if name not in fixed} for label, own in knobs.items()
+        },
+    }
+
+
+def _knobs(cell: Cell) -> dict[str, str]:
+    # Of nested records too: they decide by a digest of their data, which is not known before a study is planned.
+    decides = deciding(cell.config)
+    return {name: show(value) for name, value in cell.record().items() if name in decides or "." in name}
+
+
+def differences(launch: Event | None, mine: Mapping[str, Any]) -> list[str]:
+    """How the question of a launch differs from another, in words; [] where it does not, or there was none."""
+    theirs = {} if launch is None else launch.get("question", {})
+    if not theirs:
+        return []
+    for what in ("kinds", "factors"):
+        if sorted(theirs[what]) != sorted(mine[what]):
+            return [f"of {' and '.join(theirs[what]) or 'one cell'}"]
+    fixed = _different(theirs["fixed"], mine["fixed"])
+    cells = (
+        f"{label}: {change}"
+        for label, own in mine["cells"].items()
+        if label in theirs["cells"]
+        for change in _different(theirs["fixed"] | theirs["cells"][label], mine["fixed"] | own)
+    )
+    return fixed or [*cells]
+
+
+def _different(theirs: Mapping[str, str], mine: Mapping[str, str]) -> list[str]:
+    return [f"{name}={theirs[name]}" for name, value in mine.items() if name in theirs and theirs[name] != value]
