@@ -533,6 +533,26 @@ def test_a_composed_copy_is_what_hydra_composes():
     assert ours[0]["embedding"] == 8
 
 
+@pytest.mark.parametrize(
+    ("design", "base"), [("leave_one_out", "full"), ("add_one_in", "base"), ("cumulative", "base")]
+)
+def test_a_design_without_the_cell_that_its_others_are_compared_with_is_refused(design, base):
+    tie = {
+        "leave_one_out": "tie=true & depth=2 & dropout=0.5 & rnn=lstm",
+        "add_one_in": "tie=false & depth=1 & rnn=tanh",
+    }
+    asked = f'design.exclude=["{tie.get(design, tie["add_one_in"])} & dropout=0.5"]'
+    if design != "leave_one_out":
+        asked = asked.replace("dropout=0.5", "dropout=0")
+    with pytest.raises(KnobError, match=f"{base}: left out .*, and the other cells of the design are compared with it"):
+        study_of("model=better_lstm", "forget_bias=0", f"design={design}", asked)
+
+
+def test_at_a_level_where_a_whole_design_is_left_out_nothing_is_wrong():
+    asked = ["model=better_lstm", "design=leave_one_out", "hidden=8,16", 'design.exclude=["hidden=16"]']
+    assert {label.partition(" ")[0] for label in labels(*asked)} == {"hidden=8"}
+
+
 def test_the_arithmetic_of_a_trial_counts_the_matrices_that_each_token_meets():
     def effort(*overrides):
         return effort_of(knobs_of(*TINY, *overrides))

@@ -160,6 +160,26 @@ def test_twenty_cells_are_told_apart_and_none_is_cut(tmp_path):
     assert all(f"depth={i}  (n = 1)" in svg for i in range(20))
 
 
+def test_what_has_learned_nothing_is_neither_the_lowest_nor_a_success(tmp_path):
+    table = trials({"a": [14.0, 14.5], "b": [13.0, 12.0]}, chance_nll=4.0)
+    report = write_report(results(table), tmp_path)
+    assert report.findings == [
+        "No cell has learned anything: every test perplexity is worse than that of a model that knows nothing."
+    ]
+    assert report.learned_nothing
+    assert any(
+        "Nothing was learned in a, b: the test perplexity is worse than the 54.6 of" in w for w in report.warnings
+    )
+
+
+def test_a_cell_that_has_learned_nothing_is_named_beside_others_that_have(tmp_path):
+    table = trials({"a": [14.0, 14.5], "b": [3.0, 3.2], "c": [4.05, 4.05]}, chance_nll=4.0)
+    report = write_report(results(table), tmp_path)
+    assert not report.learned_nothing
+    assert any("Nothing was learned in a: " in warning for warning in report.warnings), "c is a beginning, not hopeless"
+    assert "b has the lowest" in report.findings[-1]
+
+
 def test_markdown_is_a_table_a_renderer_can_read():
     text = markdown(pd.DataFrame({"cell": ["x|y"], "n": ["1"]}))
     assert text == "| cell | n |\n| --- | ---: |\n| x\\|y | 1 |\n"

@@ -22,6 +22,7 @@ CONVERGED = 0.02  # what the last doubling of the budget may still have brought
 READS_ALIKE = 0.1  # how far the difference of valid and test score may lie from the other trials'
 SAME_SIZE = 1.1  # ratio of parameters
 CLIPPED = 0.9  # share of steps
+HOPELESS = 0.1  # how much worse than a model that knows nothing a result is that has learned nothing
 JUMP = 0.5  # that the train score may rise above its lowest so far, between two points of its curve
 _FEW = 3  # trials, below which nothing is far from the others
 
@@ -53,6 +54,7 @@ class Guards:
     """What was found; empty or None where there is nothing.
 
     Attributes:
+        hopeless: of the cells that have learned nothing, the metric of a model that knows nothing.
         starts: how much worse the first score of a cell is than the lowest that begins alike.
         falling: of the cells that were best at their last step and gained more than `CONVERGED` over the last half of
             their steps, how much; longest: the largest level of the task's first budget knob, to which these belong;
@@ -63,6 +65,7 @@ class Guards:
         jumps: how far the train score rose above its lowest so far, where that is more than `JUMP`.
     """
 
+    hopeless: ByCell
     starts: ByCell
     falling: ByCell
     longest: float
@@ -82,6 +85,7 @@ def guards(metric: Metric, task: Task, trials: pd.DataFrame, curves: pd.DataFram
     done = finished(metric, trials)
     longest, of_longest = longest_budget(task, done)
     return Guards(
+        hopeless(metric, done),
         starts(metric, done),
         falling(metric, of_longest, curves),
         longest,
@@ -90,6 +94,19 @@ def guards(metric: Metric, task: Task, trials: pd.DataFrame, curves: pd.DataFram
         clipped(done),
         jumps(metric, done, curves),
     )
+
+
+def hopeless(metric: Metric, done: pd.DataFrame) -> ByCell:
+    """Cells whose mean test score is more than `HOPELESS` above that of a model that knows nothing."""
+    known = f"chance_{metric.recorded}"
+    if known not in done or done[known].isna().all():
+        return {}
+    chance = pd.Series(scores(metric, done[known]), done.index)
+    above = pd.Series(scores(metric, done[f"test_{metric.recorded}"]), done.index) - chance
+    limit = HOPELESS * chance.map(lambda score: _unit(metric, score))
+    lost = (above - limit).groupby(done["cell"], sort=False).mean() > 0
+    known_by_cell = chance.groupby(done["cell"], sort=False).first()
+    return {str(cell): metric.of_score(float(score)) for cell, score in known_by_cell[lost].items()}
 
 
 def starts(metric: Metric, done: pd.DataFrame) -> ByCell:

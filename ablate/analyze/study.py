@@ -87,6 +87,12 @@ class Analysis:
     caveats: Caveats
     guards: Guards
 
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether there are results, and each is worse than that of a model that knows nothing."""
+        done = self.comparison.loc[self.comparison["n"] > 0, "cell"]
+        return len(done) > 0 and {*done} <= {*self.guards.hopeless}
+
 
 def analyse(results: Results, baseline: str | None = None) -> Analysis:
     """Compute everything; `baseline` is the cell that others are compared with (None: the first)."""

@@ -16,6 +16,7 @@ from ablate.report.told import names
 def guards_told(metric: Metric, task: Task, found: Guards, trials: pd.DataFrame) -> list[str]:
     """A sentence or two for each guard that found something. `trials`: for their knobs."""
     sentences = [
+        _of_hopeless(metric, found.hopeless),
         _of_starts(metric, task, found.starts, trials),
         _of_falling(metric, task, found, trials),
         _of_disagreements(metric, task, list(found.disagreements), trials),
@@ -24,6 +25,17 @@ def guards_told(metric: Metric, task: Task, found: Guards, trials: pd.DataFrame)
         _of_jumps(metric, found.jumps),
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def _of_hopeless(metric: Metric, hopeless: Mapping[str, float]) -> str:
+    if not hopeless:
+        return ""
+    known = " or ".join(dict.fromkeys(told.value(metric, value) for value in hopeless.values()))
+    return (
+        f"Nothing was learned in {names(list(hopeless))}: the test {metric.name} is worse than the {known} of a model "
+        "that knows nothing. A comparison with these rows says nothing about parts; a lower learning rate or a longer "
+        "training may help."
+    )
 
 
 def _of_starts(metric: Metric, task: Task, starts: Mapping[str, float], trials: pd.DataFrame) -> str:

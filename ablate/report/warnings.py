@@ -15,9 +15,18 @@ from ablate.track.read import Results
 def warnings_of(results: Results, analysis: Analysis) -> list[str]:
     """Everything to know, a sentence or two each."""
     return [
+        *_of_same(results),
         *caveats_told(analysis.metric, analysis.task, analysis.caveats),
         *guards_told(analysis.metric, analysis.task, analysis.guards, results.trials),
     ]
+
+
+def _of_same(results: Results) -> list[str]:
+    """Which cells of several studies are one, and stand in the table under the name that the first gave them."""
+    if not results.same:
+        return []
+    told = names([f"{cell} of {study} is {label}" for study, cell, label in results.same])
+    return [f"Cells that several studies share stand here once: {told}."]
 
 
 def caveats_told(metric: Metric, task: Task, found: Caveats) -> list[str]:

@@ -34,6 +34,11 @@ def findings(analysis: Analysis) -> list[str]:
     else:
         asked = ""
     lost = of_divergence(analysis.ends, analysis.components)
+    if analysis.learned_nothing:
+        nothing = (
+            f"No cell has learned anything: every test {metric.name} is worse than that of a model that knows nothing."
+        )
+        return [sentence for sentence in (lost, nothing) if sentence]
     best = of_cells(metric, analysis.comparison, analysis.ends)
     return [sentence for sentence in (lost, asked, best) if sentence]
 

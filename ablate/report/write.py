@@ -40,6 +40,7 @@ class Report:
         table: the comparison, as a reader sees it.
         findings: what was found, in sentences, the most important first.
         warnings: what to know before believing it.
+        learned_nothing: whether every result is worse than that of a model that knows nothing.
         failures: `cell`, `seed`, `status`, `reason`, `log` of every trial that has no result.
     """
 
@@ -48,6 +49,7 @@ class Report:
     table: pd.DataFrame
     findings: list[str]
     warnings: list[str]
+    learned_nothing: bool
     failures: pd.DataFrame
 
     @property
@@ -62,11 +64,13 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
     The same results give the same bytes, wherever they were read from.
 
     Args:
-        baseline: the cell that the others are compared with; None: the study's first.
+        baseline: the cell that the others are compared with; None: the study's first. With another one than that, the
+            report has a folder of its own, `reports/<study>-beside-<baseline>/`.
     """
     analysis = analyse(results, baseline)
     said, warnings = findings(analysis), warnings_of(results, analysis)
-    folder = reports / folder_name(results.name)
+    beside = "" if baseline in (None, str(results.trials["cell"].iloc[0])) else f"-beside-{baseline}"
+    folder = reports / folder_name(results.name + beside)
     reports.mkdir(parents=True, exist_ok=True)
     # A study launched twice at once ends twice at once.
     with report_lock(folder), replaced(folder, _FILES) as scratch:
@@ -78,7 +82,7 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         (scratch / PAGE).write_text(_page(results, said, warnings, first, sections), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
     table = display(analysis.metric, analysis.task, analysis.comparison, analysis.others)
-    return Report(folder, folder / PAGE, table, said, warnings, failures)
+    return Report(folder, folder / PAGE, table, said, warnings, analysis.learned_nothing, failures)
 
 
 def _write_data(results: Results, folder: Path) -> None:

@@ -36,12 +36,14 @@ class Asked:
         at: factors outside the design, whose levels come before the label.
         components: what the design varies, in its order.
         left_out: label and reason of what the design would have had otherwise.
+        base: label of the cell that the design compares it with; "": it has none.
     """
 
     label: str = ""
     at: Sequence[str] = ()
     components: Sequence[str] = ()
     left_out: Sequence[Mapping[str, str]] = ()
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,10 @@ def _at(levels: Levels, factors: Sequence[str], design: Design, space: Space) ->
         if where is not None:
             left_out.append({"label": label, "reason": f"{component.name} alone does nothing, where {where}"})
             cells.remove((label, its))
-    asked = Asked(at=factors, components=[component.name for component in on])
-    first = Asked(cells[0][0], asked.at, asked.components, left_out)
-    marks = [first, *(Asked(label, asked.at, asked.components) for label, _ in cells[1:])]
-    return [(levels | off, mark) for (_, off), mark in zip(cells, marks, strict=True)]
+    base, names = cells[0][0], [component.name for component in on]
+    return [
+        (levels | off, Asked(label, factors, names, left_out if label == base else (), base)) for label, off in cells
+    ]
 
 
 def chosen(components: Mapping[str, Component], design: Design, full: Values) -> tuple[list[Component], dict[str, str]]:

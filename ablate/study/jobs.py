@@ -86,6 +86,11 @@ class _Candidate:
         return label(self.typed, [*dict(_pairs(self.job.overrides))], self.config, self.task)
 
     @property
+    def base(self) -> str:
+        """Label of the cell that its design compares it with; "": it has none."""
+        return self._before + self.job.asked.base if self.job.asked is not None and self.job.asked.base else ""
+
+    @property
     def _before(self) -> str:
         """The levels of what lies outside the design: "lr=0.1 "."""
         outside = [name.lstrip("+") for name in self.job.asked.at] if self.job.asked is not None else []
@@ -176,6 +181,7 @@ def _keep(
             refused[LeftOut(candidate.label, refusal)] = candidate
         else:
             kept.append(candidate)
+    reader.problems.update(dict.fromkeys(_without_base(kept, [*excluded, *refused])))
     # A cell that was asked for alone is not left out: its knobs are wrong.
     alone = not kept and len(candidates) == jobs
     for candidate in (*kept, *(refused.values() if alone else ())):
@@ -187,6 +193,18 @@ def _keep(
         reader.problems[_no_cell_left([*excluded], [*refused])] = None
     left_out.update(dict.fromkeys((*excluded, *refused)))
     return kept
+
+
+def _without_base(kept: Sequence[_Candidate], left_out: Sequence[LeftOut]) -> Iterable[str]:
+    """What is wrong where a design goes without the cell that it compares its others with."""
+    have = {candidate.label for candidate in kept}
+    reasons = {one.label: one.reason for one in left_out}
+    for base in dict.fromkeys(candidate.base for candidate in kept):
+        if base not in have and base in reasons:
+            yield (
+                f"{base}: left out ({reasons[base]}), and the other cells of the design are compared with it; "
+                "change the condition, or ask for another full model"
+            )
 
 
 def _no_cell_left(excluded: Sequence[LeftOut], refused: Sequence[LeftOut]) -> str:

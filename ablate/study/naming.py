@@ -63,7 +63,8 @@ def question(study: Study) -> Event:
     }
     return {
         "kinds": list(study.kinds),
-        "factors": list(study.cells[0].levels),
+        # Of a design of components these are the knobs of those that it varies, of which it may come to vary more.
+        "factors": [] if study.components else list(study.cells[0].levels),
         "fixed": fixed,
         "cells": {
             label: {name: value for name, value in own.items() if name not in fixed} for label, own in knobs.items()

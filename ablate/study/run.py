@@ -43,7 +43,8 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         program, arguments: what the user typed, for the record.
 
     Returns:
-        0: every trial finished, or only the plan was asked for; 1: some failed or diverged, the others stand.
+        0: every trial finished, or only the plan was asked for; 1: some failed or diverged, the others stand; or no
+        cell has learned anything.
 
     Raises:
         KnobError: before anything is trained, with everything that is wrong.
@@ -200,4 +201,4 @@ def _how_to_browse(folder: Folder, uri: str | None, page: str | None) -> str:
 
 
 def _exit_code(report: Report) -> int:
-    return 0 if report.all_finished else 1
+    return 0 if report.all_finished and not report.learned_nothing else 1

@@ -26,6 +26,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def milliseconds(event: Event) -> int:
+    """The time of an event, since 1970."""
+    return int(datetime.fromisoformat(event["time"]).timestamp() * 1000)
+
+
 class Journal:
     """Appends events to one file; every line is on disk before `append` returns."""
 

@@ -44,6 +44,7 @@ class Results:
         stopping: with seeds=auto its `seeds` ("auto"), `max_seeds` and, once it has stopped, `look`: the last look at
             the results, as `ablate.analyze.stopping.Look` has it. Of several studies, one of which at least was
             stopped so, `seeds` and how many `studies` they are. None: the number of seeds was fixed.
+        same: of several studies, which cells are one: study, its name for the cell, and the name that it has here.
         sources: version of the code, as the column `code` has it → its files, each with its SHA-256.
     """
 
@@ -59,6 +60,7 @@ class Results:
     samples: dict[str, str]
     worth: str | float | None = None
     stopping: Mapping[str, Any] | None = None
+    same: Sequence[tuple[str, str, str]] = ()
     sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -208,10 +210,14 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
     from ablate.track.tables import blocks_schema, curves_schema, trials_schema, trials_table, validated
 
     metrics = parts[0].metrics
-    trials, curves, blocks = [], [], []
+    trials: list[pd.DataFrame] = []
+    curves, blocks = [], []
     samples: dict[str, str] = {}
     seen: set[str] = set()
+    same: list[tuple[str, str, str]] = []
     for part, labels in zip(parts, _labels(parts), strict=True):
+        here = {cell for table in trials for cell in table["cell"]}
+        same += [(part.name, cell, label) for cell, label in labels.items() if label != cell and label in here]
         new = part.trials[~part.trials["fingerprint"].isin(seen)]
         seen.update(new["fingerprint"])
         trials.append(new.assign(cell=new["cell"].map(labels)))
@@ -239,6 +245,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         samples=samples,
         worth=min(parts, key=lambda part: margin(part.worth, metrics[0]) or 0.0).worth,
         stopping={"seeds": "auto", "studies": len(parts)} if any(part.stopping for part in parts) else None,
+        same=same,
         sources={version: files for part in parts for version, files in part.sources.items()},
     )
 

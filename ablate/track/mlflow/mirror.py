@@ -19,7 +19,7 @@ from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.track.claims import read_trial
 from ablate.track.folder import Folder
-from ablate.track.journal import Event, Tail, last_attempt, status
+from ablate.track.journal import Event, Tail, last_attempt, milliseconds, now, status
 from ablate.track.mlflow import study_run
 from ablate.track.mlflow.client import (
     PARENT,
@@ -180,7 +180,7 @@ class Mirror:
         experiment = self._experiment = find_or_create_experiment(client, self._folder, self._uri)
         mark_abandoned(client, experiment, self._folder)
         folder = folder_id(self._folder)
-        parent = study_run.find_or_create(client, experiment, folder, self._launched)
+        parent = study_run.find_or_create(client, experiment, folder, self._launched, self._began)
         client.set_experiment_tag(experiment, *study_run.shared_view(parent, self._launched, self._metrics))
         study_run.log_launch(client, parent, self._folder, self._launched)
         children: dict[str, list[Run]] = {}
@@ -190,6 +190,12 @@ class Mirror:
             trial.forget()
         self._connection = Connection(client, experiment, parent, folder, children)
         return self._connection
+
+    def _began(self) -> int:
+        """When the study was launched, or the first of its trials was started where an earlier launch has done that."""
+        started = [attempt[0] for trial in self._trials if (attempt := last_attempt(read_trial(trial.tail.trial)))]
+        launched = {"time": self._launched.get("began") or self._launched.get("time") or now()}
+        return min(milliseconds(event) for event in (launched, *started))
 
     def _end(self) -> None:
         store = self._connected()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -73,10 +74,15 @@ class Store:
         if text is None:
             raise KnobError(
                 f"the study {study!r} in {self} has no {LAUNCH}: the artifacts of the store are missing; put them "
-                "back, or report from the journals with --runs"
+                f"back, or report from the journals, {self._by_journals(study)}"
             )
         launch: Event = json.loads(text)
         return launch
+
+    def _by_journals(self, study: str) -> str:
+        runs = None if self._database is None else self._database.parent
+        known = runs is not None and (runs / "studies").is_dir()
+        return f"python -m ablate.report {study} --runs {shlex.quote(str(runs)) if known else 'FOLDER'}"
 
     def attempts(self, study: str, launch: Event) -> Iterator[list[Event]]:
         """The last attempt at each trial of a launch, in its order; [] where none was started or copied yet.

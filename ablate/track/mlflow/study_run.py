@@ -38,11 +38,14 @@ def digest(launched: Event) -> str:
     return hashlib.sha256("|".join(what).encode()).hexdigest()
 
 
-def find_or_create(client: MlflowClient, experiment: str, folder: str, launched: Event) -> str:
+def find_or_create(
+    client: MlflowClient, experiment: str, folder: str, launched: Event, began: Callable[[], int]
+) -> str:
     """The id of the study's run, which is open again.
 
     Args:
         folder: the id of the runs folder, whose run it is.
+        began: gives the start of a new run, in milliseconds.
     """
     query = f"tags.`ablate.study_digest` = '{digest(launched)}' and tags.`{FOLDER}` = '{folder}'"
     if found := in_order(search(client, experiment, query)):
@@ -62,7 +65,8 @@ def find_or_create(client: MlflowClient, experiment: str, folder: str, launched:
         "ablate.study_digest": digest(launched),
         **owner(folder),
     }
-    return str(client.create_run(experiment, run_name=name_of(launched["study"]), tags=tags_of(tags)).info.run_id)
+    run = client.create_run(experiment, start_time=began(), run_name=name_of(launched["study"]), tags=tags_of(tags))
+    return str(run.info.run_id)
 
 
 def log_launch(client: MlflowClient, run_id: str, folder: Folder, launched: Event) -> None:
@@ -124,7 +128,8 @@ def _mean_score(metric: Metric, split: str, of_cell: Sequence[Event]) -> float:
 
 
 def shared_view(parent: str, launched: Event, metrics: Sequence[Metric]) -> tuple[str, str]:
-    """Name and value of the tag that holds the shared view: our columns, and the trials of this study, the best first.
+    """Name and value of the tag that holds the shared view: our columns, the trials of this study, the best first, and
+    in its charts the learning curves before everything else that was logged.
 
     A shared view cannot say which runs are unfolded; but runs that are searched for and sorted are shown one by one.
     """
@@ -136,9 +141,43 @@ def shared_view(parent: str, launched: Event, metrics: Sequence[Metric]) -> tupl
         *(f"tags.`ablate.{name}`" for name in ("cell", "status")),
     ]
     state = {
+        "compareRunCharts": [_curves(f"{split}_{first.name}") for split in ("valid", "train")],
+        "compareRunSections": [_section(_CURVES, True), _section(_ALL, False)],
         "selectedColumns": columns,
         "searchFilter": f"tags.`{PARENT}` = '{parent}'",
         "orderByKey": f"metrics.`test_{first.name}`",
         "orderByAsc": first.better == "lower",
     }
     return f"mlflow.sharedViewState.{VIEW}", json.dumps(state)
+
+
+_CURVES, _ALL = "Learning curves", "Model metrics"  # the latter is what MLflow calls the section of all metrics
+
+
+def _section(name: str, is_open: bool) -> dict[str, object]:
+    return {"uuid": name, "name": name, "display": is_open, "isReordered": False, "deleted": False, "isGenerated": True}
+
+
+def _curves(metric: str) -> dict[str, object]:
+    """A card of MLflow's charts, as its page stores one."""
+    return {
+        "type": "LINE",
+        "uuid": metric,
+        "metricKey": metric,
+        "displayName": metric,
+        "metricSectionId": _CURVES,
+        "runsCountToCompare": 10,
+        "deleted": False,
+        "isGenerated": True,
+        "lineSmoothness": 0,
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "range": {},
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+    }

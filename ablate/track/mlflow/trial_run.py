@@ -6,13 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ablate.metric import Metric
 from ablate.track.claims import TrialTail
 from ablate.track.folder import Folder
-from ablate.track.journal import FINAL_EVENTS, Event, status
+from ablate.track.journal import FINAL_EVENTS, Event, milliseconds, status
 from ablate.track.mlflow.client import PARENT, in_order
 from ablate.track.mlflow.files import log_record
 from ablate.track.mlflow.liveness import REASON, STATUS, mark_killed, owner, reopen
@@ -177,7 +176,7 @@ class TrialRun:
         }
         if commit := facts.get("git_commit"):
             tags["mlflow.source.git.commit"] = commit
-        when = _milliseconds(started)
+        when = milliseconds(started)
         run = store.client.create_run(store.experiment, start_time=when, run_name=self.name, tags=tags_of(tags))
         self.run_id = str(run.info.run_id)
         _log_dataset(store.client, self.run_id, started["data"])
@@ -201,7 +200,7 @@ class TrialRun:
 
         for name, value in values.items():
             if (name, step) not in self.copied:
-                points.setdefault((name, step), Point(name, value, _milliseconds(event), step))
+                points.setdefault((name, step), Point(name, value, milliseconds(event), step))
 
     def _finish(
         self, client: MlflowClient, run_id: str, params: Mapping[str, str], points: Points, last: Event
@@ -217,7 +216,7 @@ class TrialRun:
         if "reason" in last:
             tags[REASON] = last["reason"]
         _log(client, run_id, params, points, tags_of(tags))
-        client.set_terminated(run_id, status=_MLFLOW_STATUS.get(outcome, "FAILED"), end_time=_milliseconds(last))
+        client.set_terminated(run_id, status=_MLFLOW_STATUS.get(outcome, "FAILED"), end_time=milliseconds(last))
 
 
 def trial_runs(folder: Folder, launched: Event, metrics: Sequence[Metric]) -> list[TrialRun]:
@@ -271,7 +270,3 @@ def _log(
             params=all_params[call * _PARAMS : (call + 1) * _PARAMS],
             tags=[RunTag(*item) for item in (tags or {}).items()] if call == calls - 1 else [],
         )
-
-
-def _milliseconds(event: Event) -> int:
-    return int(datetime.fromisoformat(event["time"]).timestamp() * 1000)
