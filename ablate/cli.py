@@ -22,6 +22,7 @@ from ablate.knobs import KnobError
 from ablate.mistakes import ONE_CELL, ONE_STUDY, in_one_line, is_override, refuse_mistakes
 from ablate.output import patient_output
 from ablate.protocol import Task
+from ablate.study.cells import Job
 from ablate.study.designs import Asked
 from ablate.study.jobs import make_study
 from ablate.study.records import describe_knobs
@@ -92,7 +93,12 @@ def _refuse_other_sweeper(config: DictConfig) -> None:
 
 def run_together(loader: ConfigLoader, config: DictConfig, asked: Sequence[tuple[Sequence[str], Asked | None]]) -> int:
     """Compose all jobs that a design asks for, run them as one study and return its exit code."""
-    study = make_study(compose_jobs(loader, config, asked))
+    return run_jobs(compose_jobs(loader, config, asked))
+
+
+def run_jobs(jobs: Sequence[Job]) -> int:
+    """Run jobs as one study and return its exit code."""
+    study = make_study(jobs)
     _check_folder("runs", Path(study.launch.runs))
     if study.launch.report:
         _check_folder("reports", Path(study.launch.reports))

@@ -9,13 +9,14 @@ from collections import Counter
 
 import pytest
 from mlflow import MlflowClient
-from recorded import DATA, PRINT, Trial, launch
+from recorded import DATA, PRINT, Trial, finished_study, launch
 
 from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.tasks.language_model import METRICS
 from ablate.track.folder import Folder
+from ablate.track.journal import now
 from ablate.track.mlflow import client as client_module
 from ablate.track.mlflow import mirror as mirror_module
 from ablate.track.mlflow.client import LAUNCH, LAUNCHED
@@ -93,6 +94,11 @@ def test_a_study_of_two_metrics_is_told_by_both_and_ranked_by_the_first_which_ma
     experiment = client.get_experiment_by_name("ablate")
     view = json.loads(experiment.tags["mlflow.sharedViewState.ablate"])
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`test_accuracy`", False)
+    open_sections = [section["name"] for section in view["compareRunSections"] if section["display"]]
+    assert open_sections == ["Learning curves"]
+    assert [(card["type"], card["metricKey"], card["metricSectionId"]) for card in view["compareRunCharts"]] == [
+        ("LINE", f"{split}_accuracy", "Learning curves") for split in ("valid", "train")
+    ]
     assert view["selectedColumns"] == [
         "metrics.`test_accuracy`", "metrics.`best_valid_accuracy`", "params.`width`", "params.`seed`",
         "tags.`ablate.cell`", "tags.`ablate.status`",
@@ -101,6 +107,13 @@ def test_a_study_of_two_metrics_is_told_by_both_and_ranked_by_the_first_which_ma
         [experiment.experiment_id], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"]
     )
     assert [run.data.tags["ablate.cell"] for run in shown] == ["wide", "narrow"]
+
+
+def test_a_studys_run_begins_no_later_than_its_trials_and_ends_no_earlier(folder):
+    launched = finished_study(folder, 1.0, 2.0)
+    _, (parent,), children = synced(folder, launched | {"time": now()})
+    assert parent.info.start_time <= min(child.info.start_time for child in children)
+    assert parent.info.end_time >= max(child.info.end_time for child in children)
 
 
 def test_a_metric_that_is_better_where_it_is_lower_is_sorted_upwards_and_a_study_without_factors_shows_none(folder):
@@ -204,7 +217,7 @@ def test_a_store_whose_files_are_missing_says_so(folder):
     Trial(folder).start()
     synced(folder, launch())
     shutil.rmtree(folder.artifacts())
-    with pytest.raises(KnobError, match=r"the study 's' in sqlite:.* has no launch\.json: the artifacts .* --runs"):
+    with pytest.raises(KnobError, match=rf"has no launch\.json: .* python -m ablate\.report s --runs {folder.root}$"):
         Store(address(folder)).launch("s")
 
 

@@ -2,68 +2,95 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 from conftest import TINY
 from made import results, trials
 from program import inside
+from test_designs import study_of
 
 from ablate.report import write_report
+from ablate.study import run as study_run
+from ablate.study.naming import named, question
+from ablate.track.folder import Folder
+from ablate.track.journal import Journal
 
 QUIET = ["tracking=off", "report=false", "windows=5", "valid_every=5"]
 
 
-def studies(folder):
-    return sorted(path.stem for path in folder.glob("runs/studies/*.jsonl"))
+class Launched:
+    """A runs folder that holds launches alone, the newest of each name."""
+
+    def __init__(self):
+        self.launches = {}
+
+    def launch(self, name):
+        return self.launches.get(name)
+
+    def asks(self, *overrides):
+        """Launch a study, and give its name and what is told of it."""
+        found = named(study_of(*overrides), self)
+        self.launches[found.study.name] = {"question": question(found.study), "command": f"ablate {overrides}"}
+        return found.study.name, found.note
 
 
-def asked(*overrides, folder):
-    code, out, err = inside("-m", *TINY, *QUIET, *overrides, folder=folder)
+@pytest.mark.parametrize("other", ["lr=0.1", "hidden=16", "data.tokens=5000", "windows=10", "model=rnn"])
+def test_another_question_under_an_automatic_name_has_a_number_and_says_which_command_has_the_name(other):
+    folder = Launched()
+    assert folder.asks("depth=1,2") == ("depth", "")
+    name, told = folder.asks("depth=1,2", other)
+    assert name == "depth-2"
+    assert "called depth-2, for depth is another question (" in told
+    assert "ablate ('depth=1,2',)" in told
+    assert folder.asks("depth=1,2", other)[0] == "depth-2", "the same question, the same name"
+    assert folder.asks("depth=1,2", "lr=0.5")[0] == "depth-3"
+    assert folder.asks("depth=1,2") == ("depth", "")
+
+
+def test_a_study_grows_under_its_name():
+    folder = Launched()
+    for more in (["depth=1,2"], ["depth=1,2,3", "seeds=2"], ["depth=2,4"], ["depth=2,4", "worth=2%"]):
+        assert folder.asks(*more) == ("depth", "")
+
+
+def test_another_full_model_is_another_question_and_fewer_of_its_components_are_not():
+    folder = Launched()
+    full = ["design=leave_one_out", "model=lstm"]
+    assert folder.asks(*full, "depth=2")[0] == "leave_one_out"
+    name, told = folder.asks(*full, "depth=3")
+    assert (name, "called leave_one_out-2, for leave_one_out is another question (" in told) == (
+        "leave_one_out-2",
+        True,
+    )
+    assert folder.asks(*full, "depth=2", "design.components=[depth]") == ("leave_one_out", "")
+    assert folder.asks("design=add_one_in", "model=lstm", "depth=2") == ("add_one_in", "")
+
+
+def test_two_studies_that_begin_at_once_have_names_of_their_own(tmp_path):
+    taken = study_of(*QUIET, "depth=1,2", "lr=0.1")
+
+    def other(*_):
+        if not (tmp_path / "runs" / "studies" / "depth.jsonl").exists():
+            event = {"study": "depth", "question": question(taken), "command": "x", "cells": []}
+            Journal(Folder(tmp_path / "runs").study("depth")).append("launched", **event)
+        return original(*_)
+
+    original = study_run.make_plan
+    with mock.patch.object(study_run, "make_plan", other):
+        code, out, err = inside("-m", *TINY, *QUIET, "depth=1,2", folder=tmp_path)
     assert (code, err) == (0, "")
-    return out
-
-
-@pytest.mark.parametrize("other", ["lr=0.1", "hidden=16", "data.tokens=5000", "windows=10", "lr=0.1 model=rnn"])
-def test_another_question_under_an_automatic_name_has_a_number_and_says_which_command_has_the_name(other, tmp_path):
-    asked("depth=1,2", folder=tmp_path)
-    out = asked("depth=1,2", *other.split(), folder=tmp_path)
-    assert "called depth-2, for depth is another question (" in out
-    assert "ablate -m data=synthetic" in out
-    assert studies(tmp_path) == ["depth", "depth-2"]
-    assert "depth-2" in asked("depth=1,2", *other.split(), folder=tmp_path), "the same question, the same name"
-    assert "called" not in asked("depth=1,2", folder=tmp_path)
-    assert studies(tmp_path) == ["depth", "depth-2"]
-
-
-def test_a_study_grows_under_its_name(tmp_path):
-    asked("depth=1,2", folder=tmp_path)
-    out = asked("depth=1,2,3", "seeds=2", folder=tmp_path)
-    assert "study depth: 3 cells, 6 trials" in out
-    assert out.count("finished before") == 2
-    asked("depth=2,4", folder=tmp_path)
-    assert studies(tmp_path) == ["depth"]
-
-
-def test_another_full_model_is_another_question(tmp_path):
-    asked("design=leave_one_out", "model=lstm", "depth=2", folder=tmp_path)
-    out = asked("design=leave_one_out", "model=lstm", "depth=3", folder=tmp_path)
-    assert "called leave_one_out-2, for leave_one_out is another question (" in out
-    asked("design=leave_one_out", "design.components=[depth]", "model=lstm", "depth=2", folder=tmp_path)
-    assert studies(tmp_path) == ["leave_one_out", "leave_one_out-2"]
-
-
-def test_a_design_that_takes_the_place_of_a_presets_has_its_own_name(tmp_path):
-    asked("+study=leave_one_out", "design=add_one_in", "plan=true", folder=tmp_path)
-    out = asked("+study=leave_one_out", "design=add_one_in", "plan=true", folder=tmp_path)
-    assert "study add_one_in: " in out
+    assert "called depth-2, for depth is another question (lr=0.1, x)" in out
 
 
 def test_a_name_that_was_typed_is_kept_and_what_it_stood_for_is_told(tmp_path):
-    asked("depth=1,2", "name=mine", folder=tmp_path)
-    out = asked("depth=1,2", "name=mine", "lr=0.1", folder=tmp_path)
+    mine = ["-m", *TINY, *QUIET, "depth=1,2", "name=mine"]
+    inside(*mine, folder=tmp_path)
+    code, out, err = inside(*mine, "lr=0.1", folder=tmp_path)
+    assert (code, err) == (0, "")
     assert "name=mine stood for another question until now (lr=0.003, " in out
     assert "its report is replaced" in out
     assert "trained again, lr changed (0.003 → 0.1)" in out
-    assert studies(tmp_path) == ["mine"]
 
 
 @pytest.mark.parametrize(
@@ -74,16 +101,13 @@ def test_a_name_that_was_typed_is_kept_and_what_it_stood_for_is_told(tmp_path):
         (["model=rnn", "depth=2", "dropout=0.25"], "rnn depth=2 dropout=0.25", "rnn-depth-dropout"),
     ],
 )
-def test_a_single_cell_is_called_by_its_preset_and_the_parts_that_were_typed(overrides, label, name, tmp_path):
-    out = asked(*overrides, folder=tmp_path)
-    assert f"\n{label} · seed 0: valid" in out
-    assert studies(tmp_path) == [name]
+def test_a_single_cell_is_called_by_its_preset_and_the_parts_that_were_typed(overrides, label, name):
+    study = study_of(*overrides)
+    assert ([cell.label for cell in study.cells], study.name) == ([label], name)
 
 
-def test_models_side_by_side_tell_the_part_that_all_of_them_were_given(tmp_path):
-    out = asked("model=rnn,lstm", "depth=2", folder=tmp_path)
-    assert "\nrnn depth=2 · seed 0: valid" in out
-    assert "\nlstm depth=2 · seed 0: valid" in out
+def test_models_side_by_side_tell_the_part_that_all_of_them_were_given():
+    assert [cell.label for cell in study_of("model=rnn,lstm", "depth=2").cells] == ["rnn depth=2", "lstm depth=2"]
 
 
 def test_a_report_beside_another_baseline_leaves_the_first_one_alone(tmp_path):

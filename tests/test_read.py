@@ -458,6 +458,9 @@ def test_two_studies_are_read_as_one_and_what_they_share_is_there_once(tmp_path)
     assert list(dict.fromkeys(both.trials["cell"])) == ["full", "without tying", "base", "without tying (cumulative)"]
     assert list(both.trials["seed"]) == [0, 1, 2, 0, 1, 0, 1, 0], "the third seed joins the two it has in common"
     assert both.trials["fingerprint"].is_unique
+    assert both.same == [("cumulative", "+ tying", "full")]
+    told = "Cells that several studies share stand here once: + tying of cumulative is full."
+    assert told in write_report(both, tmp_path / "reports").warnings
     assert both.design == {
         "kind": "leave_one_out+cumulative", "components": ["tying", "gates"],
         "left_out": [{"label": "x", "reason": "y"}],
@@ -603,7 +606,7 @@ def test_a_baseline_and_several_studies_reach_the_report(tmp_path, capsys):
     record(folder, "t", {"c": ["finished"]})
     report_main.main(["s", "t", "--runs", str(tmp_path), "--reports", str(tmp_path / "there"), "--baseline", "b"])
     said = capsys.readouterr().out
-    assert f"report: {tmp_path / 'there' / 's+t' / 'index.html'}" in said
+    assert f"report: {tmp_path / 'there' / 's+t-beside-b' / 'index.html'}" in said
     table = pd.read_csv(tmp_path / "there" / "s+t" / "comparison.csv").set_index("cell")
     assert list(table.index) == ["full", "b", "c"]
     assert table.loc["b", "verdict"] == "baseline"

@@ -51,7 +51,7 @@ def test_seeds_and_a_sweep_over_seed_give_the_same_cells():
     assert (
         [(c.label, c.seeds) for c in by_count.cells]
         == [(c.label, c.seeds) for c in by_sweep.cells]
-        == [("lstm", (0, 1, 2))]
+        == [("lstm depth=2", (0, 1, 2))]
     )
 
 
