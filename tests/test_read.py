@@ -607,7 +607,7 @@ def test_a_baseline_and_several_studies_reach_the_report(tmp_path, capsys):
     report_main.main(["s", "t", "--runs", str(tmp_path), "--reports", str(tmp_path / "there"), "--baseline", "b"])
     said = capsys.readouterr().out
     assert f"report: {tmp_path / 'there' / 's+t-beside-b' / 'index.html'}" in said
-    table = pd.read_csv(tmp_path / "there" / "s+t" / "comparison.csv").set_index("cell")
+    table = pd.read_csv(tmp_path / "there" / "s+t-beside-b" / "comparison.csv").set_index("cell")
     assert list(table.index) == ["full", "b", "c"]
     assert table.loc["b", "verdict"] == "baseline"
     report_main.main(["--runs", str(tmp_path), "--reports", str(tmp_path / "there")])
