@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -83,7 +84,8 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
 
 def _knobs_for_help(task: Task, config: DictConfig) -> str:
     # Hydra reads the help as a template, in which $ has a meaning.
-    return describe_knobs(task, values_to_show(config)).replace("$", "$$")
+    width = shutil.get_terminal_size().columns
+    return describe_knobs(task, values_to_show(config), width).replace("$", "$$")
 
 
 def _refuse_other_sweeper(config: DictConfig) -> None:

@@ -23,7 +23,7 @@ from ablate.registry import suggest
 from ablate.rules import Knob, OneOf, Says, alternatives, read_level, show
 
 __all__ = [
-    "Knob", "KnobError", "OneOf", "Record", "Says", "deciding", "describe", "fields_of", "flat",
+    "Knob", "KnobError", "OneOf", "Record", "Says", "deciding", "fields_of", "flat",
     "is_record", "knob", "knobs_of", "nameable", "named", "nested_records", "plain", "read", "read_level", "show",
     "values_of",
 ]  # fmt: skip
@@ -58,7 +58,8 @@ def knob(doc: str, good: object = None, **roles_and_limits: Any) -> Any:
             that have `set_by` its name on purpose;
             `follows="hidden"`: where it is not typed it has that knob's value; `noise="the order of the text"`: it
             is the seed of that source of noise alone, null: the trial's; `needs="dropout"`: such a seed does nothing
-            where that knob is 0. All else are limits of `pydantic.Field`: ge, gt, le, lt, pattern, discriminator.
+            where that knob is 0; `group="Model"`: heading in the help of this knob and those after it. All else are
+            limits of `pydantic.Field`: ge, gt, le, lt, pattern, discriminator.
     """
     roles = {name: roles_and_limits.pop(name) for name in _ROLES if name in roles_and_limits}
     return Field(
@@ -69,7 +70,7 @@ def knob(doc: str, good: object = None, **roles_and_limits: Any) -> Any:
     )
 
 
-_ROLES = ("decides", "packs", "path", "preset", "set_by", "follows", "noise", "needs")
+_ROLES = ("decides", "packs", "path", "preset", "set_by", "follows", "noise", "needs", "group")
 
 
 def is_record(kind: object) -> bool:
@@ -247,13 +248,14 @@ def flat(record: Any, prefix: str = "") -> dict[str, Any]:
         if is_record(type(value)):
             found |= flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = _plain_value(value)
+            found[prefix + name] = plain_value(value)
     return found
 
 
-def _plain_value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """A value as JSON has it."""
     if isinstance(value, (set, frozenset)):
-        return sorted((_plain_value(each) for each in value), key=str)  # a set has another order in every process
+        return sorted((plain_value(each) for each in value), key=str)  # a set has another order in every process
     return to_jsonable_python(value)
 
 
@@ -266,42 +268,6 @@ def deciding(record: Any) -> dict[str, Any]:
     """The knobs that decide a trial's result, by name."""
     decides = set(named(type(record), "decides", True))
     return {name: value for name, value in flat(record).items() if name in decides}
-
-
-def describe(kind: type, prefix: str = "", values: object = None) -> list[str]:
-    """Every knob of a record with its meaning, its range and its default, a line each.
-
-    Args:
-        values: the defaults, as the plain mapping that `read` takes; the record's own where it has none.
-    """
-    lines = []
-    given: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
-    for name, field in fields_of(kind).items():
-        if nested := nested_records(field):
-            for record in nested:
-                tag = get_args(fields_of(record)["name"].annotation) if "name" in fields_of(record) else ()
-                lead = f"{name}={tag[0]}: {name}." if tag else f"{prefix}{name}."
-                of_record = given.get(name)
-                if tag and isinstance(of_record, Mapping) and of_record.get("name") not in tag:
-                    of_record = None  # of another kind
-                lines += [line for line in describe(record, lead, of_record) if f"{lead}name " not in line]
-        else:
-            each = Knob(prefix + name, field)
-            says = _range_and_default(each, given.get(name, _OWN))
-            lines.append(f"  {each.name:<16} {each.doc} ({says})" if each.doc else f"  {each.name:<16} {says}")
-    return lines
-
-
-_OWN = object()  # the default that the record itself has
-
-
-def _range_and_default(each: Knob, value: object) -> str:
-    if value is _OWN:
-        value = "???" if each.field.is_required() else _plain_value(each.field.get_default(call_default_factory=True))
-    if value == "???" or (value is None and each.refusal(None) is not None):  # it has to be given
-        return each.range
-    default = "''" if value == "" else show(value)
-    return f"{each.range.removesuffix(f', for example {default}')}; default {default}"
 
 
 def plain(record: Any) -> dict[str, Any]:

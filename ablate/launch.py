@@ -56,7 +56,7 @@ class Design(Record):
 class Launch(Record):
     """What a command asks for besides its cells."""
 
-    task: str = knob("what is trained: a name, or FILE.py:FUNCTION")
+    task: str = knob("what is trained: a name, or FILE.py:FUNCTION", group="Study")
     seed: int = knob("first seed", 0, ge=0, le=2**31 - 1)
     seeds: Seeds | Literal["auto"] = knob(
         "replicates: seeds seed, seed + 1, …; auto: as many as it takes to decide every comparison", 3
@@ -69,7 +69,12 @@ class Launch(Record):
         "null: 1% of the former",
         "1%",
     )
-    device: Literal["auto", "cpu", "cuda"] = knob("auto: cuda, else cpu")
+    force: bool = knob("train again what is finished")
+    plan: bool = knob("true: say what would be trained, how long it would take, and train nothing")
+    check: bool = knob("true: try whether a task of your own is one that can be stopped, repeated and compared")
+    report: bool = knob("false: no report is written after training; python -m ablate.report writes it later")
+    name: StudyName | None = knob("name of the study; null: from its factors")
+    device: Literal["auto", "cpu", "cuda"] = knob("auto: cuda, else cpu", group="Machine")
     threads: int | None = knob(
         "CPU threads of a trial, which may change its last digits; null: one, or beside a CUDA device one a physical "
         "core, at most OMP_NUM_THREADS",
@@ -94,11 +99,6 @@ class Launch(Record):
         ge=1,
         le=1e6,
     )
-    force: bool = knob("train again what is finished")
-    plan: bool = knob("true: say what would be trained, how long it would take, and train nothing")
-    check: bool = knob("true: try whether a task of your own is one that can be stopped, repeated and compared")
-    report: bool = knob("false: no report is written after training; python -m ablate.report writes it later")
-    name: StudyName | None = knob("name of the study; null: from its factors")
     runs: Path = knob("folder of journals, checkpoints and mlflow.db")
     reports: Path = knob("folder of reports")
     tracking: Tracking = knob("where the MLflow mirror goes")

@@ -176,12 +176,16 @@ def test_one_configuration_needs_no_multirun_flag_and_may_track_nothing(tmp_path
 
 
 def test_help_tells_what_each_knob_is_set_to_under_the_presets_that_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = inside("--help", folder=tmp_path)
     assert "  optimizer        update rule (one of adam, sgd; default adam)" in out
-    assert re.search(r"data=kjv: data\.vocab_size .*; default 5000\)", out)
+    assert all(f"\npython -m ablate.{program} " in out for program in ("studies", "report", "track"))
+    monkeypatch.setenv("COLUMNS", "300")
+    _, out, _ = inside("--help", folder=tmp_path)
+    assert re.search(r"data=kjv: data\.vocab_size\s.*; default 5000\)", out)
     _, out, _ = inside("recipe=book", "data=text", "--help", folder=tmp_path)
     assert "  optimizer        update rule (one of adam, sgd; default sgd)" in out
-    assert "data=text: data.path the text, or its train part (the path of a UTF-8 text file" in out
+    assert re.search(r"data=text: data\.path\s+the text, or its train part \(the path of a UTF-8 text file", out)
     assert "for example data.path=my.txt)" in out
     monkeypatch.setenv("SECRET_PLACE", "/no/one/sees/this")
     _, out, _ = inside("runs=${oc.env:SECRET_PLACE}", "--help", folder=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import product
 
 import pytest
@@ -168,11 +169,21 @@ def test_all_that_is_wrong_is_told_at_once():
 
 
 def test_help_tells_every_knob_with_its_range():
-    text = describe_knobs(LANGUAGE_MODEL)
+    text = describe_knobs(LANGUAGE_MODEL, width=1000)
     assert all(f"  {name} " in text for name in [*names_of(Config), *names_of(Launch)] if "." not in name)
     assert "dropout          share of elements dropped between layers; off: 0 (a finite number at least 0 and" in text
     assert "seed             first seed (a whole number at least 0 and at most 2147483647)" in text
     assert "data=text: data.lower" in text
+
+
+def test_help_has_its_knobs_under_headings_and_fits_a_terminal_of_80_columns():
+    text = describe_knobs(LANGUAGE_MODEL)
+    assert re.findall("== (.*) ==", text) == ["Model", "Recipe", "Data", "Study", "Machine"]
+    of = dict(zip(*[iter(re.split("(?:\n\n)?== (.*) ==\n", text)[1:])] * 2, strict=True))
+    for group, names in {"Model": "depth init", "Recipe": "lr precision", "Data": "train_tokens data=kjv:",
+                         "Study": "design.kind seeds worth name", "Machine": "workers runs tracking.uri"}.items():  # fmt: skip
+        assert all(f"\n  {name} " in f"\n{of[group]}" for name in names.split()), group
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import pytest
 from own_task import ERROR, Config, does, lambda_named_train
 
 import ablate
+from ablate.described import describe
 from ablate.functions.fresh import write_job
 from ablate.functions.records import plain
-from ablate.knobs import KnobError, describe, flat
+from ablate.knobs import KnobError, flat
 
 # --- the declaration --------------------------------------------------------------------------------------------------
 
@@ -173,7 +174,7 @@ def test_options_of_argparse_become_knobs_and_what_cannot_is_named():
     assert flat(task.Config()) == {
         "lr": 1.0, "batch_size": 64, "optimizer": "sgd", "no_bias": False, "sizes": [1, 2], "path": None
     }  # fmt: skip
-    assert "  lr               learning rate (a finite number; default 1.0)" in describe(task.Config)
+    assert ("lr", "learning rate (a finite number; default 1.0)") in [(k.name, k.text) for k in describe(task.Config)]
     with pytest.raises(KnobError, match="optimizer=rms: must be one of sgd, adam"):
         task.run(optimizer="rms")
     parser.add_argument("file")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ablate.described import Description, describe
 from ablate.knobs import (
     Knob,
     KnobError,
-    describe,
     fields_of,
     knobs_of,
     nameable,
@@ -129,15 +130,36 @@ def _members(kind: type) -> dict[str, list[str]]:
     }
 
 
-def describe_knobs(task: Task, values: Mapping[str, Any] | None = None) -> str:
-    """Every knob with its meaning, its range and its default, a line each; `values`: the defaults, by name."""
+def describe_knobs(task: Task, values: Mapping[str, Any] | None = None, width: int = 80) -> str:
+    """Every knob with its meaning, its range and its default, under the headings of their groups.
+
+    Args:
+        values: the defaults, by name.
+        width: columns of the terminal.
+    """
     given = values or {}
     lines = [
-        *describe(task.Config, values=given),
+        *describe(task.Config, values=given, group=task.name),
+        *describe(Design, "design.", given.get("design"), group=_STUDY),
+        Description(_STUDY, "components.NAME", "a part and its off level, for the designs (NAME=off)"),
         *describe(Launch, values=given),
-        *describe(Design, "design.", given.get("design")),
     ]
-    return "\n".join([*lines, f"  {'components.NAME':<16} a part and its off level, for the designs (NAME=off)"])
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        groups.setdefault(line.group, []).append(_wrapped(line, width))
+    return "\n\n".join("\n".join([f"== {group} ==", *texts]) for group, texts in groups.items())
+
+
+_STUDY = "Study"
+_NAMES = 18  # columns of the names
+
+
+def _wrapped(line: Description, width: int) -> str:
+    first = f"  {line.name:<{_NAMES - 2}}"
+    if len(first) > _NAMES:  # a long name has a line of its own
+        first += "\n" + " " * _NAMES
+    body = textwrap.wrap(line.text, max(width - _NAMES - 1, 40), break_long_words=False, break_on_hyphens=False)
+    return f"{first} " + f"\n{' ' * (_NAMES + 1)}".join(body)
 
 
 def task_record(task: Task, program: str = "python -m ablate") -> dict[str, Any]:

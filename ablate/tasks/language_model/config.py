@@ -68,7 +68,7 @@ class Config(Record):
     """One cell: everything that can be turned, in one flat record."""
 
     # The model.
-    model: Name = knob("name of the preset that set the knobs below", decides=False, preset=True)
+    model: Name = knob("name of the preset that set the knobs below", decides=False, preset=True, group="Model")
     rnn: Annotated[str, OneOf(RECURRENT_LAYERS)] = knob("kind of recurrent layer", set_by="model")
     depth: int = knob("recurrent layers; off: 1", 2, ge=1, le=128, set_by="model")
     dropout: float = knob(
@@ -103,7 +103,7 @@ class Config(Record):
         packs=True,
     )
     # The recipe.
-    recipe: Name = knob("name of the preset that set the knobs below", decides=False, preset=True)
+    recipe: Name = knob("name of the preset that set the knobs below", decides=False, preset=True, group="Recipe")
     optimizer: Annotated[str, OneOf(OPTIMIZERS)] = knob("update rule", packs=True)
     lr: float = knob("learning rate, the highest of the schedule", 1.0, gt=0, packs=True)
     schedule: Literal["constant", "plateau", "linear", "cosine", "exponential"] = knob(
@@ -160,14 +160,14 @@ class Config(Record):
     test_weights: Literal["best", "last"] = knob(
         "weights that read the test text: best by validation, or last", packs=True
     )
-    train_tokens: int | None = knob("train on the first so many tokens; null: all", 100_000, ge=2)
-    vocabulary: Literal["full", "slice"] = knob(
-        "words the model knows: the corpus', or those alone that are in what it trains on"
-    )
     precision: Literal["auto", "fp32", "bf16"] = knob(
         "arithmetic of the products; auto: bf16 where the processor has it, else fp32"
     )
     sample_words: int = knob("words of the sample text; 0: none", 60, ge=0, le=10_000, decides=False)
+    train_tokens: int | None = knob("train on the first so many tokens; null: all", 100_000, ge=2, group="Data")
+    vocabulary: Literal["full", "slice"] = knob(
+        "words the model knows: the corpus', or those alone that are in what it trains on"
+    )
     # The corpus enters a fingerprint by its digest instead.
     data: Annotated[Data, Field(discriminator="name")] = knob("the text", decides=False)
 
