@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from ablate.functions.task import FunctionTask, task
     from ablate.metric import Metric
     from ablate.track.read import Results
+    from ablate.trained import load
 
 __version__ = "0.1.0"
-__all__ = ["Metric", "arguments", "check", "curves", "digest", "main", "results", "task"]
+__all__ = ["Metric", "arguments", "check", "curves", "digest", "load", "main", "results", "run", "task"]
 
 # Late: whoever imports ablate gets only what they use.
 _LATE = {
@@ -25,6 +26,7 @@ _LATE = {
     "arguments": "ablate.functions.arguments",
     "check": "ablate.functions.check",
     "digest": "ablate.functions.digests",
+    "load": "ablate.trained",
     "task": "ablate.functions.task",
 }
 
@@ -45,6 +47,31 @@ def main(task: FunctionTask) -> None:
 
     refuse_while_loading()
     importlib.import_module("ablate.cli").main_of_task(task)
+
+
+def run(*arguments: str, task: str | FunctionTask | None = None) -> pd.DataFrame:
+    """Run a study from Python, and return its trials as `results` does.
+
+    `ablate.run("+study=three_models", "seeds=3")` does what `python -m ablate -m +study=three_models seeds=3` does, and
+    prints the same; a trial that fails is a row without a result. In a script it belongs below
+    `if __name__ == "__main__":`, for every worker process imports the script.
+
+    Args:
+        arguments: as on the command line; plan=true trains nothing.
+        task: what is trained: a name, "my_file.py:train" or that function; None: the language model.
+
+    Raises:
+        ablate.knobs.KnobError: (a ValueError) before anything is trained, with everything that is wrong.
+    """
+    from ablate.functions.load import refuse_while_loading
+    from ablate.session import run as run_study
+    from ablate.study.tasks import DEFAULT, load_task
+    from ablate.track.folder import Folder
+    from ablate.track.read import read_study
+
+    refuse_while_loading()
+    ended = run_study(load_task(task or DEFAULT) if task is None or isinstance(task, str) else task, arguments)
+    return read_study(Folder(ended.runs), launch=ended.launched).trials
 
 
 def results(*studies: str, runs: str | Path | None = None, store: str | None = None) -> pd.DataFrame:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import hydra
-from hydra.core.config_loader import ConfigLoader
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablate.address import without_secrets
-from ablate.compose import compose_jobs, presets_of_every_launch, primary, values_to_show
+from ablate.compose import presets_of_every_launch, primary, values_to_show
 from ablate.knobs import KnobError
 from ablate.mistakes import ONE_CELL, ONE_STUDY, in_one_line, is_override, refuse_mistakes
 from ablate.output import patient_output
 from ablate.protocol import Task
+from ablate.session import command_of, run_jobs
 from ablate.study.cells import Job
-from ablate.study.designs import Asked
-from ablate.study.jobs import make_study
 from ablate.study.records import describe_knobs
-from ablate.study.server import warm_up
 from ablate.study.tasks import DEFAULT, load_task
 
 _USER_ERROR = 2
@@ -93,29 +88,9 @@ def _refuse_other_sweeper(config: DictConfig) -> None:
     raise KnobError(f"hydra/sweeper: {ONE_STUDY}")
 
 
-def run_together(loader: ConfigLoader, config: DictConfig, asked: Sequence[tuple[Sequence[str], Asked | None]]) -> int:
-    """Compose all jobs that a design asks for, run them as one study and return its exit code."""
-    return run_jobs(compose_jobs(loader, config, asked))
-
-
-def run_jobs(jobs: Sequence[Job]) -> int:
-    """Run jobs as one study and return its exit code."""
-    study = make_study(jobs)
-    _check_folder("runs", Path(study.launch.runs))
-    if study.launch.report:
-        _check_folder("reports", Path(study.launch.reports))
-    if not study.launch.plan:
-        warm_up()
-    # Heavy (torch): imported once the knobs are right and something is really run.
-    from ablate.study.run import run_study
-
-    return run_study(study, program(study.task), typed())
-
-
-def _check_folder(name: str, folder: Path) -> None:
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise KnobError(f"{name}={folder}: {place} is a file, not a folder; name another place")
+def run_typed(jobs: Sequence[Job]) -> int:
+    """Run the jobs of this command line as one study and return its exit code."""
+    return run_jobs(jobs, program, sys.argv[1:]).code
 
 
 def program(task: Task) -> str:
@@ -123,15 +98,7 @@ def program(task: Task) -> str:
     file = task.reference.partition(":")[0]
     if os.path.abspath(sys.argv[0]) == file:
         return shlex.join(["python", sys.argv[0]])
-    return "python -m ablate" if task.reference == DEFAULT else f"python -m ablate task={task.reference}"
-
-
-def typed() -> str:
-    """The arguments that started this process, without a tracking URI, which may hold a password."""
-    return shlex.join(
-        "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else without_secrets(argument)
-        for argument in sys.argv[1:]
-    )
+    return command_of(task)
 
 
 def _asks_for_check(argument: str) -> bool:

@@ -227,6 +227,10 @@ class Task(Protocol):
         """How long trials take on this machine, by a short measurement; None: only training tells."""
         ...
 
+    def load(self, config: Any, weights: Payload) -> object:
+        """What a finished trial has trained, of the weights that it saved as its best; for whoever asks for it."""
+        ...
+
     def fit(
         self,
         pack: Sequence[Trial],

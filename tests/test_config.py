@@ -180,8 +180,14 @@ def test_help_has_its_knobs_under_headings_and_fits_a_terminal_of_80_columns():
     text = describe_knobs(LANGUAGE_MODEL)
     assert re.findall("== (.*) ==", text) == ["Model", "Recipe", "Data", "Study", "Machine"]
     of = dict(zip(*[iter(re.split("(?:\n\n)?== (.*) ==\n", text)[1:])] * 2, strict=True))
-    for group, names in {"Model": "depth init", "Recipe": "lr precision", "Data": "train_tokens data=kjv:",
-                         "Study": "design.kind seeds worth name", "Machine": "workers runs tracking.uri"}.items():  # fmt: skip
+    expected = {
+        "Model": "depth init",
+        "Recipe": "lr precision",
+        "Data": "train_tokens data=kjv:",
+        "Study": "design.kind seeds worth name",
+        "Machine": "workers runs tracking.uri",
+    }
+    for group, names in expected.items():
         assert all(f"\n  {name} " in f"\n{of[group]}" for name in names.split()), group
     assert max(map(len, text.splitlines())) <= 80
 

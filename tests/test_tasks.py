@@ -112,7 +112,8 @@ def test_a_component_may_be_a_list_and_a_nested_knob_that_is_none_is_refused(fol
     assert (code, err) == (2, "ablate: optimizer.lrr=5: unknown knob; did you mean 'optimizer.lr'?\n")
 
 
-def test_help_tells_the_default_and_the_range_of_every_knob_of_a_file(folder):
+def test_help_tells_the_default_and_the_range_of_every_knob_of_a_file(folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     code, out, _ = inside("task=tasks.py:big", "--help", folder=folder)
     assert code == 0
     lines = [re.sub(r"\s+", " ", line.strip()) for line in out.splitlines()]

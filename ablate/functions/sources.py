@@ -8,7 +8,9 @@ from pathlib import Path
 from ablate.code import ABLATE, by_name, closure, digests
 
 _OF_ABLATE = ("functions", "train")
-_DECIDES_NOTHING = ("arguments", "causes", "check", "declared", "fresh", "load", "observe", "sources", "watch")
+_DECIDES_NOTHING = (
+    "arguments", "causes", "check", "declared", "fresh", "load", "observe", "sources", "trained", "watch",
+)  # fmt: skip
 
 
 @cache

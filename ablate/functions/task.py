@@ -19,6 +19,7 @@ from ablate.protocol import Estimates, Facts, Outcome, Payload, Sink, Trial
 
 if TYPE_CHECKING:
     from ablate.functions.run import Run
+    from ablate.functions.trained import Trained
     from ablate.train import Checkpoints
 
 Function = Callable[[Any, "Run"], Mapping[str, Any]]
@@ -199,6 +200,12 @@ class FunctionTask:
 
     def estimate(self, packs: Sequence[Sequence[Trial]]) -> Estimates | None:
         """None: only training tells."""
+
+    def load(self, config: Any, weights: Payload) -> Trained:
+        """What a finished trial has trained."""
+        from ablate.functions.trained import Trained
+
+        return Trained(self.configured(config, 0, "cpu"), weights["objects"])
 
     def fit(
         self,

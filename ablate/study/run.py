@@ -36,15 +36,27 @@ if TYPE_CHECKING:
     from ablate.track.read import Results
 
 
-def run_study(study: Study, program: str, arguments: str) -> int:
-    """Train what is not finished yet, write the report, and return the exit code.
+@dataclass(frozen=True)
+class Ended:
+    """A study that was run.
+
+    Attributes:
+        code: 0: every trial finished, or only the plan was asked for; 1: some failed or diverged, the others stand; or
+            no cell has learned anything.
+        runs: the runs folder.
+        launched: the launch as it is recorded, or with plan=true as it would be.
+    """
+
+    code: int
+    runs: str
+    launched: Event
+
+
+def run_study(study: Study, program: str, arguments: str) -> Ended:
+    """Train what is not finished yet, and write the report.
 
     Args:
         program, arguments: what the user typed, for the record.
-
-    Returns:
-        0: every trial finished, or only the plan was asked for; 1: some failed or diverged, the others stand; or no
-        cell has learned anything.
 
     Raises:
         KnobError: before anything is trained, with everything that is wrong.
@@ -58,7 +70,7 @@ def run_study(study: Study, program: str, arguments: str) -> int:
         show_plan(found.study, found.stages)
         if found.note:
             print(found.note)
-        return 0
+        return Ended(0, launch.runs, found.record.event(found.stages.up_to(found.stages.seeds)))
     if launch.report:
         _check_reports(Path(launch.reports))
     _import_meanwhile(launch)
@@ -91,9 +103,9 @@ def run_study(study: Study, program: str, arguments: str) -> int:
             view.note("MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up")
     browse = _how_to_browse(folder, launch.tracking.uri, mirror.page) if mirror is not None else None
     if report is None:
-        return view.end_without_report(browse)
+        return Ended(view.end_without_report(browse), launch.runs, launched)
     view.summary(report, browse)
-    return _exit_code(report)
+    return Ended(_exit_code(report), launch.runs, launched)
 
 
 @dataclass(frozen=True)

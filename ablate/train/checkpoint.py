@@ -127,6 +127,13 @@ class Checkpoints:
         """The best weights, as saved after `window` windows. Raises Damaged when they are not there, or not whole."""
         return self._read(self._best(window))
 
+    def newest_best(self) -> Payload:
+        """The best weights of a trial that is over. Raises Damaged when they are not there, or not whole."""
+        saved = self._all("best") or self._all("last")
+        if not saved:
+            raise Damaged("its weights are missing")
+        return self._read(saved[-1])
+
     def finish(self) -> None:
         """The result is written down: the best and the last weights stay, all else goes."""
         for saved in (*self._all("state"), *self._all("best")[:-1]):

@@ -39,15 +39,20 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Called by Hydra, with the command line's overrides; leaves with the study's exit code where it is not 0."""
-        from ablate.cli import run_together
+        from ablate.cli import run_typed
+        from ablate.compose import compose_jobs
+
+        if code := run_typed(compose_jobs(self._loader, self._config, self.cells(arguments))):
+            raise SystemExit(code)
+
+    def cells(self, arguments: list[str]) -> Any:
+        """The cells that overrides ask for, each as `ablate.study.designs.jobs` gives it."""
         from ablate.study.designs import jobs
         from ablate.study.records import space
         from ablate.study.tasks import load_task
 
         typed = self._typed([*(f"{key}={value}" for key, value in self._params.items()), *arguments])
-        found = jobs(typed, space(load_task(str(self._config.task)), self._compose))
-        if code := run_together(self._loader, self._config, found):
-            raise SystemExit(code)
+        return jobs(typed, space(load_task(str(self._config.task)), self._compose))
 
     def _typed(self, overrides: list[str]) -> Any:
         from ablate.study.designs import Typed

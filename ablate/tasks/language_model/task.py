@@ -17,6 +17,7 @@ from ablate.tasks.language_model.config import Config as Knobs
 
 if TYPE_CHECKING:
     from ablate.protocol import Estimates, Facts, Outcome, Payload, Sink, Trial
+    from ablate.tasks.language_model.trained import TrainedModel
     from ablate.train import Checkpoints
 
 METRICS = (Metric("perplexity", better="lower", scale="log", logged="nll"),)
@@ -80,6 +81,10 @@ class LanguageModel:
     def estimate(self, packs: Sequence[Sequence[Trial]]) -> Estimates:
         estimates: Estimates = import_module("ablate.tasks.language_model.estimate").estimate(packs)
         return estimates
+
+    def load(self, config: Knobs, weights: Payload) -> TrainedModel:
+        model: TrainedModel = import_module("ablate.tasks.language_model.trained").trained_model(config, weights)
+        return model
 
     def fit(
         self,

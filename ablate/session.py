@@ -1,0 +1,96 @@
+"""A study from its jobs, or from Python: what a command line and a notebook have in common."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablate.address import without_secrets
+from ablate.compose import compose_jobs, primary
+from ablate.knobs import KnobError
+from ablate.mistakes import in_one_line, refuse_mistakes
+from ablate.protocol import Task
+from ablate.study.cells import Job
+from ablate.study.jobs import make_study
+from ablate.study.server import warm_up
+from ablate.study.tasks import DEFAULT
+
+if TYPE_CHECKING:
+    from ablate.study.run import Ended
+
+
+def run_jobs(jobs: Sequence[Job], program: Callable[[Task], str], typed: Sequence[str]) -> Ended:
+    """Run jobs as one study.
+
+    Args:
+        program: task → what a user types to start it; typed: the arguments; both for the record.
+
+    Raises:
+        KnobError: before anything is trained, with everything that is wrong.
+    """
+    study = make_study(jobs)
+    _check_folder("runs", Path(study.launch.runs))
+    if study.launch.report:
+        _check_folder("reports", Path(study.launch.reports))
+    if not study.launch.plan:
+        warm_up()
+    # Heavy (torch): imported once the knobs are right and something is really run.
+    from ablate.study.run import run_study
+
+    return run_study(study, program(study.task), _without_addresses(typed))
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise KnobError(f"{name}={folder}: {place} is a file, not a folder; name another place")
+
+
+def _without_addresses(arguments: Sequence[str]) -> str:
+    """Arguments as a shell reads them, without a tracking URI, which may hold a password."""
+    return shlex.join(
+        "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else without_secrets(argument)
+        for argument in arguments
+    )
+
+
+def run(task: Task, arguments: Sequence[str]) -> Ended:
+    """Run the study that arguments ask for, as a command line has them, in this process. Raises KnobError."""
+    overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    refuse_mistakes(task, overrides)
+    try:
+        return run_jobs(_jobs(task, overrides), command_of, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise KnobError(in_one_line(error, task)) from error
+
+
+def command_of(task: Task) -> str:
+    """The command that trains a task, wherever it was started from."""
+    return "python -m ablate" if task.reference == DEFAULT else f"python -m ablate task={task.reference}"
+
+
+def _jobs(task: Task, overrides: Sequence[str]) -> list[Job]:
+    # What hydra.main does for a command line, without its logging, its working folder and its exit.
+    folder, name = primary(task)
+    with initialize_config_dir(folder, version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None, "initialized above"
+        config = hydra.compose_config(name, list(overrides), run_mode=RunMode.MULTIRUN, from_shell=False)
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+        sweeper: Any = Plugins.instance().instantiate_sweeper(
+            config=config, hydra_context=context, task_function=lambda _: None
+        )
+        typed = OmegaConf.to_container(config.hydra.overrides.task)
+        return compose_jobs(hydra.config_loader, config, sweeper.cells(typed))

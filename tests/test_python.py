@@ -1,0 +1,108 @@
+"""From Python: a study that is run, its trials, and what they have trained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from conftest import TINY
+from program import ROOT, inside
+
+import ablate
+from ablate.knobs import KnobError
+from ablate.tasks.language_model.evaluate import evaluate
+from ablate.tasks.language_model.model.packed import Alone
+from ablate.tasks.language_model.training import corpus_of
+
+QUIET = [*TINY, "tracking=off", "report=false"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study that was run from Python: its folder and its trials."""
+    folder = tmp_path_factory.mktemp("python")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        yield folder, ablate.run("-m", "model=rnn,better_lstm", "seeds=2", *QUIET)
+
+
+def test_a_study_from_python_is_that_of_the_command_line_and_gives_its_trials(study, monkeypatch):
+    folder, trials = study
+    assert list(zip(trials["cell"], trials["seed"], trials["status"], strict=True)) == [
+        (cell, seed, "FINISHED") for cell in ("rnn", "better_lstm") for seed in (0, 1)
+    ]
+    monkeypatch.chdir(folder)
+    pd.testing.assert_frame_equal(trials, ablate.results("model"))
+    code, out, err = inside("-m", "model=rnn,better_lstm", "seeds=2", *QUIET, folder=folder)
+    assert (code, err) == (0, "")
+    assert out.count("finished before, not trained again") == 4
+    command = next(iter((folder / "runs" / "studies").glob("*.jsonl"))).read_text().splitlines()[0]
+    assert '"command": "python -m ablate model=rnn,better_lstm seeds=2 ' in command
+
+
+def test_a_plan_from_python_trains_nothing_and_gives_the_trials_that_it_would(study, monkeypatch):
+    monkeypatch.chdir(study[0])
+    trials = ablate.run("model=rnn", "depth=1,2", "plan=true", *QUIET)
+    assert list(trials["cell"]) == ["depth=1", "depth=2"]
+    assert list(trials["status"]) == ["FINISHED", "UNFINISHED"], "the first is a cell of the other study"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dept=2"], "unknown knob 'dept'; did you mean 'depth'?"),
+        (["depth=0"], "depth=0: must be a whole number at least 1"),
+        (["model=rn"], "model=rn: no such preset; did you mean 'rnn'?"),
+        (["depth"], "a knob is set with ="),
+    ],
+)
+def test_a_mistake_is_an_exception_before_anything_is_trained(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KnobError) as caught:
+        ablate.run(*arguments, *QUIET)
+    assert message in str(caught.value)
+    assert not (tmp_path / "runs" / "trials").exists()
+
+
+def test_a_loaded_model_has_the_test_score_of_its_trial_and_the_words_of_its_text(study, monkeypatch):
+    folder, trials = study
+    for _, row in trials.iterrows():
+        trained = ablate.load(row, runs=folder / "runs")
+        corpus = corpus_of(trained.config)
+        assert tuple(trained.words) == tuple(corpus.words)
+        assert not trained.model.training
+        (nll,) = evaluate(Alone(trained.model), corpus.test, trained.config, torch.device("cpu"))
+        assert nll == pytest.approx(row["test_nll"], rel=1e-6)
+    assert ablate.load(row["fingerprint"], runs=folder / "runs").config == trained.config
+
+
+def test_what_cannot_be_loaded_says_why(study, tmp_path, monkeypatch):
+    folder, trials = study
+    row = trials.iloc[0]
+    with pytest.raises(KnobError, match=r"not in elsewhere; name the folder that has it, ablate\.load\(…, runs=FOLDER"):
+        ablate.load(row, runs="elsewhere")
+    (best,) = (folder / "runs" / "trials" / row["fingerprint"][:16]).glob("claim-*/best-*.pt")
+    best.rename(tmp_path / "gone")
+    (last,) = best.parent.glob("last-*.pt")
+    last.rename(tmp_path / "gone too")
+    with pytest.raises(KnobError, match="its weights are missing; force=true trains it again"):
+        ablate.load(row, runs=folder / "runs")
+    (tmp_path / "gone").rename(best)
+    (tmp_path / "gone too").rename(last)
+
+
+SCRIPT = f"""
+import ablate
+print(len(ablate.run("model=rnn", *{QUIET!r})))
+"""
+
+
+def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert "if __name__ ==" in done.stderr + done.stdout
