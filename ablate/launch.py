@@ -13,7 +13,8 @@ MOST_SEEDS = 20  # that it trains where max_seeds does not say
 KINDS = ("grid", "one_factor", "latin_square", "leave_one_out", "cumulative", "add_one_in", "cells")
 COMPONENT_PARTS = ("off", "requires", "excludes", "idle")  # what a component's declaration may say
 
-_NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_NAME = Field(pattern=STUDY_NAME)
 Name = Annotated[str, _NAME, Says("a name of letters, digits, '.', '_' and '-', for example my-study")]
 StudyName = Annotated[
     str,

@@ -98,6 +98,9 @@ def run_study(study: Study, program: str, arguments: str) -> Ended:
         if launch.report:
             report = _report(folder, launched, Path(launch.reports))
             reports.append(report.folder)
+    except KeyboardInterrupt:
+        view.note(f"python -m ablate.report {study.name} shows what is finished so far")
+        raise
     finally:  # also when a user stops the study
         if mirror is not None and not mirror.close(reports):
             view.note("MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up")

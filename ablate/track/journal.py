@@ -26,6 +26,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def to_line(event: Event) -> bytes:
+    """An event as a line of a journal."""
+    return json.dumps(event).encode() + b"\n"
+
+
 def milliseconds(event: Event) -> int:
     """The time of an event, since 1970."""
     return int(datetime.fromisoformat(event["time"]).timestamp() * 1000)
@@ -40,12 +45,12 @@ class Journal:
 
     def append(self, event: str, /, **values: object) -> int:
         """Write one event, with its time (UTC); returns the journal's length in bytes after it."""
-        line = json.dumps({"event": event, "time": now(), **values})
+        line = to_line({"event": event, "time": now(), **values})
         is_new = not self.path.exists()
         with self.path.open("ab") as file:
             # A line torn by a crash must not swallow this one.
             torn = file.tell() > 0 and not _ends_with_newline(self.path)
-            file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+            file.write((b"\n" if torn else b"") + line)
             file.flush()
             os.fsync(file.fileno())
             length = file.tell()

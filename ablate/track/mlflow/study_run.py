@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablate.knobs import KnobError
 from ablate.launch import FEWEST_SEEDS
 from ablate.metric import Metric
 from ablate.track.folder import Folder
 from ablate.track.journal import Event, now, read_events
-from ablate.track.mlflow.client import LAUNCH, LAUNCHED, PARENT, in_order, search
+from ablate.track.mlflow.client import EXPERIMENT, LAUNCH, LAUNCHED, PARENT, connect, in_one_line, in_order, search
 from ablate.track.mlflow.files import log_files
-from ablate.track.mlflow.liveness import FOLDER, owner, reopen
+from ablate.track.mlflow.liveness import FOLDER, folder_id, owner, reopen
 from ablate.track.mlflow.values import name_of, tags_of
 from ablate.track.process import report_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # A view of the table of runs that shows what tells two runs apart; MLflow's own shows neither knobs nor metrics.
 VIEW = "ablate"
@@ -77,6 +79,56 @@ def log_launch(client: MlflowClient, run_id: str, folder: Folder, launched: Even
     if client.get_run(run_id).data.tags.get(LAUNCHED) != newest["time"]:
         log_files(client, run_id, {LAUNCH: json.dumps(newest).encode()})
         client.set_tag(run_id, LAUNCHED, newest["time"])
+
+
+def rename_study(folder: Folder, uri: str | None, old: str, launches: Sequence[Event]) -> bool:
+    """Give the runs of a study another name; returns whether the store has any.
+
+    Args:
+        old: its name until now; launches: as they are recorded under the new one.
+
+    Raises:
+        KnobError: where there is a store that cannot be reached.
+    """
+    renamed = False
+    for launched in launches:
+        for client, run in _runs_of(folder, uri, launched | {"study": old}):
+            run_id = str(run.info.run_id)
+            client.set_tag(run_id, "mlflow.runName", name_of(launched["study"]))
+            client.set_tag(run_id, "ablate.study", launched["study"])
+            client.set_tag(run_id, "ablate.study_digest", digest(launched))
+            log_files(client, run_id, {LAUNCH: json.dumps(launched).encode()})
+            renamed = True
+    return renamed
+
+
+def delete_study(folder: Folder, uri: str | None, launches: Sequence[Event]) -> None:
+    """Delete the runs of a study and of its trials, as MLflow deletes runs: `mlflow gc` removes them for good.
+
+    Raises:
+        KnobError: where there is a store that cannot be reached.
+    """
+    for launched in launches:
+        for client, run in _runs_of(folder, uri, launched):
+            for child in search(client, run.info.experiment_id, f"tags.`{PARENT}` = '{run.info.run_id}'"):
+                client.delete_run(child.info.run_id)
+            client.delete_run(run.info.run_id)
+
+
+def _runs_of(folder: Folder, uri: str | None, launched: Event) -> Iterator[tuple[MlflowClient, Run]]:
+    """The runs of a launch's study, of this runs folder; none where there is no store."""
+    if uri is None and not folder.database().is_file():
+        return
+    try:
+        client = connect(folder, uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        query = f"tags.`ablate.study_digest` = '{digest(launched)}' and tags.`{FOLDER}` = '{folder_id(folder)}'"
+        found = [] if experiment is None else search(client, experiment.experiment_id, query)
+    except KnobError:
+        raise
+    except Exception as error:
+        raise KnobError(f"MLflow is not reachable ({in_one_line(error)})") from error
+    yield from ((client, run) for run in found)
 
 
 def log_report(client: MlflowClient, run_id: str, report: Path, on_copied: Callable[[], None]) -> None:
