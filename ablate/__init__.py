@@ -68,14 +68,18 @@ def run(*arguments: str, task: str | FunctionTask | None = None) -> pd.DataFrame
     from ablate.study.tasks import DEFAULT, load_task
     from ablate.track.folder import Folder
     from ablate.track.read import read_study
+    from ablate.track.typed import typed
 
     refuse_while_loading()
     ended = run_study(load_task(task or DEFAULT) if task is None or isinstance(task, str) else task, arguments)
-    return read_study(Folder(ended.runs), launch=ended.launched).trials
+    return typed(read_study(Folder(ended.runs), launch=ended.launched).trials)
 
 
 def results(*studies: str, runs: str | Path | None = None, store: str | None = None) -> pd.DataFrame:
     """The trials of a study, one row each, with their results and everything they were made of.
+
+    Columns are `cell`, `seed`, `status`, `test_<metric>`, …, `knob.<name>` with numbers as numbers, and `factor.<name>`
+    with the levels as an ordered categorical.
 
     Args:
         studies: names; none: the study launched last; several are read as one.
@@ -85,7 +89,9 @@ def results(*studies: str, runs: str | Path | None = None, store: str | None = N
     Raises:
         ablate.knobs.KnobError: (a ValueError) when there is no such study or its source cannot be read.
     """
-    return _read(studies, runs, store).trials
+    from ablate.track.typed import typed
+
+    return typed(_read(studies, runs, store).trials)
 
 
 def curves(*studies: str, runs: str | Path | None = None, store: str | None = None) -> pd.DataFrame:

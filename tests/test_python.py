@@ -16,6 +16,7 @@ from ablate.knobs import KnobError
 from ablate.tasks.language_model.evaluate import evaluate
 from ablate.tasks.language_model.model.packed import Alone
 from ablate.tasks.language_model.training import corpus_of
+from ablate.track.typed import typed
 
 QUIET = [*TINY, "tracking=off", "report=false"]
 
@@ -41,6 +42,28 @@ def test_a_study_from_python_is_that_of_the_command_line_and_gives_its_trials(st
     assert out.count("finished before, not trained again") == 4
     command = next(iter((folder / "runs" / "studies").glob("*.jsonl"))).read_text().splitlines()[0]
     assert '"command": "python -m ablate model=rnn,better_lstm seeds=2 ' in command
+
+
+def test_numbers_are_numbers_and_levels_are_in_the_order_of_the_study(study):
+    _, trials = study
+    kinds = {name: str(trials[name].dtype) for name in trials if name.startswith("knob.")}
+    assert (kinds["knob.depth"], kinds["knob.lr"], kinds["knob.tie"]) == ("Int64", "float64", "boolean")
+    assert kinds["knob.rnn"] == "str"
+    assert trials["knob.dropout"].max() == 0.5
+    for name in ("cell", "factor.model"):
+        assert trials[name].cat.ordered
+        assert list(trials[name].cat.categories) == ["rnn", "better_lstm"]
+    assert list(trials.groupby("factor.model", observed=True)["test_perplexity"].mean().index) == ["rnn", "better_lstm"]
+
+
+def test_a_knob_of_numbers_and_words_and_one_that_is_not_known_stay_as_they_are():
+    table = pd.DataFrame(
+        {"knob.a": [1, "x", None], "knob.b": [None, None, None], "knob.c": [1, 0.5, None]}, dtype=object
+    )
+    found = typed(table)
+    assert list(found["knob.a"]) == [1, "x", None]
+    assert found["knob.b"].isna().all()
+    assert found["knob.c"].sum() == 1.5
 
 
 def test_a_plan_from_python_trains_nothing_and_gives_the_trials_that_it_would(study, monkeypatch):

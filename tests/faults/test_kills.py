@@ -110,7 +110,8 @@ def test_sigterm_and_ctrl_c_end_in_a_line_and_leave_no_process(tmp_path, undistu
     wait_until(reached(tmp_path))
     # A terminal sends Ctrl-C to the whole group; a scheduler sends SIGTERM to the parent alone.
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
+    assert "\nnote: python -m ablate.report study shows what is finished so far\n" in out
     assert (process.returncode, err) == (code, "ablate: stopped; the same command goes on with what is not finished\n")
     assert [events[-1]["event"] for events in journals(tmp_path).values()] == ["interrupted"]
     wait_until(lambda: not group_lives(process.pid), seconds=20)
