@@ -46,6 +46,14 @@ class Registry:
         """Whether it can be chosen. Entry points are looked for only where the package has none of that name: 50 ms."""
         return name in self._builtin or name in self.names()
 
+    def is_builtin(self, name: str) -> bool:
+        """Whether it comes with the package."""
+        return name in self._builtin
+
+    def value(self, name: str) -> str:
+        """Where a part is that a distribution registers: "module:attribute"."""
+        return self._point(name).value
+
     def load(self, name: str) -> Any:
         """Import the part called `name`. Raises ValueError when there is none."""
         if name in self._builtin:

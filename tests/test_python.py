@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 
@@ -129,3 +131,21 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert "if __name__ ==" in done.stderr + done.stdout
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch):
+    # As a kernel runs it, one cell after another in one name space; with a text and models that train in a blink.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    cells = json.loads((ROOT / "examples" / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    (with_budget,) = [source for source in sources if "budget = [" in source]
+    names = {}
+    for source in sources:
+        if source is with_budget:
+            source = re.sub(r"budget = \[.*\]", f"budget = {[*QUIET, 'data.vocab_size=1000']!r}", source)
+        exec(source.replace('("and", "the")', "trained.words[:2]"), names)
+    assert len(names["trials"]) == 9
+    assert len(names["by_seed"]) == 3
+    assert names["axes"].get_yscale() == "log"
+    assert names["trained"].model.output.weight.shape[0] == len(names["trained"].words)

@@ -13,6 +13,7 @@ from program import inside, journals
 from test_read import assert_same
 
 from ablate.analyze.differs import code_in_common, confounds_between
+from ablate.tasks.language_model.own_parts import check_layer, check_optimizer
 from ablate.track.folder import Folder
 from ablate.track.mlflow.store import Store
 from ablate.track.read import read_study
@@ -75,6 +76,25 @@ def study(tmp_path_factory, empty_store):
 
 def analysed(results):
     return results.trials.assign(code=code_in_common(results.trials, results.sources))
+
+
+@pytest.fixture
+def own_parts(tmp_path, monkeypatch):
+    """Registers layers and optimisers of an installed module, name → "module:attribute"."""
+
+    def register(source="", group="rnn", **points):
+        (tmp_path / "parts_of_ones_own.py").write_text(source)
+        info = tmp_path / "parts-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Name: parts\nVersion: 1\n")
+        lines = [f"{name} = {point}" for name, point in points.items()]
+        (info / "entry_points.txt").write_text("\n".join([f"[ablate.{group}]", *lines, ""]))
+        monkeypatch.syspath_prepend(tmp_path)
+
+    yield register
+    sys.modules.pop("parts_of_ones_own", None)
+    check_layer.cache_clear()
+    check_optimizer.cache_clear()
 
 
 def last_event(folder, cell):
@@ -170,3 +190,56 @@ def test_absurd_learning_rates_diverge_or_are_infinite_and_the_others_stand(tmp_
     assert "lr=1e+38 · seed 0: DIVERGED at window" in out
     assert "lr=1000000000.0 · seed 0: valid over 1,000,000" in out
     assert "lr=0.01 · seed 0: valid" in out
+
+
+_LAYER = """
+from torch import nn
+
+class Layer(nn.Module):
+    def __init__(self, {made_of}):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, {called_with}):
+        raise RuntimeError
+
+    def fan_in(self):
+        return {fan_in}
+"""
+_RIGHT = {"made_of": "size, hidden", "called_with": "x, state", "fan_in": {"linear.weight": 3}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"made_of": "size"}, r"rnn=own: cannot be made as Layer\(input_size, hidden_size\): .* 2 positional"),
+        ({"called_with": "x"}, r"rnn=own: forward\(x_TBD, state\) cannot be called: too many positional arguments"),
+        ({"fan_in": {"weight": 3}}, r"rnn=own: fan_in\(\) must give .* \(linear\.weight, linear\.bias\), by name"),
+    ],
+)
+def test_a_layer_without_the_interface_is_refused_before_anything_trains(wrong, message, tmp_path, own_parts):
+    own_parts(_LAYER.format(**_RIGHT | wrong), own="parts_of_ones_own:Layer")
+    code, out, err = inside("-m", "rnn=lstm,own", *TINY, folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert re.search(message, err)
+    assert not (tmp_path / "runs" / "trials").exists()
+
+
+@pytest.mark.parametrize(
+    ("group", "point", "message"),
+    [
+        ("rnn", "no_such_module:Layer", "rnn=own: its entry point 'no_such_module:Layer' cannot be imported"),
+        ("rnn", "parts_of_ones_own:Layr", "rnn=own: its entry point 'parts_of_ones_own:Layr' cannot be imported"),
+        ("rnn", "sys:path", "rnn=own: must be a class of torch.nn.Module"),
+        ("optimizer", "no_such_module:adam", "optimizer=own: its entry point 'no_such_module:adam' cannot be imported"),
+        ("optimizer", "sys:path", "optimizer=own: must be a function (parameters, lr)"),
+    ],
+)
+def test_an_entry_point_that_leads_nowhere_is_refused_before_anything_trains(
+    group, point, message, tmp_path, own_parts
+):
+    own_parts(group=group, own=point)
+    code, out, err = inside("-m", f"{group}=own", *TINY, folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1

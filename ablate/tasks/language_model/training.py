@@ -16,6 +16,7 @@ from ablate.tasks.language_model.effort import Effort
 from ablate.tasks.language_model.engine import fit, text_start
 from ablate.tasks.language_model.model import RecurrentLM
 from ablate.tasks.language_model.model.packed import can_pack
+from ablate.tasks.language_model.own_parts import check_layer, check_optimizer
 from ablate.tasks.language_model.schedule import budget_windows, validation_windows
 from ablate.train import Checkpoints
 from ablate.train.machine import choose_device, has_bf16
@@ -54,6 +55,8 @@ _load = cache(load_corpus)
 
 def describe(config: Config) -> Facts:
     """What is known of a trial before it trains. Raises KnobError where the corpus cannot be used."""
+    check_layer(config.rnn)
+    check_optimizer(config.optimizer)
     corpus = corpus_of(config)
     check_fits(config, corpus)
     first_window = {name: getattr(config, name) for name in ("batch", "window", "output_bias", "order")}
