@@ -121,10 +121,11 @@ _GLOBAL = "# @package _global_"
 def _check_package(loader: ConfigLoader, knobs: DictConfig, chosen: Override) -> None:
     """Raise KnobError for a preset of the user's own that does not say where its knobs belong, and so sets none."""
     group, value = str(chosen.key_or_group), chosen.value()
-    if chosen.is_delete() or isinstance(value, dict) or not isinstance(knobs.get(group), DictConfig):
+    placed = None if chosen.is_delete() else OmegaConf.select(knobs, group.replace("/", "."))
+    if isinstance(value, dict) or not isinstance(placed, DictConfig):
         return
     task = load_task(str(knobs.task))
-    if group in (*fields_of(task.Config), *fields_of(Launch), *OF_THE_DESIGN):
+    if group.partition("/")[0] in (*fields_of(task.Config), *fields_of(Launch), *OF_THE_DESIGN):
         return
     places = [Path(str(each.path).removeprefix("file://")) for each in loader.get_search_path().get_path()]
     names = [str(name).removesuffix(".yaml") for name in (value if isinstance(value, list) else [value])]

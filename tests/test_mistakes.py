@@ -86,15 +86,15 @@ def test_a_flag_of_hydras_keeps_its_word(flag, tmp_path):
     assert (code, err) == (0, "")
 
 
-@pytest.mark.parametrize("more", [[], ["design=leave_one_out"]])
+@pytest.mark.parametrize(("group", "more"), [("study", []), ("study", ["design=leave_one_out"]), ("exp/deep", [])])
 def test_a_preset_that_does_not_say_where_its_knobs_belong_is_named_with_its_file_and_the_line_that_it_lacks(
-    more, tmp_path
+    group, more, tmp_path
 ):
-    file = tmp_path / "conf" / "study" / "mine.yaml"
+    file = tmp_path / "conf" / group / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("depth: 2\n")
-    asked = ["-m", "+study=mine", "--config-dir", str(tmp_path / "conf"), *more, *PLAN]
-    message = f"study=mine: its knobs are read as knobs of 'study'; let {file} begin with '# @package _global_'"
+    asked = ["-m", f"+{group}=mine", "--config-dir", str(tmp_path / "conf"), *more, *PLAN]
+    message = f"{group}=mine: its knobs are read as knobs of '{group}'; let {file} begin with '# @package _global_'"
     assert inside(*asked, folder=tmp_path) == (2, "", f"ablate: {message}\n")
     file.write_text(f"# @package _global_\n{file.read_text()}")
     code, out, err = inside(*asked, folder=tmp_path)

@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +17,7 @@ from ablate.study.cells import Study
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial
 from ablate.study.stages import Stages, to_train
-from ablate.study.view import FILE_WIDTH, describe_left_out, describe_look
+from ablate.study.view import describe_left_out, describe_look, make_console
 from ablate.study.workers import threads_of
 from ablate.track.claims import attempt_folders, read_bytes, read_trial
 from ablate.track.journal import last_attempt
@@ -32,9 +31,7 @@ def show_plan(study: Study, stages: Stages) -> None:
 
     With seeds=auto: of the seeds that are trained in any case; then how much more it may come to.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=FILE_WIDTH)
+    console = make_console()
     least, *more = stages.in_order()
     plan = [planned for stage in (least, *more) for planned in stage]
     packs = [make_packs(to_train(stage), study) for stage in (least, *more)]

@@ -180,13 +180,16 @@ class LiveView(View):
 _STYLES = {"waiting": "dim", "skipped": "dim", "busy": "dim", "running": "bold", "failed": "red", "diverged": "red"}
 
 
+def make_console() -> Console:
+    """Where a study is told: without a terminal there is no edge to wrap a table at, and in Jupyter text is text."""
+    console = Console(force_jupyter=False)
+    return console if console.is_terminal else Console(width=FILE_WIDTH, force_jupyter=False)
+
+
 def make_view(name: str, plan: Sequence[PlannedTrial], metric: Metric, step: str) -> View:
     """The live view on a terminal, plain lines elsewhere."""
-    console = Console()
-    if console.is_terminal:
-        return LiveView(name, plan, metric, step, console)
-    # In a file there is no edge to wrap a table at.
-    return View(name, plan, metric, step, Console(width=FILE_WIDTH))
+    console = make_console()
+    return (LiveView if console.is_terminal else View)(name, plan, metric, step, console)
 
 
 def _around_current(progress: Progress) -> Sequence[PlannedTrial]:
