@@ -118,6 +118,38 @@ def test_what_cannot_be_loaded_says_why(study, tmp_path, monkeypatch):
     (tmp_path / "gone too").rename(last)
 
 
+TASK = """
+from dataclasses import dataclass
+import ablate, torch
+
+@dataclass
+class Config:
+    scale: float = 2.0
+
+@ablate.task(Config, metric=ablate.Metric("error"))
+def train(config, run):
+    model = torch.nn.Linear(1, 1)
+    run.keep(model=model)
+    run.keep_best(model=model)
+    for step in run.steps(3):
+        with torch.no_grad():
+            model.weight.fill_(config.scale * step)
+        run.log(valid_error=abs(step - 1))
+    return {"test_error": 1.0}
+"""
+
+
+def test_a_task_of_ones_own_is_run_from_python_and_gives_what_it_kept_at_its_best(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(TASK)
+    trials = ablate.run("scale=2,3", "tracking=off", "report=false", "workers=1", task="mine.py:train")
+    assert list(trials["knob.scale"]) == [2.0, 3.0]
+    trained = [ablate.load(row) for _, row in trials.iterrows()]
+    assert [each.config.scale for each in trained] == [2.0, 3.0]
+    best = int(trials["best_step"].iloc[0])
+    assert [float(each.objects["model"]["weight"]) for each in trained] == [2.0 * (best - 1), 3.0 * (best - 1)]
+
+
 SCRIPT = f"""
 import ablate
 print(len(ablate.run("model=rnn", *{QUIET!r})))

@@ -203,9 +203,11 @@ class FunctionTask:
 
     def load(self, config: Any, weights: Payload) -> Trained:
         """What a finished trial has trained."""
+        from ablate.functions.state import decode
         from ablate.functions.trained import Trained
 
-        return Trained(self.configured(config, 0, "cpu"), weights["objects"])
+        objects = {name: decode(kept) for name, kept in weights["objects"].items()}
+        return Trained(self.configured(config, 0, "cpu"), objects)
 
     def fit(
         self,
