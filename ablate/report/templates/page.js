@@ -11,7 +11,6 @@
     const ring = svg.appendChild(document.createElementNS(svg.namespaceURI, "circle"));
     ring.setAttribute("class", "ring");
     let at = -1;
-
     const hide = () => { at = -1; tip.textContent = ""; ring.setAttribute("r", 0); };
     const show = (i) => {
       at = i;
@@ -38,16 +37,17 @@
       if (event.key === "Escape") return hide();
       if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
       event.preventDefault();
-      const way = event.key === "ArrowRight" ? 1 : -1, next = (i) => (i + way + marks.length) % marks.length;
-      let to = at < 0 ? (way > 0 ? 0 : marks.length - 1) : next(at);
+      const way = event.key === "ArrowRight" ? 1 : marks.length - 1, next = (i) => (i + way) % marks.length;
+      let to = at < 0 ? 0 : next(at);
       while (event.shiftKey && at >= 0 && to !== at && marks[to].line === marks[at].line) to = next(to);
       show(to);
       ring.scrollIntoView({ block: "nearest", inline: "nearest" });
       place();
     };
-    for (const name of ["pointermove", "pointerdown"]) box.addEventListener(name, point);
-    for (const name of ["pointerleave", "blur"]) box.addEventListener(name, hide);
-    box.addEventListener("keydown", step);
+    const leave = (event) => event.pointerType === "mouse" && hide(); // a finger is lifted to read
+    const heard = { pointermove: point, pointerdown: point, pointerleave: leave, blur: hide, keydown: step };
+    for (const [name, then] of Object.entries(heard)) box.addEventListener(name, then);
+    box.style.cursor = "crosshair";
     box.setAttribute("aria-describedby", "how");
     how.hidden = false;
   };
