@@ -15,8 +15,7 @@ from ablate.report.tables import OVER_TEXT
 from ablate.track.read import Results
 
 _TESTED = (
-    "p-value of a t test, corrected for what counts together (Holm); the intervals are not. Small: chance alone rarely "
-    "shows so much."
+    "p-value of the t test, corrected for the comparisons that count together (Holm); the intervals are not corrected"
 )
 _EVERYWHERE = {
     "cell": "a configuration: one combination of the levels that the study varies",
@@ -26,33 +25,34 @@ _EVERYWHERE = {
     "n": "finished trials, one a seed; in a table of parts, seeds that have both sides of the difference",
     "95 % interval": "a range by a method whose ranges hold the true value 95 times in 100",
     "verdict": (
-        "what the corrected test says of the row; exploratory: not of the question that the study was made for, "
-        "corrected among its like, and worth a study of its own before anybody relies on it"
+        "better, worse, helps, hurts: told from no difference after correction (p below 0.05); equivalent: within what "
+        "was said to be worth a difference; undecided: neither; exploratory: not the question that the study was made "
+        "for, corrected separately, and worth a study of its own before anybody relies on it"
     ),
     "p": _TESTED,
     "p (Holm)": _TESTED,
     OVER_TEXT: "the 95 % interval that holds for other test data of the kind as well as for other seeds",
-    "wins": "seeds in which the row is better than what it is compared with, with the 95 % interval of that chance",
+    "wins": "seeds in which the row is better, or the part helps, with the 95 % interval of that chance",
     "pairing": (
-        "the correlation r of the two sides over seeds, and the width of the interval to that of one without pairs "
-        "(below ×1 pairing gained)"
+        "the correlation r of the two sides over seeds, and the width of the interval relative to one without pairs "
+        "(below ×1: pairing helped)"
     ),
     "missing": "trials without a result, and why",
-    "seeds": "how many seeds of this source there were",
-    "standard deviation": "how far this source alone moves a result",
+    "seeds": "how many seeds this source was given",
+    "standard deviation": "how much this source alone moves a result",
     "share of the variance": "its part of all the noise of a seed",
     "model": "a published one, by the name its source gives it",
     "published": "the figure of the source, ± its standard deviation where it gives one",
     "difference": "of the figure here from the published one",
-    "source": "of noise: what the seed decides; of a figure: where it was published",
+    "source": "of noise: what a seed decides; of a published figure: the publication",
     "knob or fact": "a setting, or what was recorded of the training",
-    "varied": "factor: by the study, on purpose; also: it differs besides",
+    "varied": "factor: by the study, on purpose; also: it differs without being a factor",
     "values": "each value, with the cells that have it",
     "baseline → cell": "what differs, from its value in the baseline to that in the cell",
     "reason": "why the design has no such cell, or the trial no result",
-    "seed": "the number that all randomness of the trial comes from",
+    "seed": "the random seed of the trial",
     "status": "how the trial ended",
-    "log": "the file in which its output is",
+    "log": "the file with the trial's output",
     "command": "trains this cell alone",
     "what": "what was recorded of all trials",
     "value": "what it was",
@@ -77,7 +77,7 @@ def meanings(results: Results, analysis: Analysis) -> dict[str, str]:
     return {
         **_EVERYWHERE,
         told.seen(task): "what one trial trained on, repetitions included, the mean over seeds",
-        f"train {metric.name}": f"that of the last {told.steps(task)} trained on{at_work}; the mean over seeds",
+        f"train {metric.name}": f"that of the last {told.steps(task)} trained on{at_work}, the mean over seeds",
         f"valid {metric.name}": f"on the data by which checkpoints and the best cell are chosen; {over_seeds}",
         **{f"test {other.name}": f"on test data; {over_seeds}; not compared" for other in analysis.others},
         f"test {metric.name}": f"on test data, what cells are compared by; {metric.better} is better; {over_seeds}",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,15 +47,11 @@ def placed(marks: Sequence[Marks], box: Bbox) -> list[Placed]:
 
 
 def _places(marks: Marks, box: Bbox) -> list[tuple[float, float, str]]:
-    axis, found = marks.axis, []
-    for x, y, says in zip(marks.x, marks.y, marks.says, strict=True):
-        across, up = (float(place) for place in axis.transData.transform((float(x), float(y))))
-        # A mark at the very end of an axis lies on its frame.
-        if math.isfinite(across) and math.isfinite(up) and axis.bbox.padded(1).contains(across, up):
-            found.append((_points(across, axis, -box.x0), -_points(up, axis, -box.y1), says))
-    return found
-
-
-def _points(pixels: float, axis: Axes, shift: float) -> float:
-    """A tenth of a point is as exact as anybody points."""
-    return round((pixels / axis.figure.dpi + shift) * _POINTS_PER_INCH, 1)
+    axis = marks.axis
+    data = np.column_stack([np.asarray(list(values), float) for values in (marks.x, marks.y)])
+    pixels = axis.transData.transform(data)
+    frame = axis.bbox.padded(1)  # a mark at the very end of an axis lies on its frame
+    seen = [frame.contains(*place) for place in pixels]  # False for NaN
+    # A tenth of a point is as exact as anybody points.
+    points = ((pixels / axis.figure.dpi - (box.x0, box.y1)) * (_POINTS_PER_INCH, -_POINTS_PER_INCH)).round(1)
+    return [(x, y, says) for (x, y), says, shown in zip(points.tolist(), marks.says, seen, strict=True) if shown]
