@@ -30,7 +30,7 @@ from ablate.report.noise import noise_section
 from ablate.report.parts import disagreement
 from ablate.report.records import besides, commands, differs, failures, left_out, provenance, published
 from ablate.report.section import Section, Table
-from ablate.report.tables import Shown, comparison_table, effects_table, write_table
+from ablate.report.tables import OVER_TEXT, Shown, comparison_table, effects_table, write_table
 from ablate.report.words import certainty
 from ablate.track.read import Results
 
@@ -52,7 +52,7 @@ def make_sections(
     """
     made = [
         _comparison(results, analysis, drawn, meant, folder),
-        _parts(analysis, drawn, folder),
+        _parts(analysis, drawn, meant, folder),
         _by_budget(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
         Section(
@@ -80,16 +80,16 @@ def make_sections(
 def _comparison(
     results: Results, analysis: Analysis, drawn: Figures, meant: Mapping[str, str], folder: Path
 ) -> Section:
-    metric, note = analysis.metric, _note(results, analysis)
-    table = comparison_table(metric, analysis.task, analysis.comparison, note, others=analysis.others)
-    # The page has a glossary; a file has its note alone.
-    alone = replace(table, note=f"{note} {noted(meant, list(table.text.columns))}")
+    metric = analysis.metric
+    table = comparison_table(
+        metric, analysis.task, analysis.comparison, _note(results, analysis), others=analysis.others
+    )
     floors = results.trials[f"floor_{metric.recorded}"].unique()
     says = []
     if len(floors) == 1 and pd.notna(floors[0]):
         floor, where = f"{metric.value(floors[0]):.3f}", "below" if metric.better == "lower" else "above"
         says.append(f"The source of this data is known: no model can get {where} a test {metric.name} of {floor}.")
-    tables = [replace(_html(alone, folder), note=note)]
+    tables = [_html(table, folder, noted(meant, list(table.text.columns)))]
     return Section("comparison", "Comparison", says=says, tables=tables, figures=_there(drawn, "comparison"))
 
 
@@ -111,7 +111,7 @@ def _list(metrics: Sequence[Metric]) -> str:
     return ", ".join(f"test {metric.name}" for metric in metrics).capitalize()
 
 
-def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
+def _parts(analysis: Analysis, drawn: Figures, meant: Mapping[str, str], folder: Path) -> Section:
     metric, components, factors = analysis.metric, named_components(analysis), named_factors(analysis)
     note = (
         f"The change of test {metric.name} by having the part; {_helps(metric)} it helps. Paired by seed, averaged "
@@ -119,7 +119,8 @@ def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
     )
     tables = []
     if len(components):
-        tables.append(_html(effects_table(metric, components, "components", note, costs(analysis)), folder))
+        table = effects_table(metric, components, "components", note, costs(analysis))
+        tables.append(_html(table, folder, noted(meant, [OVER_TEXT] if OVER_TEXT in table.text else [])))
     if len(factors):
         note = (
             f"The change of test {metric.name} from the first level to the second, averaged over those settings of the "
@@ -213,5 +214,7 @@ def _there(drawn: Figures, *names: str) -> list[Drawn]:
     return [figure for figure in map(drawn.get, names) if figure is not None]
 
 
-def _html(table: Shown, folder: Path) -> Table:
-    return Table(Markup(write_table(table, folder)), list(table.text.columns), table.note)
+def _html(table: Shown, folder: Path, added: str = "") -> Table:
+    """Write a table. `added`: what the note of its files adds, for they have no glossary."""
+    alone = replace(table, note=f"{table.note} {added}".rstrip())
+    return Table(Markup(write_table(alone, folder)), list(table.text.columns), table.note)

@@ -35,7 +35,7 @@
     // Left and right go from mark to mark, with Shift from one line or cell to the next.
     const step = (event) => {
       if (event.key === "Escape") return hide();
-      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+      if (!/^Arrow(Left|Right)$/.test(event.key) || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       const way = event.key === "ArrowRight" ? 1 : marks.length - 1, next = (i) => (i + way) % marks.length;
       let to = at < 0 ? 0 : next(at);
