@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 
+import pandas as pd
 import pytest
 from conftest import program_or_skip
 from made import NASTY, curves, ladder, one_out, results, trials
@@ -40,12 +41,26 @@ def browser():
         opened.close()
 
 
+def middle(locator):
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def box_of(page, figure):
+    """The box of a figure, which scrolls and takes the focus."""
+    return page.locator(f"figure:has(a[href='{figure}.svg']) .wide")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_screen_reader_finds_nothing_to_complain_of(report, browser, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     page = browser.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 900})
     page.goto(report.page.resolve().as_uri())
+    page.locator("summary").click()
+    box_of(page, "effects").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#tip").is_visible()
     found = Axe().run(page).response["violations"]
     page.close()
     assert [(v["id"], v["impact"], [n["html"][:200] for n in v["nodes"]][:3]) for v in found] == []
@@ -58,11 +73,72 @@ def test_a_hostile_name_runs_nothing_and_the_page_asks_for_nothing(report, brows
     page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(report.page.resolve().as_uri())
-    assert page.locator("script").count() == 0
+    assert page.locator("script:not([type='application/json'])").count() == 1  # the page's own
     assert NASTY in page.inner_text("main")
     page.close()
     assert said == []
     assert [url for url in asked if not url.startswith("file:")] == []
+
+
+def test_a_mark_that_is_pointed_at_says_its_cell_its_seed_and_its_value(report, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report.page.resolve().as_uri())
+    box = box_of(page, "comparison")
+    box.scroll_into_view_if_needed()
+    x, y = middle(box.locator("use[style*='opacity: 0.75']").first)  # the first dot that is drawn: seed 0 of none
+    page.mouse.move(x, y)
+    trial = pd.read_csv(report.folder / "results.csv").query("cell == 'none' and seed == 0").iloc[0]
+    assert page.inner_text("#tip") == f"none: seed 0: {trial['test_perplexity']:.1f}"
+    assert middle(box.locator(".ring")) == pytest.approx((x, y), abs=1)
+    page.mouse.move(5, y)
+    assert not page.locator("#tip").is_visible()
+    page.close()
+
+
+def test_the_arrow_keys_read_a_figure_that_has_the_focus(report, browser):
+    page = browser.new_page(viewport={"width": 420, "height": 900})
+    page.goto(report.page.resolve().as_uri())
+    box = box_of(page, "curves")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#tip") == "none, valid perplexity, mean over seeds: 16.4 at 2 seconds"
+    page.keyboard.press("Shift+ArrowRight")
+    assert page.inner_text("#tip") == "tying, valid perplexity, mean over seeds: 16.4 at 2 seconds"
+    ring, shown = box.locator(".ring").bounding_box(), box.bounding_box()
+    assert shown["x"] <= ring["x"] <= shown["x"] + shown["width"]
+    page.keyboard.press("Escape")
+    assert not page.locator("#tip").is_visible()
+    page.close()
+
+
+def test_every_heading_of_a_table_leads_to_its_line_in_the_glossary(report, browser):
+    page = browser.new_page()
+    page.goto(report.page.resolve().as_uri())
+    headings = page.locator("thead th").all_inner_texts()
+    assert len(headings) > 25
+    links = page.eval_on_selector_all("thead th a", "links => links.map(a => [a.innerText, a.getAttribute('href')])")
+    assert [text for text, _ in links] == headings
+    terms = {href: page.text_content(f"{href} + dd") for _, href in links}
+    assert all(terms.values())
+    assert not page.locator("dl").is_visible()
+    page.locator("th a", has_text="pairing").first.click()
+    assert page.locator("dt", has_text="pairing").is_visible()
+    page.close()
+
+
+def test_on_a_telephone_a_table_begins_with_the_verdict_and_keeps_its_first_column(report, browser):
+    page = browser.new_page(viewport={"width": 420, "height": 900})
+    page.goto(report.page.resolve().as_uri())
+    for name in ("comparison", "components"):
+        table = page.locator(f"#table-{name}")
+        region = table.locator("xpath=ancestor::div[@role='region']")
+        heading = table.locator("th", has_text="verdict").bounding_box()
+        assert heading["x"] + heading["width"] <= 420, name
+        assert "sideways" in region.evaluate("box => getComputedStyle(box, '::before').content"), name
+        region.evaluate("box => box.scrollBy(10000, 0)")
+        assert table.locator("th").first.bounding_box()["x"] == region.bounding_box()["x"], name
+        assert table.locator("th", has_text="verdict").bounding_box()["x"] < 0, name
+    page.close()
 
 
 def test_on_a_telephone_nothing_but_wide_tables_scrolls_sideways(report, browser):

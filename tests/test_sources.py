@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -269,6 +271,7 @@ def test_the_page_tells_of_sources_and_not_of_the_effects_of_seeds(tmp_path):
     assert len(made.findings) == 1
     assert page.count("Where the noise of a seed comes from") >= 1
     assert (made.folder / "noise.csv").is_file()
+    assert re.findall(r'scope="col"[^>]*>(?!<a href="#term-)[^<]*', page) == []  # every heading is in the glossary
     assert "→" not in (made.folder / "noise.md").read_text(encoding="utf-8")
     assert not (made.folder / "factors.md").exists()
     assert not (made.folder / "effects.png").exists()

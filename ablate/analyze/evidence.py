@@ -145,7 +145,7 @@ class Evidence:
 ESTIMATED = (
     "n", "effect", "low", "high", "p", "p_sign_flip", "p_equivalent", "difference_kind", "sd", "wins", "losses",
     "wins_low", "wins_high", "correlation", "width_ratio", "detectable", "text_low", "text_high", "text_p", "diverged",
-    "lost", "deltas", "contrast",
+    "lost", "deltas", "delta_seeds", "contrast",
 )  # fmt: skip
 
 
@@ -162,14 +162,16 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
     pairing gained. `detectable`: the smallest difference that so many pairs show with a power of 80 %. `text_low`,
     `text_high`, `text_p`: as `low`, `high` and `p`, for other test data of the kind as well as for other seeds
     (`text_and_seeds`); NaN where it was not measured by example. `diverged`: a `Diverged`; `lost`:
-    the same, with the contexts that had to be left out of an average.
+    the same, with the contexts that had to be left out of an average. `deltas`: one number a pair, `delta_seeds`: whose
+    it is.
 
     Where seeds were added until they were enough, `low`, `high`, `p` and `p_equivalent` of pairs are those that hold
     however often one looks (`ablate.analyze.sequential`); what has no pairs is then undecided, and test data are not
     taken into account. `width_ratio` and `detectable` are those of a fixed number of seeds in any case.
     """
     scores, weights = evidence.of_cells(contrast.cells), _weights(contrast)
-    whole = scores[~np.isnan(scores).any(axis=1)]
+    has_pair = np.flatnonzero(~np.isnan(scores).any(axis=1))
+    whole = scores[has_pair]
     found, kind = paired(whole @ weights) if contrast.weights else Difference(0), "paired"
     if found.n < 2 and len(contrast.cells) == 2:
         mine, other = (column[~np.isnan(column)] for column in scores.T[np.argsort(-weights)])
@@ -188,6 +190,7 @@ def estimate(contrast: Contrast, evidence: Evidence) -> dict[str, Any]:
         **_over_text(contrast, evidence, kind == "paired" and found.n > 1 and not evidence.looked),
         "diverged": evidence.diverged(contrast),
         "lost": evidence.diverged(contrast),
+        "delta_seeds": tuple(evidence.scores.index[has_pair].tolist()) if kind == "paired" else (),
         "contrast": contrast,
     }
 

@@ -13,7 +13,7 @@ from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.phrases import Row, listed
-from ablate.report.section import Section
+from ablate.report.section import Section, Table
 from ablate.report.tables import Shown, write_table
 from ablate.report.told import NOT_AVAILABLE
 
@@ -35,7 +35,7 @@ def noise_section(analysis: Analysis, folder: Path) -> Section:
     tables = []
     if len(found.table):
         shown = sources_table(analysis.metric, found)
-        tables.append((Markup(write_table(shown, folder)), shown.note))
+        tables.append(Table(Markup(write_table(shown, folder)), list(shown.text.columns), shown.note))
     return Section("noise", TITLE, says=noise_told(analysis.metric, found), tables=tables)
 
 

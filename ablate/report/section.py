@@ -11,12 +11,21 @@ from ablate.report.figures.style import Drawn
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table as HTML, its headings as text, and a note on how to read it."""
+
+    html: Markup
+    headings: Sequence[str]
+    note: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands under it.
 
     Attributes:
         says: paragraphs; warns: what to know before believing them.
-        tables: HTML of tables, each with a note on how to read it; figures: drawn ones.
+        tables: those made of numbers; figures: drawn ones.
         headings, rows: a table of words.
         samples: (title, text) pairs that are set as written.
     """
@@ -25,7 +34,7 @@ class Section:
     title: str
     says: Sequence[str] = ()
     warns: Sequence[str] = ()
-    tables: Sequence[tuple[Markup, str]] = ()
+    tables: Sequence[Table] = ()
     figures: Sequence[Drawn] = ()
     headings: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()

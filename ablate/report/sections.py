@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,9 @@ from ablate.analyze.by_budget import PART
 from ablate.analyze.families import SETTLED
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
-from ablate.report import told
 from ablate.report.budgets import by_budget
 from ablate.report.figures.style import Drawn
+from ablate.report.glossary import noted
 from ablate.report.method import method
 from ablate.report.names import (
     METHODS,
@@ -28,8 +29,8 @@ from ablate.report.names import (
 from ablate.report.noise import noise_section
 from ablate.report.parts import disagreement
 from ablate.report.records import besides, commands, differs, failures, left_out, provenance, published
-from ablate.report.section import Section
-from ablate.report.tables import Shown, comparison_table, effects_table, write_table
+from ablate.report.section import Section, Table
+from ablate.report.tables import OVER_TEXT, Shown, comparison_table, effects_table, write_table
 from ablate.report.words import certainty
 from ablate.track.read import Results
 
@@ -38,19 +39,20 @@ TABLES = ("comparison", "components", "factors", "interactions-table", "simple-e
 Figures = Mapping[str, Drawn | None]
 
 _CELLS_SAMPLED = 12
-_TEXTS = " over test data too: the 95 % interval that holds for other test data of the kind as well as for other seeds."
-_FAMILY = (
-    "Verdicts that are marked as exploratory are not of the question that the study was made for: they are corrected "
-    "among themselves, and are worth a study of their own before anybody relies on them."
-)
 _SIMPLE_SHOWN = 60
 
 
-def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: Path) -> list[Section]:
-    """All sections that have something to show; writes the tables' files into `folder`."""
+def make_sections(
+    results: Results, analysis: Analysis, drawn: Figures, meant: Mapping[str, str], folder: Path
+) -> list[Section]:
+    """All sections that have something to show; writes the tables' files into `folder`.
+
+    Args:
+        meant: heading of a table → what it means.
+    """
     made = [
-        _comparison(results, analysis, drawn, folder),
-        _parts(analysis, drawn, folder),
+        _comparison(results, analysis, drawn, meant, folder),
+        _parts(analysis, drawn, meant, folder),
         _by_budget(analysis, drawn, folder),
         _grid(analysis, drawn, folder),
         Section(
@@ -75,7 +77,9 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, folder: 
     return [section for section in made if section]
 
 
-def _comparison(results: Results, analysis: Analysis, drawn: Figures, folder: Path) -> Section:
+def _comparison(
+    results: Results, analysis: Analysis, drawn: Figures, meant: Mapping[str, str], folder: Path
+) -> Section:
     metric = analysis.metric
     table = comparison_table(
         metric, analysis.task, analysis.comparison, _note(results, analysis), others=analysis.others
@@ -85,47 +89,38 @@ def _comparison(results: Results, analysis: Analysis, drawn: Figures, folder: Pa
     if len(floors) == 1 and pd.notna(floors[0]):
         floor, where = f"{metric.value(floors[0]):.3f}", "below" if metric.better == "lower" else "above"
         says.append(f"The source of this data is known: no model can get {where} a test {metric.name} of {floor}.")
-    return Section(
-        "comparison", "Comparison", says=says, tables=[_html(table, folder)], figures=_there(drawn, "comparison")
-    )
+    tables = [_html(table, folder, noted(meant, list(table.text.columns)))]
+    return Section("comparison", "Comparison", says=says, tables=tables, figures=_there(drawn, "comparison"))
 
 
 def _note(results: Results, analysis: Analysis) -> str:
     metric, several = analysis.metric, analysis.comparison["n"].max() > 1
     spread = (
-        "± is the standard deviation over seeds; brackets hold 95 % intervals, of differences paired by seed. wins: "
-        "seeds in which the row is better than the baseline, with the 95 % interval of that chance. pairing: the "
-        "correlation r of the two rows over seeds, and the width of the interval to that of one without pairs (below "
-        f"×1 pairing gained). p: t test, corrected for what counts together (Holm); the intervals are not. {_FAMILY}"
+        "± is the standard deviation over seeds; brackets hold 95 % intervals, of differences paired by seed."
         if several
         else "One seed a row: no spread can be given."
     )
     names: list[str] = sorted(results.trials["data"].dropna().unique()) if "data" in results.trials else []
     data = f" on {', '.join(filter(None, names))}" if any(names) else ""
-    train = ""
-    if results.curves.loc[results.curves["split"] == "train", metric.recorded].notna().any():
-        at_work = ", with dropout at work" if "knob.dropout" in results.trials else ""
-        train = f" Train {metric.name} is that of the last {told.steps(analysis.task)} trained on{at_work}."
     of = f"{metric.name.capitalize()}{data}; {metric.better} is better."
     also = f" {_list(analysis.others)}: mean ± standard deviation, not compared." if analysis.others else ""
-    texts = _TEXTS if analysis.comparison["text_low"].notna().any() else ""
-    return f"{of} n: finished trials.{train} {spread}{texts}{also}"
+    return f"{of} {spread}{also}"
 
 
 def _list(metrics: Sequence[Metric]) -> str:
     return ", ".join(f"test {metric.name}" for metric in metrics).capitalize()
 
 
-def _parts(analysis: Analysis, drawn: Figures, folder: Path) -> Section:
+def _parts(analysis: Analysis, drawn: Figures, meant: Mapping[str, str], folder: Path) -> Section:
     metric, components, factors = analysis.metric, named_components(analysis), named_factors(analysis)
     note = (
         f"The change of test {metric.name} by having the part; {_helps(metric)} it helps. Paired by seed, averaged "
         f"over seeds{_as_logarithm(metric)}. {_corrected(analysis)}"
-        + (_TEXTS if components["text_low"].notna().any() else "")
     )
     tables = []
     if len(components):
-        tables.append(_html(effects_table(metric, components, "components", note, costs(analysis)), folder))
+        table = effects_table(metric, components, "components", note, costs(analysis))
+        tables.append(_html(table, folder, noted(meant, [OVER_TEXT] if OVER_TEXT in table.text else [])))
     if len(factors):
         note = (
             f"The change of test {metric.name} from the first level to the second, averaged over those settings of the "
@@ -219,5 +214,7 @@ def _there(drawn: Figures, *names: str) -> list[Drawn]:
     return [figure for figure in map(drawn.get, names) if figure is not None]
 
 
-def _html(table: Shown, folder: Path) -> tuple[Markup, str]:
-    return Markup(write_table(table, folder)), table.note
+def _html(table: Shown, folder: Path, added: str = "") -> Table:
+    """Write a table. `added`: what the note of its files adds, for they have no glossary."""
+    alone = replace(table, note=f"{table.note} {added}".rstrip())
+    return Table(Markup(write_table(alone, folder)), list(table.text.columns), table.note)

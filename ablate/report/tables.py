@@ -20,8 +20,8 @@ from ablate.report.escape import latex_rows, markdown, markdown_line, plain_lati
 from ablate.report.told import NOT_AVAILABLE
 from ablate.track.units import duration
 
-_OVER_TEXT = "over test data too"
-BESIDES = (_OVER_TEXT, "wins", "pairing")  # what a page has room for, and a terminal or a sheet of paper has not
+OVER_TEXT = "over test data too"
+BESIDES = (OVER_TEXT, "wins", "pairing")  # what a page has room for, and a terminal or a sheet of paper has not
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Shown:
 def write_table(shown: Shown, folder: Path) -> str:
     """Write <name>.html, .md, .tex and .csv; return the HTML of the table alone, without its note."""
     table = GT(shown.text, id=f"table-{shown.name}").cols_align("right", columns=_numeric(shown, shown.text))
+    names = list(map(str, shown.text.columns))
+    ahead = [name for name in names if name == "verdict"] + [name for name in names if name.startswith("difference ")]
+    if ahead:
+        # A screen may be too narrow for what follows.
+        table = table.cols_move(ahead, after=names[0])
     path = folder / shown.name
     # Rendered once, which takes long: the note is all that the page leaves out.
     noted = str(table.tab_source_note(shown.note).as_raw_html(inline_css=False))
@@ -88,7 +93,7 @@ def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
         if name.startswith(("effect", "low", "high")) or name in ("detectable", "text_low", "text_high")
     }
     lost = table["lost"].map(lambda found: f"{found.with_}/{found.of_with} {found.without}/{found.of_without}")
-    shown = table.assign(**changes, diverged=lost).drop(columns=["deltas", "contrast", "lost"])
+    shown = table.assign(**changes, diverged=lost).drop(columns=["deltas", "delta_seeds", "contrast", "lost"])
     return shown.rename(columns={"effect": "change"})
 
 
@@ -124,7 +129,7 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
             f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row),
             "verdict": _verdict(row),
             "p": p_value(row["p_holm"]),
-            _OVER_TEXT: _over_text(metric, row),
+            OVER_TEXT: _over_text(metric, row),
             "wins": _wins(row),
             "pairing": _pairing(row),
             "missing": told.missing(row["missing"]),
@@ -133,7 +138,7 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
     ]
     shown = pd.DataFrame(rows)
     not_known = [name for name in ("parameters", seen, train) if (shown[name] == NOT_AVAILABLE).all()]
-    not_known += [_OVER_TEXT] if (shown[_OVER_TEXT] == "–").all() else []
+    not_known += [OVER_TEXT] if (shown[OVER_TEXT] == "–").all() else []
     shown = shown.drop(columns=not_known)
     if not (comparison["n"] > 1).any():
         shown = shown.drop(columns=["wins", "pairing", "p", "verdict"])  # one seed says nothing of the kind
@@ -153,16 +158,16 @@ def effects_table(
             "verdict": _verdict(row),
             "p (Holm)": p_value(row["p_holm"]),
             "n": str(row["n"]),
-            _OVER_TEXT: _over_text(metric, row),
+            OVER_TEXT: _over_text(metric, row),
             "wins": _wins(row),
             "pairing": _pairing(row),
             "parameters": (costs or {}).get(row["name"], "–"),
         }
         for row in effects.to_dict("records")
     ]
-    columns = ["part", change, "95 % interval", "verdict", "p (Holm)", "n", _OVER_TEXT, "wins", "pairing", "parameters"]
+    columns = ["part", change, "95 % interval", "verdict", "p (Holm)", "n", OVER_TEXT, "wins", "pairing", "parameters"]
     text = pd.DataFrame(rows, columns=columns)
-    text = text.drop(columns=[name for name in ("parameters", _OVER_TEXT) if (text[name] == "–").all()])
+    text = text.drop(columns=[name for name in ("parameters", OVER_TEXT) if (text[name] == "–").all()])
     return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=BESIDES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from ablate.names import folder_name
 from ablate.report.escape import write_csv
 from ablate.report.figures import FIGURES, draw_all
 from ablate.report.figures.style import Drawn
+from ablate.report.glossary import glossary, linked, linked_table, meanings
 from ablate.report.replace import replaced
 from ablate.report.section import Section
 from ablate.report.sections import TABLES, make_sections
@@ -78,8 +80,9 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         drawn = draw_all(results, analysis, scratch)
         first = _first_figure(analysis, drawn)
         below = {name: figure for name, figure in drawn.items() if figure is not first}
-        sections = make_sections(results, analysis, below, scratch)
-        (scratch / PAGE).write_text(_page(results, said, warnings, first, sections), encoding="utf-8")
+        meant = meanings(results, analysis)
+        sections = make_sections(results, analysis, below, meant, scratch)
+        (scratch / PAGE).write_text(_page(results, said, warnings, first, sections, meant), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
     table = display(analysis.metric, analysis.task, analysis.comparison, analysis.others)
     return Report(folder, folder / PAGE, table, said, warnings, analysis.learned_nothing, failures)
@@ -105,18 +108,28 @@ def _first_figure(analysis: Analysis, drawn: Mapping[str, Drawn | None]) -> Draw
 
 
 def _page(
-    results: Results, said: Sequence[str], warnings: Sequence[str], first: Drawn | None, sections: Sequence[Section]
+    results: Results,
+    said: Sequence[str],
+    warnings: Sequence[str],
+    first: Drawn | None,
+    sections: Sequence[Section],
+    meant: Mapping[str, str],
 ) -> str:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
         loader=PackageLoader("ablate.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
+    terms = glossary(sections, meant)
     values: Mapping[str, object] = {
         "results": results,
         "findings": said,
         "figure": first,
         "warnings": warnings,
         "sections": sections,
+        "terms": terms,
+        "linked": partial(linked, terms=terms),
+        "linked_table": partial(linked_table, terms=terms),
     }
     return environment.get_template("page.html").render(values)

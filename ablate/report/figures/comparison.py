@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ablate.analyze.pareto import front
 from ablate.analyze.table import finished as with_result
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.figures.hover import Marks
 from ablate.report.figures.style import (
     SOFT,
     TEXT,
@@ -51,6 +53,7 @@ def draw_comparison(
     wide = metric.scale == "log" and values.max() / values.min() > 3
     with styled():
         figure, axis = plt.subplots(figsize=(8, 1.2 + 0.42 * len(rows)))
+        marks = []
         for place, row in enumerate(rows.to_dict("records")):
             seeds = values[finished["cell"] == row["cell"]]
             # Where the largest is many times the smallest, equal factors are equal lengths.
@@ -59,6 +62,8 @@ def draw_comparison(
             if len(seeds):
                 axis.plot([row["test_mean"]] * 2, [place - 0.32, place + 0.32], color=TEXT, lw=1.6)
                 text = told.value(metric, row["test_mean"])
+                says = [*_by_seed(metric, finished.loc[seeds.index]), f"mean {text} (n = {row['n']})"]
+                marks.append(Marks(axis, row["cell"], [*seeds, row["test_mean"]], [place] * len(says), says))
             axis.text(1.02, place, text, va="center", transform=axis.get_yaxis_transform())
         base = rows.loc[rows["verdict"] == "baseline", "test_mean"]
         if base.notna().any():
@@ -75,7 +80,7 @@ def draw_comparison(
             f"Test {metric.name}: a dot is one seed, the bar the mean of a cell, the dotted line that of the baseline."
             + counted(len(rows), len(comparison), "cells", f"with the {told.best(metric)} mean")
         )
-        return save(figure, folder, "comparison", "Every result", caption.strip())
+        return save(figure, folder, "comparison", "Every result", caption.strip(), marks)
 
 
 def draw_cost(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame, look: Look, folder: Path) -> Drawn | None:
@@ -94,8 +99,10 @@ def draw_cost(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame, lo
             1, len(costs), figsize=(width, 4.6), sharey=True, squeeze=False, layout="constrained"
         )
         best = {}
+        marks: list[Marks] = []
         for axis, (cost, title) in zip(axes, costs.items(), strict=True):
             unbeaten = _draw_front(metric, axis, done, finished, cost, look)
+            marks += _told(metric, axis, done, finished, cost)
             axis.set_xlabel(f"{title} (fewer is better)")
             axis.xaxis.set_major_formatter(numbers())
             best[cost] = ", ".join(unbeaten["cell"].head(4)) + (" and more" if len(unbeaten) > 4 else "")
@@ -109,7 +116,7 @@ def draw_cost(metric: Metric, trials: pd.DataFrame, comparison: pd.DataFrame, lo
             f"What a {metric.better} {metric.name} costs: small dots are seeds, large marks means; ringed are the "
             f"cells that no other beats in both. {' '.join(f'{by[cost]}: {cells}.' for cost, cells in best.items())}"
         )
-        return save(figure, folder, "cost", "What it costs", caption)
+        return save(figure, folder, "cost", "What it costs", caption, marks)
 
 
 def _draw_front(
@@ -144,6 +151,21 @@ def _draw_front(
     axis.plot(x, y, drawstyle="steps-post", color=TEXT, lw=1, alpha=0.7, zorder=0)
     axis.plot(x, y, "o", ms=15, mfc="none", mec=TEXT, mew=1)
     return unbeaten
+
+
+def _told(metric: Metric, axis: Axes, done: pd.DataFrame, finished: pd.DataFrame, cost: str) -> Iterator[Marks]:
+    """The seeds of each cell and its mean."""
+    for row in done.to_dict("records"):
+        seeds = finished[finished["cell"] == row["cell"]]
+        x, y = [*seeds[cost], row[cost]], [*seeds[f"test_{metric.name}"], row["test_mean"]]
+        mean = f"mean {told.value(metric, row['test_mean'])} (n = {row['n']})"
+        yield Marks(axis, row["cell"], x, y, [*_by_seed(metric, seeds), mean])
+
+
+def _by_seed(metric: Metric, trials: pd.DataFrame) -> list[str]:
+    """seed 3: 64.2."""
+    values = trials[f"test_{metric.name}"].astype(float)
+    return [f"seed {s}: {told.value(metric, value)}" for s, value in zip(trials["seed"], values, strict=True)]
 
 
 def _mark(axis: Axes, cell: str, look: Look) -> Line2D:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pandas as pd
 from ablate.analyze.differs import Task
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.figures.hover import Marks
 from ablate.report.figures.style import (
     SERIES_SHOWN,
     Colour,
@@ -20,6 +22,7 @@ from ablate.report.figures.style import (
     elide,
     end_labels,
     metric_axis,
+    number,
     numbers,
     save,
     styled,
@@ -50,10 +53,14 @@ def draw_curves(metric: Metric, task: Task, curves: pd.DataFrame, look: Look, fo
         figure, grid = plt.subplots(
             len(splits), len(axes), figsize=size, sharex="col", sharey="row", layout="constrained", squeeze=False
         )
+        marks: list[Marks] = []
         for row, split in zip(grid, splits, strict=True):
             part = means[means["split"] == split]
             for axis, (x, label) in zip(row, axes.items(), strict=True):
-                _draw_lines(axis, part, x, split, cells, look)
+                lines = {cell: _thinned(part[part["cell"] == cell]) for cell in cells}
+                _draw_lines(axis, lines, x, split, look)
+                per = {"seconds": "seconds", "step": told.steps(task), "seen": told.unit(task)}[x]
+                marks += _told(metric, axis, lines, x, split, per)
                 if split == splits[-1]:
                     axis.set_xlabel(label)
                 axis.xaxis.set_major_locator(MaxNLocator(4))
@@ -76,7 +83,7 @@ def draw_curves(metric: Metric, task: Task, curves: pd.DataFrame, look: Look, fo
         caption = f"{metric.name.capitalize()} on {_where(splits)} by {how}. {band}" + counted(
             len(cells), curves["cell"].nunique(), "cells", f"with the {told.best(metric)} valid {metric.name}"
         )
-        return save(figure, folder, "curves", "Learning curves", caption.strip())
+        return save(figure, folder, "curves", "Learning curves", caption.strip(), marks)
 
 
 def _where(splits: list[str]) -> str:
@@ -100,12 +107,22 @@ def _axes(task: Task, means: pd.DataFrame) -> tuple[dict[str, str], str]:
     return axes, f"time, by updates and by {unit}"
 
 
-def _draw_lines(axis: Axes, part: pd.DataFrame, x: str, split: str, cells: list[str], look: Look) -> None:
-    for cell in cells:
-        line = _thinned(part[part["cell"] == cell])
+def _draw_lines(axis: Axes, lines: Mapping[str, pd.DataFrame], x: str, split: str, look: Look) -> None:
+    for cell, line in lines.items():
         marks = look.markers[cell] if split == "valid" and len(line) <= 25 else None
         axis.plot(line[x], line["mean"], color=look.colours[cell], marker=marks, ms=4, lw=1.4, label=elide(cell))
         axis.fill_between(line[x].astype(float), line["low"], line["high"], color=look.colours[cell], alpha=0.2, lw=0)
+
+
+def _told(
+    metric: Metric, axis: Axes, lines: Mapping[str, pd.DataFrame], x: str, split: str, per: str
+) -> Iterator[Marks]:
+    """The points of each cell's line."""
+    for cell, line in lines.items():
+        mean = ", mean over seeds" if (line["n"] > 1).any() else ""
+        at = zip(line["mean"], line[x].astype(float), strict=True)
+        says = [f"{told.value(metric, value)} at {number(place)} {per}" for value, place in at]
+        yield Marks(axis, f"{cell}, {split} {metric.name}{mean}", line[x], line["mean"], says)
 
 
 def _thinned(line: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.figures.hover import Marks
 from ablate.report.figures.style import (
     EQUIVALENT,
     SOFT,
@@ -53,8 +54,7 @@ def draw_effects(metric: Metric, effects: pd.DataFrame, what: str, margin: float
     rows = known.head(_ROWS_SHOWN)
     with styled():
         figure, axis = plt.subplots(figsize=(8.5, 1.4 + 0.44 * len(rows)))
-        for place, row in enumerate(rows.to_dict("records")):
-            _draw_effect(metric, axis, place, row)
+        marks = [_draw_effect(metric, axis, place, row) for place, row in enumerate(rows.to_dict("records"))]
         axis.axvline(0, color=TEXT, lw=1)
         if margin is not None:
             axis.axvspan(metric.change(-margin), metric.change(margin), color=EQUIVALENT, alpha=0.12, lw=0)
@@ -74,7 +74,7 @@ def draw_effects(metric: Metric, effects: pd.DataFrame, what: str, margin: float
             + _not_drawn(effects[changes.abs() >= told.ABSURD])
             + counted(len(rows), len(known), "effects", "first in order")
         )
-        return save(figure, folder, "effects", "What each part buys", caption)
+        return save(figure, folder, "effects", "What each part buys", caption, marks)
 
 
 def _not_drawn(effects: pd.DataFrame) -> str:
@@ -83,10 +83,9 @@ def _not_drawn(effects: pd.DataFrame) -> str:
     return f" Not drawn, for it is over ×{told.ABSURD:,.0f}: {names}." if names else ""
 
 
-def _draw_effect(metric: Metric, axis: Axes, place: int, row: dict[Any, Any]) -> None:
+def _draw_effect(metric: Metric, axis: Axes, place: int, row: dict[Any, Any]) -> Marks:
     colour = VERDICTS.get(row["verdict"], UNSURE)
     seeds = np.array([metric.change(delta) for delta in row["deltas"]], float)
-    seeds = seeds[np.isfinite(seeds)]
     axis.plot(seeds, np.full(len(seeds), place), "o", ms=4, color=colour, alpha=0.45, mew=0)
     certain = " (one seed)" if row["n"] == 1 else " (no spread)"
     if np.isfinite(row["low"]) and np.isfinite(row["high"]):
@@ -94,9 +93,15 @@ def _draw_effect(metric: Metric, axis: Axes, place: int, row: dict[Any, Any]) ->
         axis.plot(list(map(metric.change, ends)), [place, place], color=colour, lw=2.4, solid_capstyle="butt")
         certain = " [" + ", ".join(told.change(metric, end) for end in ends) + "]"
     axis.plot(metric.change(row["effect"]), place, "D", ms=7, color=colour, mec="white", mew=0.8)
-    axis.text(
-        1.02, place, told.change(metric, row["effect"]) + certain, va="center", transform=axis.get_yaxis_transform()
-    )
+    mean = told.change(metric, row["effect"]) + certain
+    axis.text(1.02, place, mean, va="center", transform=axis.get_yaxis_transform())
+    by_seed = zip(row["delta_seeds"], row["deltas"], strict=True)
+    says = [
+        *(f"seed {seed}: {told.change(metric, delta)}" for seed, delta in by_seed),
+        f"mean {mean}, {row['verdict']}",
+    ]
+    x = [*seeds, metric.change(row["effect"])]
+    return Marks(axis, str(row["name"]), x, [place] * len(x), says)
 
 
 def draw_steps(metric: Metric, steps: pd.DataFrame, levels: pd.DataFrame, folder: Path) -> Drawn | None:
@@ -121,8 +126,9 @@ def draw_steps(metric: Metric, steps: pd.DataFrame, levels: pd.DataFrame, folder
         figure, axes = plt.subplots(
             1, len(panels), figsize=(6 * len(panels), 4.6), sharey=True, squeeze=False, layout="constrained"
         )
+        marks = []
         for axis, (kind, at, part) in zip(axes[0], panels, strict=True):
-            (_draw_ladder if kind == "cumulative" else _draw_removals)(metric, axis, part, levels, means)
+            marks += (_draw_ladder if kind == "cumulative" else _draw_removals)(metric, axis, part, levels, means)
             axis.set_title(_TITLES[kind] + (f", at {elide(at)}" if at else ""))
         metric_axis(metric, axes[0][0], "y", levels["value"])
         axes[0][0].set_ylabel(label(metric))
@@ -136,7 +142,7 @@ def draw_steps(metric: Metric, steps: pd.DataFrame, levels: pd.DataFrame, folder
             + f" Green: the part {'lowers' if metric.better == 'lower' else 'raises'} {metric.name}, it helps. "
             "Orange: it hurts. Grey: cannot be told at this number of seeds. Dots are seeds."
         )
-        return save(figure, folder, "steps", "Step by step", caption)
+        return save(figure, folder, "steps", "Step by step", caption, marks)
 
 
 def _make_room(metric: Metric, axis: Axes, values: pd.Series[float]) -> None:
@@ -148,11 +154,13 @@ def _make_room(metric: Metric, axis: Axes, values: pd.Series[float]) -> None:
     axis.set_ylim(values.min() / room, values.max() * room)
 
 
-def _draw_ladder(metric: Metric, axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: pd.Series[float]) -> None:
+def _draw_ladder(
+    metric: Metric, axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: pd.Series[float]
+) -> list[Marks]:
     rows = part.to_dict("records")
     names = [str(rows[0]["without"]), *(f"+ {row['component']}" for row in rows)]
     cells = [rows[0]["without"], *(row["with_"] for row in rows)]
-    _seeds(axis, cells, levels)
+    marks = _seeds(metric, axis, cells, levels, means)
     axis.plot([-0.3, 0.3], [means[cells[0]]] * 2, color=TEXT, lw=2)
     for place, row in enumerate(rows, 1):
         # Having the part is the step itself.
@@ -161,19 +169,21 @@ def _draw_ladder(metric: Metric, axis: Axes, part: pd.DataFrame, levels: pd.Data
         )
         axis.plot([place - 1 - 0.3, place + 0.3], [means[row["without"]]] * 2, color=SOFT, lw=0.8, ls=":")
     _name(axis, names)
+    return marks
 
 
 def _draw_removals(
     metric: Metric, axis: Axes, part: pd.DataFrame, levels: pd.DataFrame, means: pd.Series[float]
-) -> None:
+) -> list[Marks]:
     rows = part.to_dict("records")
     full = rows[0]["with_"]
-    _seeds(axis, [full, *(row["without"] for row in rows)], levels)
+    marks = _seeds(metric, axis, [full, *(row["without"] for row in rows)], levels, means)
     axis.axhline(means[full], color=TEXT, lw=1.2)
     for place, row in enumerate(rows, 1):
         # Taking it away is shown; where that makes the metric worse, the part helps.
         _bar(axis, place, means[full], means[row["without"]], told.change(metric, -row["effect"]), row["verdict"])
     _name(axis, ["full model", *(f"− {row['component']}" for row in rows)])
+    return marks
 
 
 def _bar(axis: Axes, place: int, before: float, after: float, change: str, verdict: str) -> None:
@@ -187,11 +197,23 @@ def _bar(axis: Axes, place: int, before: float, after: float, change: str, verdi
     )  # fmt: skip
 
 
-def _seeds(axis: Axes, cells: Sequence[str], levels: pd.DataFrame) -> None:
+def _seeds(
+    metric: Metric, axis: Axes, cells: Sequence[str], levels: pd.DataFrame, means: pd.Series[float]
+) -> list[Marks]:
+    """The seeds of each cell as dots; what they and the end of its bar say."""
+    marks = []
     for place, cell in enumerate(cells):
-        seeds = levels.loc[levels["cell"] == cell, "value"]
+        seeds = levels[levels["cell"] == cell]
         # Beside the bar: on it they would be hidden.
-        axis.plot(np.full(len(seeds), place + 0.38), seeds, "o", ms=3.5, color=TEXT, alpha=0.6, mew=0, zorder=3)
+        axis.plot(
+            np.full(len(seeds), place + 0.38), seeds["value"], "o", ms=3.5, color=TEXT, alpha=0.6, mew=0, zorder=3
+        )
+        by_seed = zip(seeds["seed"], seeds["value"], strict=True)
+        says = [*(f"seed {seed}: {told.value(metric, value)}" for seed, value in by_seed)]
+        says.append(f"mean {told.value(metric, means[cell])} (n = {len(seeds)})")
+        x, y = [*[place + 0.38] * len(seeds), place], [*seeds["value"], means[cell]]
+        marks.append(Marks(axis, cell, x, y, says))
+    return marks
 
 
 def _name(axis: Axes, names: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from ablate.analyze.table import finished as with_result
 from ablate.analyze.table import scores
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.figures.hover import Marks
 from ablate.report.figures.style import SOFT, Colour, Drawn, label, metric_axis, save, styled
 
 if TYPE_CHECKING:
@@ -95,12 +96,14 @@ def draw_interactions(metric: Metric, trials: pd.DataFrame, folder: Path) -> Dra
         figure, axes = plt.subplots(
             1, len(pairs), figsize=(1 + 3.9 * len(pairs), 4.2), sharey=True, squeeze=False, layout="constrained"
         )
+        marks = []
         for axis, (x, hue) in zip(axes[0], pairs, strict=True):
             part = whole[x, hue]
             order, hues = list(dict.fromkeys(part[x])), list(dict.fromkeys(part[hue]))
             palette = sns.color_palette("colorblind", len(hues))
             for colour, level, marker in zip(palette, hues, "os^DvP", strict=False):
-                _draw_line(metric, axis, part[part[hue] == level], x, order, f"{_short(hue)}={level}", colour, marker)
+                named, of_level = f"{_short(hue)}={level}", part[part[hue] == level]
+                marks += _draw_line(metric, axis, of_level, x, order, named, colour, marker)
             axis.set_xticks(range(len(order)), order)
             axis.set_xlabel(_short(x))
             axis.legend(fontsize=9)
@@ -112,7 +115,7 @@ def draw_interactions(metric: Metric, trials: pd.DataFrame, folder: Path) -> Dra
             f"those settings of the other factors that have all of these cells{on_scale}: parallel lines mean no "
             "interaction."
         )
-        return save(figure, folder, "interactions", "Which parts depend on each other", caption)
+        return save(figure, folder, "interactions", "Which parts depend on each other", caption, marks)
 
 
 def _draw_line(
@@ -124,11 +127,17 @@ def _draw_line(
     label: str,
     colour: Colour,
     marker: str,
-) -> None:
+) -> list[Marks]:
+    """Dots and the line of their means; what they say."""
     places = part[x].map({level: i for i, level in enumerate(order)}).astype(float)
     axis.plot(places, part["value"], ".", ms=5, alpha=0.45, color=colour)
     means = part["score"].groupby(places).mean().map(metric.of_score)
     axis.plot(means.index, means, marker=marker, ms=6, lw=1.6, color=colour, label=label)
+    seeds = zip(part["cell"], part["seed"], part["value"], strict=True)
+    says = [f"{cell}, seed {seed}: {told.value(metric, value)}" for cell, seed, value in seeds]
+    levels = zip(means.index, means, strict=True)
+    at = [f"{_short(x)}={order[int(place)]}, mean {told.value(metric, mean)}" for place, mean in levels]
+    return [Marks(axis, label, places, part["value"], says), Marks(axis, label, means.index, means, at)]
 
 
 def _balanced(finished: pd.DataFrame, a: str, b: str) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from ablate.analyze.paired import Array, t_interval
 from ablate.analyze.sequential import confidence_sequence
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.figures.hover import Marks
 from ablate.report.figures.style import (
     EQUIVALENT,
     SOFT,
@@ -64,8 +65,9 @@ def draw_stability(
         figure, axes = plt.subplots(
             down, across, figsize=(1 + 2.9 * across, 0.6 + 2.3 * down), squeeze=False, layout="constrained"
         )
+        marks = []
         for axis, row in zip(axes.flat, rows, strict=False):
-            _draw_row(metric, axis, row, margin, confidence_sequence if looked else _interval)
+            marks.append(_draw_row(metric, axis, row, margin, confidence_sequence if looked else _interval))
             axis.set_title(elide(str(row["name"])), fontsize=10)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.yaxis.set_major_formatter(FuncFormatter(change_tick(metric)))
@@ -80,7 +82,7 @@ def draw_stability(
             f"that number of seeds. {_AT_EVERY_LOOK if looked else _AT_ONE_LOOK}"
             + counted(len(rows), len(known), "effects", "first in order")
         )
-        return save(figure, folder, "stability", "Effect by seeds", caption)
+        return save(figure, folder, "stability", "Effect by seeds", caption, marks)
 
 
 def _is_drawable(metric: Metric, deltas: tuple[float, ...]) -> bool:
@@ -97,7 +99,7 @@ def _draw_row(
     row: dict[Any, Any],
     margin: float | None,
     interval: Callable[[Array], tuple[Array, Array]],
-) -> None:
+) -> Marks:
     deltas = np.array(row["deltas"], float)
     counts = np.arange(2, len(deltas) + 1)
     means = np.array([deltas[:n].mean() for n in counts])
@@ -114,6 +116,12 @@ def _draw_row(
     shown = shown[np.isfinite(shown)]
     room = 0.08 * float(np.ptp(shown)) or 1e-3
     axis.set_ylim(shown.min() - room, shown.max() + room)
+    ends = (told.span(metric, *pair) for pair in zip(low, high, strict=True))
+    says = [
+        f"{told.change(metric, mean)} ({span}) by the first {n} seeds"
+        for n, mean, span in zip(counts, means, ends, strict=True)
+    ]
+    return Marks(axis, str(row["name"]), counts, _changes(metric, means), says)
 
 
 def _changes(metric: Metric, scores: Array) -> Array:

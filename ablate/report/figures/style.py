@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablate.metric import Metric
+from ablate.report.figures.hover import Marks, Placed, placed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ PAPER = "#fefefe"  # and the paper the page's own paper
 SOFT = "#767680"  # readable on white and on black
 HELPS, HURTS, EQUIVALENT, UNSURE = "#0b7a5c", "#c2410c", "#2563a8", "#767680"
 VERDICTS = {"helps": HELPS, "hurts": HURTS, "equivalent": EQUIVALENT}
+_READABLE = 0.8  # of its size: drawn smaller, a figure scrolls in its box, for its letters could not be read
 _LONGEST = 60  # letters of a name in a figure
 SERIES_SHOWN = 10  # as many as colours and markers can tell apart
 _MARKERS = "osD^vPX<>*"
@@ -69,12 +71,14 @@ class Drawn:
         title: a heading.
         caption: what is seen in it, for those who look and for those who listen.
         svg: for a page: inline, in the page's own text colour, its ids told apart by `name`.
+        marks: what its marks say when they are pointed at, with their places in the SVG.
     """
 
     name: str
     title: str
     caption: str
     svg: str
+    marks: Sequence[Placed] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _fonts() -> list[str]:
 _MORE_LETTERS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "IPAexGothic", "Hiragino Sans", "Yu Gothic", "PingFang SC")
 
 
-def save(figure: Figure, folder: Path, name: str, title: str, caption: str) -> Drawn:
+def save(figure: Figure, folder: Path, name: str, title: str, caption: str, marks: Sequence[Marks] = ()) -> Drawn:
     """Write a figure as PNG, SVG and PDF."""
     import matplotlib.pyplot as plt
 
@@ -131,11 +135,12 @@ def save(figure: Figure, folder: Path, name: str, title: str, caption: str) -> D
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     box = figure.get_tightbbox().padded(0.08)
+    said = placed(marks, box)
     figure.savefig(path.with_suffix(".png"), bbox_inches=box)
     figure.savefig(path.with_suffix(".svg"), bbox_inches=box, metadata={"Date": None})
     figure.savefig(path.with_suffix(".pdf"), bbox_inches=box, metadata={"CreationDate": None})
     plt.close(figure)
-    return Drawn(name, title, caption, _for_page(path.with_suffix(".svg"), name))
+    return Drawn(name, title, caption, _for_page(path.with_suffix(".svg"), name), said)
 
 
 def _for_page(path: Path, name: str) -> str:
@@ -143,11 +148,14 @@ def _for_page(path: Path, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(tag[0], name), text)
-    return text.replace("<svg ", '<svg aria-hidden="true" ', 1)
+    width = float(re.search(r'<svg [^>]*width="([\d.]+)pt"', text)[1])  # type: ignore[index]
+    return text.replace("<svg ", f'<svg aria-hidden="true" style="min-width: {_READABLE * width:.0f}pt" ', 1)
 
 
 def _tag_for_page(tag: str, name: str) -> str:
-    """Ids of its own, and the page's own paper and ink."""
+    """Ids of its own, the page's own paper and ink, and no more digits than a screen can show."""
+    if tag.startswith(("<path", "<use")):
+        tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)
     tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>figure-{name}-", tag)
     return tag.replace(f"fill: {PAPER}", "fill: none").replace(TEXT, "currentColor")
 
@@ -202,15 +210,15 @@ def end_labels(axis: Axes, ends: Sequence[tuple[float, float, str, Colour]]) -> 
     height = 13.0  # points that a name takes
     dpi = axis.figure.dpi
     at = [float(axis.transData.transform((x, y))[1]) * 72 / dpi for x, y, _, _ in ends]
-    placed: dict[int, float] = {}
+    heights: dict[int, float] = {}
     last = -math.inf
     for place in sorted(range(len(ends)), key=lambda i: at[i]):
         last = max(at[place], last + height)
-        placed[place] = last
+        heights[place] = last
     right = axis.get_xlim()[1]
     for place, (_, y, name, colour) in enumerate(ends):
         axis.annotate(
-            name, (right, y), (8, placed[place] - at[place]), textcoords="offset points", color=colour, va="center",
+            name, (right, y), (8, heights[place] - at[place]), textcoords="offset points", color=colour, va="center",
             annotation_clip=False,
         )  # fmt: skip
 
