@@ -36,6 +36,12 @@ class Command:
         return words[next(place for place, word in enumerate(words) if word == "python") :]
 
     @property
+    def tried(self) -> tuple[str, ...]:
+        """The same for commands that are tried alike; those of a page that shows files of its own are for these."""
+        own = [str(self.page)] if files_of(self.page) else []
+        return (*own, *(word for word in self.arguments if word != "plan=true"))
+
+    @property
     def environment(self) -> dict[str, str]:
         """What stands before it: `NAME=VALUE python …`."""
         return dict(re.findall(r"\b([A-Z][A-Z_]+)=(\S+)", self.text.partition("python")[0]))
@@ -67,7 +73,7 @@ def commands(page: Path) -> Iterator[Command]:
             after = lines[place + 1 :]
             says = after[: next((n for n, each in enumerate(after) if each.startswith("$ ")), len(after))]
             yield from _command(page, line[2:], tuple(each for each in says if each))
-    for inline in re.findall(r"`(python -m ablate[^`]*)`", _FENCE.sub("", text_of(page))):
+    for inline in re.findall(r"`(python (?:-m ablate|examples/)[^`]*)`", _FENCE.sub("", text_of(page))):
         yield from _command(page, " ".join(inline.split()))
 
 
