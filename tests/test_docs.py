@@ -132,7 +132,8 @@ def _lay_out(command: Command, folder: Path) -> None:
 
 
 def _tried(command: Command, folder: Path, monkeypatch, really=False):
-    """Exit code, output and errors of a command; that of a study is planned, `really`: as it was typed."""
+    """Exit code, output and errors of a command. A study is planned; of other programs the arguments are read,
+    `really`: all is done."""
     for name, value in command.environment.items():
         monkeypatch.setenv(name, value)
     _, *words = command.arguments
@@ -140,7 +141,7 @@ def _tried(command: Command, folder: Path, monkeypatch, really=False):
         return _planned_script(words[0], words[1:], folder)
     module, arguments = words[1], words[2:]
     if module == "ablate":
-        return inside(*arguments, *([] if really else _instead_of_training(arguments)), folder=folder)
+        return inside(*arguments, *_instead_of_training(arguments), folder=folder)
     if not really:
         monkeypatch.setattr(argparse.ArgumentParser, "parse_args", _parsed_alone(argparse.ArgumentParser.parse_args))
     return inside(*arguments, folder=folder, main=_program(module).main)
