@@ -3,7 +3,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import shlex
 import shutil
 import sys
 
@@ -139,22 +138,6 @@ def test_the_page_shows_every_changed_line_and_their_number():
     diff = re.search(r"```diff\n(.*?)```", PAGE, re.S)[1].splitlines()
     assert [line[1:] for line in diff if line.startswith("+")] == [line for line in new if line]
     assert [line[1:] for line in diff if line.startswith("-")] == gone
-
-
-COMMANDS = sorted({line.split("#")[0].strip() for line in re.findall(r"^python examples/.*", PAGE, re.M)})
-
-
-def test_the_page_has_commands():
-    assert len(COMMANDS) == 6
-
-
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "check=true" not in c and "--help" not in c])
-def test_a_command_of_the_page_is_planned(command, tmp_path):
-    _, file, *arguments = shlex.split(command)
-    if "plan=true" not in arguments:
-        arguments.append("plan=true")
-    code, out, err = study(load_task(str(ROOT / file)), *arguments, folder=tmp_path)
-    assert code == 0, out + err
 
 
 def test_the_page_s_preset_is_read_beside_the_script(tmp_path):
