@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reports", default="reports", help="folder to write to (default: %(default)s)")
     parser.add_argument("--baseline", metavar="LABEL", help="the cell that the others are compared with")
     parser.add_argument("--worth", help="the smallest difference that matters, 1%% or 0.5 (default: what was launched)")
+    parser.add_argument(
+        "--columns",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="NAME,NAME,...",
+        help="of the comparison in Markdown and LaTeX, in this order, by the first words of the page's headings: "
+        "cell,n,test,difference,verdict",
+    )
+    parser.add_argument("--digits", metavar="N", help="decimals of the Markdown and LaTeX tables (default: by size)")
     options = parser.parse_args(arguments)
     with patient_output():
         _report(options)
@@ -31,7 +40,9 @@ def _report(options: argparse.Namespace) -> None:
         if options.runs is not None and options.store is not None:
             raise KnobError("--runs and --store: a report is written from one of them; leave out the other")
         results = read_studies(open_source(options.runs, options.store), options.studies, options.worth)
-        report = write_report(results, Path(options.reports), options.baseline)
+        report = write_report(
+            results, Path(options.reports), options.baseline, options.columns, _digits(options.digits)
+        )
     except (KnobError, OSError) as error:
         sys.exit(f"ablate.report: {error}")
     print(report.table.to_string(index=False))
@@ -40,6 +51,12 @@ def _report(options: argparse.Namespace) -> None:
     for warning in report.warnings:
         print(f"note: {warning}")
     print(f"report: {report.page}")
+
+
+def _digits(text: str | None) -> int | None:
+    if text is not None and not re.fullmatch("[0-6]", text):
+        raise KnobError(f"--digits={text}: must be a whole number from 0 to 6, for example 1")
+    return None if text is None else int(text)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ablate.names import folder_name
 from ablate.report.escape import write_csv
 from ablate.report.figures import FIGURES, draw_all
 from ablate.report.figures.style import Drawn
+from ablate.report.files import Files, chosen_columns
 from ablate.report.replace import replaced
 from ablate.report.section import Section
 from ablate.report.sections import TABLES, make_sections
@@ -58,7 +59,13 @@ class Report:
         return self.failures.empty
 
 
-def write_report(results: Results, reports: Path, baseline: str | None = None) -> Report:
+def write_report(
+    results: Results,
+    reports: Path,
+    baseline: str | None = None,
+    columns: Sequence[str] | None = None,
+    digits: int | None = None,
+) -> Report:
     """Write the report of a study into `reports/<study>/` and say what it holds.
 
     The same results give the same bytes, wherever they were read from.
@@ -66,11 +73,20 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
     Args:
         baseline: the cell that the others are compared with; None: the study's first. With another one than that, the
             report has a folder of its own, `reports/<study>-beside-<baseline>/`.
+        columns: of the comparison in Markdown and LaTeX, in their order, by the first words of the page's headings;
+            None: all in Markdown, what there is room for in LaTeX.
+        digits: decimals of values and differences in Markdown and LaTeX; None: as many as are worth printing.
+
+    Raises:
+        KnobError: for a baseline or a column that there is not.
     """
     analysis = analyse(results, baseline)
     said, warnings = findings(analysis), warnings_of(results, analysis)
     beside = "" if baseline in (None, str(results.trials["cell"].iloc[0])) else f"-beside-{baseline}"
     folder = reports / folder_name(results.name + beside)
+    table = display(analysis.metric, analysis.task, analysis.comparison, analysis.others)
+    if columns is not None:
+        chosen_columns(table, columns)  # refused before anything is written
     reports.mkdir(parents=True, exist_ok=True)
     # A study launched twice at once ends twice at once.
     with report_lock(folder), replaced(folder, _FILES) as scratch:
@@ -78,10 +94,9 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         drawn = draw_all(results, analysis, scratch)
         first = _first_figure(analysis, drawn)
         below = {name: figure for name, figure in drawn.items() if figure is not first}
-        sections = make_sections(results, analysis, below, scratch)
+        sections = make_sections(results, analysis, below, Files(scratch, folder.name, columns, digits))
         (scratch / PAGE).write_text(_page(results, said, warnings, first, sections), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
-    table = display(analysis.metric, analysis.task, analysis.comparison, analysis.others)
     return Report(folder, folder / PAGE, table, said, warnings, analysis.learned_nothing, failures)
 
 
