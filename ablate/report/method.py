@@ -20,8 +20,8 @@ _VERDICTS = (
     "corrected (Holm), and everything else is marked as exploratory. A comparison that stands in several tables is "
     "tested once. A difference is told from none at a corrected p below 0.05; it is called equivalent where two "
     "one-sided tests at 5 % put it within what was said to be worth a difference (the 90 % interval then lies within "
-    "it), which comes before its sign. Where trials diverge, that is told first, and the side that lost more of them is "
-    "never called better."
+    "it), which comes before its sign. Where trials diverge, that is told first, and the side that lost more of them "
+    "is never called better."
 )
 
 
