@@ -31,7 +31,7 @@ def latex_table(text: pd.DataFrame, words: Collection[str], caption: str, note: 
         r"\begin{table}[tbp]",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{latex(caption)}}}",
-        rf"\label{{{_label(label)}}}",
+        rf"\label{{{_label(label)}}}\par\smallskip",
         rf"\begin{{tabular}}{{@{{}}{''.join('l' if name in words else 'r' for name in headings)}@{{}}}}",
         r"\toprule",
         _row([_heading(name, list(text[name])) for name in headings]),
@@ -60,7 +60,7 @@ def _label(text: str) -> str:
 
 def _heading(heading: str, cells: Sequence[str]) -> str:
     """In several lines where it would make its column wider than its cells do."""
-    widest = max(map(len, cells), default=0)
+    widest = max(map(len, [*cells, *heading.split(" ")]))
     lines: list[str] = []
     for word in heading.split(" "):
         if lines and len(lines[-1]) + len(word) < widest:

@@ -88,8 +88,9 @@ def write_table(shown: Shown, files: Files) -> str:
 def comparison_table(analysis: Analysis, caption: Sequence[Note], notes: Sequence[Note], files: Files) -> Shown:
     """One row a cell, each beside the baseline."""
     metric, task, comparison = analysis.metric, analysis.task, analysis.comparison
-    wide = (told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", *BESIDES, "missing")
-    wide += ("n",) if comparison["n"].nunique() == 1 else ()  # the caption says it
+    wide = [told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", *BESIDES, "missing"]
+    if comparison["n"].nunique() == 1:
+        wide.append("n")  # the caption says it
     text = display(metric, task, comparison, analysis.others)
     return Shown(
         "comparison",

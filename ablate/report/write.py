@@ -71,8 +71,8 @@ def write_report(
     The same results give the same bytes, wherever they were read from.
 
     Args:
-        baseline: the cell that the others are compared with; None: the study's first. With another one than that, the
-            report has a folder of its own, `reports/<study>-beside-<baseline>/`.
+        baseline: the cell that the others are compared with, by its display name or its label; None: the study's
+            first. With another one than that, the report has a folder of its own, `reports/<study>-beside-<baseline>/`.
         columns: of the comparison in Markdown and LaTeX, in their order, by the first words of the page's headings;
             None: all in Markdown, what there is room for in LaTeX.
         digits: decimals of values and differences in Markdown and LaTeX; None: as many as are worth printing.
@@ -80,6 +80,8 @@ def write_report(
     Raises:
         KnobError: for a baseline or a column that there is not.
     """
+    if baseline is not None and baseline not in {*results.trials["cell"]}:
+        baseline = results.labels.get(baseline, baseline)
     analysis = analyse(results, baseline)
     said, warnings = findings(analysis), warnings_of(results, analysis)
     beside = "" if baseline in (None, str(results.trials["cell"].iloc[0])) else f"-beside-{baseline}"
