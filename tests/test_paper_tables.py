@@ -98,3 +98,14 @@ def test_a_table_without_notes_has_none_and_a_label_is_one_for_ref():
     latex = latex_table(pd.DataFrame({"cell": ["a"]}), ["cell"], "c", "", "a_b beside {%}")
     assert r"\label{tab:a-b-beside}" in latex
     assert "parbox" not in latex
+
+
+def test_marks_of_verdicts_are_explained_where_they_stand(tmp_path):
+    table = trials({"a": [4.0, 4.1, 4.2], "b": [4.5, 4.61, None], "c": [4.0001, 4.1002, 4.2]})
+    table["status"] = table["status"].replace("FAILED", "DIVERGED")
+    latex = written(table, tmp_path)
+    assert r"equivalent: two one-sided tests put the difference within $\pm$1.0\,\%." in latex
+    assert "undecided" not in latex
+    assert "diverged: trials that diverged; with: of the row, without: of the baseline." in latex
+    assert "n = 2 to 3 seeds" in latex
+    assert "n: finished trials." in latex

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ablate.analyze.families import EXPLORATORY
 from ablate.analyze.study import Analysis
 from ablate.report import told
 from ablate.report.phrases import capital, margin
@@ -99,10 +100,10 @@ def effects_caption(results: Results, analysis: Analysis, table: pd.DataFrame, b
     ]
 
 
-def effects_notes(analysis: Analysis) -> list[Note]:
+def effects_notes(analysis: Analysis, effects: pd.DataFrame) -> list[Note]:
     """What the columns and the marks of a table of effects mean."""
     return [
-        Note(_corrected(analysis), ("p",)),
+        Note(_corrected(analysis, effects), ("p",)),
         *_of_verdicts(analysis, "with the part or level", "without it"),
         _OVER_TEXT,
         Note(f"wins: seeds in which the change is for the better, {_CHANCE}.", ("wins",)),
@@ -137,18 +138,20 @@ def _looked(analysis: Analysis) -> str:
 
 
 def _of_verdicts(analysis: Analysis, with_: str, without: str) -> list[Note]:
-    within = f", within {margin(analysis.metric, analysis.margin)}" if analysis.margin is not None else ""
+    within = "" if analysis.margin is None else f" within {margin(analysis.metric, analysis.margin)}"
     explained = {
-        "equivalent": f"as good as no difference{within}",
-        "undecided": "not told from no difference",
+        "equivalent": f"two one-sided tests put the difference{within}",
+        "undecided": "neither a difference nor its absence was shown",
         "diverged": f"trials that diverged; with: {with_}, without: {without}",
+        "diverges": "every trial of one side diverged",
+        "not comparable": "evaluated on other data or another vocabulary than the baseline",
         "exploratory": "not of the question that the study was made for: corrected among themselves, and worth a study "
         "of their own before anybody relies on them",
     }
     return [Note(f"{mark}: {says}.", ("verdict",), mark) for mark, says in explained.items()]
 
 
-def _corrected(analysis: Analysis) -> str:
+def _corrected(analysis: Analysis, effects: pd.DataFrame) -> str:
     """What counts together."""
     if not (analysis.comparison["n"] > 1).any():
         return "Nothing is tested: that takes two seeds or more."
@@ -158,7 +161,5 @@ def _corrected(analysis: Analysis) -> str:
             "(Holm) among themselves."
         )
     over = "one comparison" if analysis.tests == 1 else f"{analysis.tests} comparisons"
-    return (
-        f"P-values are corrected (Holm) over the {over} that the study was made for, those of the rest among "
-        "themselves."
-    )
+    rest = ", those of the rest among themselves" if (effects["family"] == EXPLORATORY).any() else ""
+    return f"P-values are corrected (Holm) over the {over} that the study was made for{rest}."

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from great_tables import GT
 
+from ablate.analyze.comparison import BASELINE
 from ablate.analyze.differs import Task
 from ablate.analyze.families import EXPLORATORY, is_claim
 from ablate.analyze.study import Analysis
@@ -139,7 +140,7 @@ def display(
         others: metrics that are shown beside the one that cells are compared by.
         digits: decimals of values and differences; None: as many as are worth printing.
     """
-    base = comparison.loc[comparison["verdict"] == "baseline", "cell"]
+    base = comparison.loc[comparison["verdict"] == BASELINE, "cell"]
     first = base.empty or base.iloc[0] == comparison["cell"].iloc[0]
     to, train, seen = "to the first row" if first else f"to {base.iloc[0]}", f"train {metric.name}", told.seen(task)
     rows = [
@@ -153,9 +154,9 @@ def display(
             f"valid {metric.name}": _value(metric, row["valid_mean"], row["valid_sd"], digits),
             f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"], digits),
             **{f"test {other.name}": _of_other(other, row, digits) for other in others},
-            f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row, digits),
+            f"difference {to}": "–" if row["verdict"] == BASELINE else _difference(metric, row, digits),
             "verdict": _verdict(row),
-            "p": p_value(row["p_holm"]),
+            "p": "–" if row["verdict"] == BASELINE else p_value(row["p_holm"]),
             OVER_TEXT: _over_text(metric, row, digits),
             "wins": _wins(row),
             "pairing": _pairing(row),
@@ -189,7 +190,7 @@ def effects_table(
         text if files.digits is None else _effects(metric, effects, costs or {}, files.digits),
         _changes(metric, effects),
         caption,
-        effects_notes(analysis),
+        effects_notes(analysis, effects),
         words=("part", "verdict"),
         not_on_paper=BESIDES,
     )
