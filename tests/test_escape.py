@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from ablate.metric import Metric
 from ablate.report import write_report
-from ablate.report.escape import latex_rows, markdown, markdown_line, write_csv
+from ablate.report.escape import markdown, markdown_line, write_csv
 
 HOSTILE = [
     "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "＝1", "x\r=1",
@@ -29,6 +29,7 @@ HOSTILE = [
     "'><svg/onload=alert(1)>", "--><script>alert(1)</script>", "{{ 7 * 7 }}", "\\input{/etc/passwd}", "[2em]", "*",
     "%", "~^",
 ]  # fmt: skip
+OUR_MATH = r"(?<!\\)\$(-|\\[a-z]+)\$"  # signs that LaTeX has in formulas alone
 EVERYTHING = "\"'><img src=x onerror=alert(1)>|`*_#$x$\\input{y}&%{z}[l](h)\r\n# h"
 
 
@@ -175,7 +176,7 @@ def test_names_are_text_in_every_file_of_a_report(tmp_path):
             assert kinds == ["table_open", "table_close", "paragraph_open", "paragraph_close"]
             assert any(one_line(EVERYTHING) in text for text in text_of(tokens))
         if path.suffix == ".tex":
-            latex = path.read_text(encoding="utf-8").partition("\n")[2]
+            latex = re.sub(OUR_MATH, "", path.read_text(encoding="utf-8").partition("\n")[2])
             assert "\\input{" not in latex
             assert not re.search(r"(?<!\\)[$_#%]", latex), path.name
 
@@ -185,4 +186,3 @@ def test_a_row_of_a_latex_table_that_begins_with_a_bracket_or_a_star_is_no_argum
     latex = (report.folder / "comparison.tex").read_text(encoding="utf-8")
     assert "\n{}[2em] & " in latex
     assert "\n{}* & " in latex
-    assert latex_rows("a \\\\\nb \\\\ \n[x]") == "a \\\\\nb \\\\ \n{}[x]"

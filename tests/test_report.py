@@ -181,5 +181,5 @@ def test_a_cell_that_has_learned_nothing_is_named_beside_others_that_have(tmp_pa
 
 
 def test_markdown_is_a_table_a_renderer_can_read():
-    text = markdown(pd.DataFrame({"cell": ["x|y"], "n": ["1"]}))
+    text = markdown(pd.DataFrame({"cell": ["x|y"], "n": ["1"]}), words=["cell"])
     assert text == "| cell | n |\n| --- | ---: |\n| x\\|y | 1 |\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reports", default="reports", help="folder to write to (default: %(default)s)")
     parser.add_argument("--baseline", metavar="LABEL", help="the cell that the others are compared with")
     parser.add_argument("--worth", help="the smallest difference that matters, 1%% or 0.5 (default: what was launched)")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="CELL=NAME",
+        help='display name of a cell, what follows the last "=": "depth=1 tie=true=Tied LSTM"; may be repeated',
+    )
+    parser.add_argument(
+        "--columns",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="NAME,NAME,...",
+        help="of the comparison in Markdown and LaTeX, in this order, by the first words of the page's headings: "
+        "cell,n,test,difference,verdict",
+    )
+    parser.add_argument("--digits", metavar="N", help="decimals of the Markdown and LaTeX tables (default: by size)")
     options = parser.parse_args(arguments)
     with patient_output():
         _report(options)
@@ -30,8 +46,10 @@ def _report(options: argparse.Namespace) -> None:
     try:
         if options.runs is not None and options.store is not None:
             raise KnobError("--runs and --store: a report is written from one of them; leave out the other")
-        results = read_studies(open_source(options.runs, options.store), options.studies, options.worth)
-        report = write_report(results, Path(options.reports), options.baseline)
+        labels, digits = _labels(options.label), _digits(options.digits)
+        source = open_source(options.runs, options.store)
+        results = read_studies(source, options.studies, options.worth, labels)
+        report = write_report(results, Path(options.reports), options.baseline, options.columns, digits)
     except (KnobError, OSError) as error:
         sys.exit(f"ablate.report: {error}")
     print(report.table.to_string(index=False))
@@ -40,6 +58,25 @@ def _report(options: argparse.Namespace) -> None:
     for warning in report.warnings:
         print(f"note: {warning}")
     print(f"report: {report.page}")
+
+
+def _labels(typed: list[str]) -> dict[str, str]:
+    """Cell → display name."""
+    labels: dict[str, str] = {}
+    for text in typed:
+        cell, equals, name = text.rpartition("=")
+        if not equals:
+            raise KnobError(f'--label "{text}": must be CELL=NAME, for example --label "{text}=Our model"')
+        if cell in labels:
+            raise KnobError(f'--label "{text}": {cell!r} has the name {labels[cell]!r} already; give it one')
+        labels[cell] = name
+    return labels
+
+
+def _digits(text: str | None) -> int | None:
+    if text is not None and not re.fullmatch("[0-6]", text):
+        raise KnobError(f"--digits={text}: must be a whole number from 0 to 6, for example 1")
+    return None if text is None else int(text)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 
-def markdown(shown: pd.DataFrame) -> str:
-    """A GitHub table; `|` and what would be markup in a name stay inert."""
+def markdown(shown: pd.DataFrame, words: Sequence[str] = ()) -> str:
+    """A GitHub table; `|` and what would be markup in a name stay inert. `words`: columns that are set flush left."""
     headings, *rows = ([_no_markup(str(cell)) for cell in line] for line in (shown.columns, *shown.to_numpy()))
-    lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *rows]
+    lines = [headings, ["---" if name in words else "---:" for name in shown.columns], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -25,30 +26,32 @@ def _no_markup(text: str) -> str:
     return re.sub(r"[\\|`*_{}\[\]<>$#&~]", r"\\\g<0>", " ".join(text.splitlines()).strip())
 
 
-# What pdflatex has no letter for, in words that it has.
-_LATIN = {"−": "-", "→": "to", "≤": "at most", "≥": "at least", "≠": "is not", "×": "x", "\N{NO-BREAK SPACE}": " "}
+# What LaTeX reads as more than a letter, or would print as another one.
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\symbol{34}", "`": r"\textasciigrave{}",
+    "'": r"\textquotesingle{}", "−": "$-$", "→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "≠": r"$\ne$",
+    "×": r"$\times$", "±": r"$\pm$", "²": "$^2$", "χ": r"$\chi$", "\N{NO-BREAK SPACE}": "~",
+}  # fmt: skip
+_LATEX |= {symbol: f"\\{symbol}" for symbol in "&%$#_{}"}
+_OGONEK = "\N{COMBINING OGONEK}"  # an accent that pdflatex's first encoding lacks
+_LETTERS = "–—‘’“”…·ªºµßÆæŒœØøŁłıĲĳ"  # besides ASCII's, and these with an accent
 
 
-def plain_latin(text: str) -> str:
-    """Text that pdflatex can print: letters it has no glyph for are written as their code, for example [U+65E5]."""
-    for symbol, words in _LATIN.items():
-        text = text.replace(symbol, words)
-    return "".join(_in_latin(character) for character in text)
+def latex(text: str) -> str:
+    """Text as LaTeX prints it; letters that pdflatex has no glyph for are written as their code, [U+65E5]."""
+    inert = "".join(_LATEX.get(character) or _in_latex(character) for character in text)
+    return re.sub("-(?=-)", "-{}", inert).replace(r" \%", r"\,\%")  # two hyphens would be a dash
 
 
-def _in_latin(character: str) -> str:
-    if character in "–—‘’“”…±·":
+def _in_latex(character: str) -> str:
+    if character in _LETTERS:
         return character
     if character.isascii():
         return character if character.isprintable() else " "
-    if unicodedata.category(character).startswith("L") and ord(character) < 0x180:
-        return character
-    return f"[U+{ord(character):04X}]"
-
-
-def latex_rows(table: str) -> str:
-    """The rows of a LaTeX table: one that begins with [ or * is no argument of the line break before it."""
-    return re.sub(r"(\\\\\s*\n)(?=\s*[\[*])", r"\1{}", table)
+    parts = unicodedata.normalize("NFD", character)
+    known = ord(character) < 0x180 and parts[0].isascii() and parts[0].isalpha() and _OGONEK not in parts
+    return character if known else f"[U+{ord(character):04X}]"
 
 
 _FORMULA = tuple("=+-@\t\n＝＋－＠")  # https://owasp.org/www-community/attacks/CSV_Injection

@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from ablate.analyze.study import Analysis
 from ablate.report import told
+from ablate.report.notes import OVER_TEXT
 from ablate.report.section import Section, Table
-from ablate.report.tables import OVER_TEXT
 from ablate.track.read import Results
 
 _TESTED = (
@@ -57,7 +57,6 @@ _EVERYWHERE = {
     "what": "what was recorded of all trials",
     "value": "what it was",
 }
-_NOTED = ("n", "p", "verdict", OVER_TEXT, "wins", "pairing")  # what a file with the comparison alone explains
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,6 @@ def meanings(results: Results, analysis: Analysis) -> dict[str, str]:
 
 def _difference(baseline: str) -> str:
     return f"of the row from {baseline}, paired by seed; in brackets its 95 % interval"
-
-
-def noted(meant: Mapping[str, str], headings: Sequence[str]) -> str:
-    """The headings that no reader can guess, explained in a paragraph."""
-    lines = [(heading, meant[heading]) for heading in headings if heading in _NOTED or heading.startswith("train ")]
-    return " ".join(f"{heading}: {means.rstrip('.')}." for heading, means in lines if heading in meant)
 
 
 def glossary(sections: Sequence[Section], meant: Mapping[str, str]) -> dict[str, Term]:

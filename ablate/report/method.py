@@ -17,10 +17,11 @@ _CALIBRATION = (
 )
 _VERDICTS = (
     "Testing many rows finds something by chance. So what the study was made for is one family, whose p-values are "
-    "corrected (Holm), and everything else is marked as exploratory. A difference is told from none at a corrected p "
-    "below 0.05; it is called equivalent where two one-sided tests at 5 % put it within what was said to be worth a "
-    "difference (the 90 % interval then lies within it), which comes before its sign. Where trials diverge, that is "
-    "told first, and the side that lost more of them is never called better."
+    "corrected (Holm), and everything else is marked as exploratory. A comparison that stands in several tables is "
+    "tested once. A difference is told from none at a corrected p below 0.05; it is called equivalent where two "
+    "one-sided tests at 5 % put it within what was said to be worth a difference (the 90 % interval then lies within "
+    "it), which comes before its sign. Where trials diverge, that is told first, and the side that lost more of them "
+    "is never called better."
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
@@ -12,6 +11,8 @@ from ablate.analyze.sources import RESIDUAL, TOTAL, Sources
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.files import Files
+from ablate.report.notes import Note
 from ablate.report.phrases import Row, listed
 from ablate.report.section import Section, Table
 from ablate.report.tables import Shown, write_table
@@ -27,15 +28,15 @@ _WHY = {
 }
 
 
-def noise_section(analysis: Analysis, folder: Path) -> Section:
+def noise_section(analysis: Analysis, files: Files) -> Section:
     """The section of a study that varies sources of noise and nothing else; elsewhere there is nothing in it."""
     found = analysis.sources
     if not found.asked:
         return Section("noise", TITLE)
     tables = []
     if len(found.table):
-        shown = sources_table(analysis.metric, found)
-        tables.append(Table(Markup(write_table(shown, folder)), list(shown.text.columns), shown.note))
+        shown = sources_table(analysis.metric, found, files.digits)
+        tables.append(Table(Markup(write_table(shown, files)), list(shown.text.columns), shown.note_on_page))
     return Section("noise", TITLE, says=noise_told(analysis.metric, found), tables=tables)
 
 
@@ -80,39 +81,55 @@ def _spread(metric: Metric, row: Row) -> str:
     return f"{told.spread(metric, row['sd'])} ({_interval(metric, row)})"
 
 
-def _interval(metric: Metric, row: Row) -> str:
+def _interval(metric: Metric, row: Row, digits: int | None = None) -> str:
     if math.isnan(row["low"]):
         return NOT_AVAILABLE
-    return " to ".join(told.spread(metric, row[end]) for end in ("low", "high"))
+    return " to ".join(told.spread(metric, row[end], digits) for end in ("low", "high"))
 
 
 def _share(row: Row) -> str:
     return f"{100 * row['share']:.0f} %"
 
 
-def sources_table(metric: Metric, found: Sources) -> Shown:
-    """One row a source, the residual, and all together."""
+def sources_table(metric: Metric, found: Sources, digits: int | None = None) -> Shown:
+    """One row a source, the residual, and all together. `digits`: decimals in Markdown and LaTeX."""
+    return Shown(
+        "noise",
+        _text(metric, found),
+        _text(metric, found, digits),
+        found.table,
+        caption=[Note(_caption(metric, found))],
+        notes=_notes(found),
+        words=("source",),
+    )
+
+
+def _text(metric: Metric, found: Sources, digits: int | None = None) -> pd.DataFrame:
     rows = [
         {
             "source": _NAMES.get(row["source"], row["source"]),
             "seeds": "–" if pd.isna(row["seeds"]) else f"{row['seeds']:.0f}",
-            "standard deviation": told.spread(metric, row["sd"]),
-            "95 % interval": _interval(metric, row),
+            "standard deviation": told.spread(metric, row["sd"], digits),
+            "95 % interval": _interval(metric, row, digits),
             "share of the variance": _share(row),
         }
         for row in found.table.to_dict("records")
     ]
-    return Shown("noise", pd.DataFrame(rows), found.table, _note(metric, found), words=("source",))
+    return pd.DataFrame(rows)
 
 
-def _note(metric: Metric, found: Sources) -> str:
+def _caption(metric: Metric, found: Sources) -> str:
     trials = f"{found.trials} trials" + (f", {found.missing} more without a result" if found.missing else "")
     scored = f"log-{metric.name}" if metric.scale == "log" else metric.name
-    idle = f" Left out, as it has no effect here: {told.names(found.idle)}." if found.idle else ""
-    return (
-        f"Standard deviation of test {metric.name} by source: variance components of {scored} over {trials}, from the "
-        "mean squares of a main-effects fit; an estimate below 0 is shown as 0. Intervals: modified large-sample for a "
-        "source, chi² for the residual (Burdick & Graybill 1992), Graybill & Wang (1980) for all together. In "
-        "simulations of 3 to 7 seeds a source they held the truth 94 to 98 times in 100 with bell-shaped noise, 85 to "
-        f"98 with long-tailed and 76 to 98 with lopsided noise.{idle}"
+    return f"Standard deviation of test {metric.name} by source: variance components of {scored} over {trials}."
+
+
+def _notes(found: Sources) -> list[Note]:
+    said = (
+        "From the mean squares of a main-effects fit; an estimate below 0 is shown as 0. Intervals: modified "
+        "large-sample for a source, chi² for the residual (Burdick & Graybill 1992), Graybill & Wang (1980) for all "
+        "together. In simulations of 3 to 7 seeds a source they held the truth 94 to 98 times in 100 with bell-shaped "
+        "noise, 85 to 98 with long-tailed and 76 to 98 with lopsided noise."
     )
+    idle = f"Left out, as it has no effect here: {told.names(found.idle)}."
+    return [Note(sentence) for sentence in ([said, idle] if found.idle else [said])]

@@ -1,4 +1,4 @@
-"""Tables as a reader sees them: HTML, Markdown, LaTeX (booktabs) and CSV from one frame of text."""
+"""Tables as a reader sees them: HTML, Markdown, LaTeX and CSV, made of one table of numbers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from great_tables import GT
 
+from ablate.analyze.comparison import BASELINE
 from ablate.analyze.differs import Task
 from ablate.analyze.families import EXPLORATORY, is_claim
+from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
-from ablate.report.escape import latex_rows, markdown, markdown_line, plain_latin, write_csv
+from ablate.report.escape import markdown, markdown_line, write_csv
+from ablate.report.files import Files, chosen_columns
+from ablate.report.latex import latex_table
+from ablate.report.notes import OVER_TEXT, Note, effects_notes, told_of
 from ablate.report.told import NOT_AVAILABLE
 from ablate.track.units import duration
 
-OVER_TEXT = "over test data too"
 BESIDES = (OVER_TEXT, "wins", "pairing")  # what a page has room for, and a terminal or a sheet of paper has not
 
 
@@ -30,30 +33,50 @@ class Shown:
 
     Attributes:
         name: of its files, without suffix.
-        text: what is printed, every value a string.
+        text: what the page shows, every value a string.
+        written: the same with the decimals that Markdown and LaTeX have.
         numbers: what it was made from, for the CSV file.
-        note: how to read it.
+        caption: what is measured; notes: what its columns and marks mean.
         words: columns that hold words; the others are set flush right.
         not_on_paper: columns that a page in print is too narrow for; they are left out of the LaTeX table.
+        columns: those of the Markdown and LaTeX table, in their order; None: all, but for `not_on_paper`.
     """
 
     name: str
     text: pd.DataFrame
+    written: pd.DataFrame
     numbers: pd.DataFrame
-    note: str
+    caption: Sequence[Note]
+    notes: Sequence[Note]
     words: Sequence[str] = ()
     not_on_paper: Sequence[str] = ()
+    columns: Sequence[str] | None = None
+
+    @property
+    def note(self) -> str:
+        """How to read it, where there is nothing else to say so."""
+        return self.note_on(self.text)
+
+    @property
+    def note_on_page(self) -> str:
+        """How to read it on the page, where a glossary says what headings mean."""
+        return told_of([*self.caption, *(note for note in self.notes if note.mark)], self.text)
+
+    def note_on(self, text: pd.DataFrame) -> str:
+        """Caption and notes in one, for a table with the columns of `text`."""
+        return told_of([*self.caption, *self.notes], text)
 
 
-def write_table(shown: Shown, folder: Path) -> str:
+def write_table(shown: Shown, files: Files) -> str:
     """Write <name>.html, .md, .tex and .csv; return the HTML of the table alone, without its note."""
-    table = GT(shown.text, id=f"table-{shown.name}").cols_align("right", columns=_numeric(shown, shown.text))
+    numeric = [str(name) for name in shown.text.columns if name not in shown.words]
+    table = GT(shown.text, id=f"table-{shown.name}").cols_align("right", columns=numeric)
     names = list(map(str, shown.text.columns))
     ahead = [name for name in names if name == "verdict"] + [name for name in names if name.startswith("difference ")]
     if ahead:
         # A screen may be too narrow for what follows.
         table = table.cols_move(ahead, after=names[0])
-    path = folder / shown.name
+    path = files.folder / shown.name
     # Rendered once, which takes long: the note is all that the page leaves out.
     noted = str(table.tab_source_note(shown.note).as_raw_html(inline_css=False))
     html = re.sub(r"<tfoot.*?</tfoot>", "", noted, flags=re.DOTALL)
@@ -61,28 +84,36 @@ def write_table(shown: Shown, folder: Path) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{shown.name}</title>{noted}</html>\n',
         encoding="utf-8",
     )
-    path.with_suffix(".md").write_text(markdown(shown.text) + f"\n{markdown_line(shown.note)}\n", encoding="utf-8")
-    narrow = shown.text[[name for name in shown.text.columns if name not in shown.not_on_paper]]
-    plain = narrow.rename(columns=plain_latin).map(plain_latin)
-    paper = GT(plain).cols_align("right", columns=[plain_latin(name) for name in _numeric(shown, narrow)])
-    latex = paper.tab_source_note(plain_latin(shown.note)).tab_options(table_font_size="8pt").as_latex()
-    path.with_suffix(".tex").write_text("% needs \\usepackage{booktabs}\n" + latex_rows(latex) + "\n", encoding="utf-8")
+    whole = shown.written if shown.columns is None else shown.written[list(shown.columns)]
+    note = markdown_line(shown.note_on(whole))
+    path.with_suffix(".md").write_text(markdown(whole, shown.words) + f"\n{note}\n", encoding="utf-8")
+    narrow = [name for name in whole.columns if shown.columns is not None or name not in shown.not_on_paper]
+    paper = whole[narrow]
+    caption, below = told_of(shown.caption, paper), told_of(shown.notes, paper)
+    latex = latex_table(paper, shown.words, caption, below, f"{files.label}-{shown.name}")
+    path.with_suffix(".tex").write_text(latex, encoding="utf-8")
     write_csv(shown.numbers, path.with_suffix(".csv"))
     return html
 
 
-def _numeric(shown: Shown, text: pd.DataFrame) -> list[str]:
-    return [str(name) for name in text.columns if name not in shown.words]
-
-
-def comparison_table(
-    metric: Metric, task: Task, comparison: pd.DataFrame, note: str, others: Sequence[Metric] = ()
-) -> Shown:
+def comparison_table(analysis: Analysis, caption: Sequence[Note], notes: Sequence[Note], files: Files) -> Shown:
     """One row a cell, each beside the baseline."""
-    wide = (told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", *BESIDES, "missing")
-    words = ("cell", "verdict", "missing")
-    numbers = _changes(metric, comparison).assign(missing=comparison["missing"].map(told.missing))
-    return Shown("comparison", display(metric, task, comparison, others), numbers, note, words, wide)
+    metric, task, comparison = analysis.metric, analysis.task, analysis.comparison
+    wide = [told.seen(task), "time", f"train {metric.name}", f"valid {metric.name}", *BESIDES, "missing"]
+    if comparison["n"].nunique() == 1:
+        wide.append("n")  # the caption says it
+    text = display(metric, task, comparison, analysis.others)
+    return Shown(
+        "comparison",
+        text,
+        text if files.digits is None else display(metric, task, comparison, analysis.others, files.digits),
+        _changes(metric, comparison).assign(missing=comparison["missing"].map(told.missing)),
+        caption,
+        notes,
+        words=("cell", "verdict", "missing"),
+        not_on_paper=wide,
+        columns=None if files.columns is None else chosen_columns(text, files.columns),
+    )
 
 
 def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +134,13 @@ def _end(metric: Metric, name: str) -> str:
     return "_".join(ends.get(word, word) for word in name.split("_"))
 
 
-def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequence[Metric] = ()) -> pd.DataFrame:
+def display(
+    metric: Metric,
+    task: Task,
+    comparison: pd.DataFrame,
+    others: Sequence[Metric] = (),
+    digits: int | None = None,
+) -> pd.DataFrame:
     """The comparison as text, with units in the headings. One row a cell.
 
     The verdict stands beside the difference: a screen may be too narrow for what follows.
@@ -111,8 +148,9 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
     Args:
         task: as a launch records it.
         others: metrics that are shown beside the one that cells are compared by.
+        digits: decimals of values and differences; None: as many as are worth printing.
     """
-    base = comparison.loc[comparison["verdict"] == "baseline", "cell"]
+    base = comparison.loc[comparison["verdict"] == BASELINE, "cell"]
     first = base.empty or base.iloc[0] == comparison["cell"].iloc[0]
     to, train, seen = "to the first row" if first else f"to {base.iloc[0]}", f"train {metric.name}", told.seen(task)
     rows = [
@@ -122,14 +160,14 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
             seen: whole(row["seen"]),
             "time": duration(row["train_seconds"]),
             "n": str(row["n"]),
-            train: _value(metric, row.get("train_mean", math.nan), math.nan),
-            f"valid {metric.name}": _value(metric, row["valid_mean"], row["valid_sd"]),
-            f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"]),
-            **{f"test {other.name}": _of_other(other, row) for other in others},
-            f"difference {to}": "–" if row["verdict"] == "baseline" else _difference(metric, row),
+            train: _value(metric, row.get("train_mean", math.nan), math.nan, digits),
+            f"valid {metric.name}": _value(metric, row["valid_mean"], row["valid_sd"], digits),
+            f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"], digits),
+            **{f"test {other.name}": _of_other(other, row, digits) for other in others},
+            f"difference {to}": "–" if row["verdict"] == BASELINE else _difference(metric, row, digits),
             "verdict": _verdict(row),
-            "p": p_value(row["p_holm"]),
-            OVER_TEXT: _over_text(metric, row),
+            "p": "–" if row["verdict"] == BASELINE else p_value(row["p_holm"]),
+            OVER_TEXT: _over_text(metric, row, digits),
             "wins": _wins(row),
             "pairing": _pairing(row),
             "missing": told.missing(row["missing"]),
@@ -146,29 +184,52 @@ def display(metric: Metric, task: Task, comparison: pd.DataFrame, others: Sequen
 
 
 def effects_table(
-    metric: Metric, effects: pd.DataFrame, name: str, note: str, costs: Mapping[str, str] | None = None
+    analysis: Analysis,
+    effects: pd.DataFrame,
+    name: str,
+    caption: Sequence[Note],
+    files: Files,
+    costs: Mapping[str, str] | None = None,
 ) -> Shown:
     """Effects of components or factors: `name` and what is known of each. `costs`: name → parameters it adds."""
+    metric = analysis.metric
+    text = _effects(metric, effects, costs or {})
+    return Shown(
+        name,
+        text,
+        text if files.digits is None else _effects(metric, effects, costs or {}, files.digits),
+        _changes(metric, effects),
+        caption,
+        effects_notes(analysis, effects),
+        words=("part", "verdict"),
+        not_on_paper=BESIDES,
+    )
+
+
+def _effects(
+    metric: Metric, effects: pd.DataFrame, costs: Mapping[str, str], digits: int | None = None
+) -> pd.DataFrame:
     change = f"change of {metric.name}"
     rows = [
         {
             "part": row["name"],
-            change: told.change(metric, row["effect"]) if _known(row["effect"]) else NOT_AVAILABLE,
-            "95 % interval": told.span(metric, row["low"], row["high"]) if _known(row["low"]) else NOT_AVAILABLE,
+            change: told.change(metric, row["effect"], digits) if _known(row["effect"]) else NOT_AVAILABLE,
+            "95 % interval": told.span(metric, row["low"], row["high"], digits)
+            if _known(row["low"])
+            else NOT_AVAILABLE,
             "verdict": _verdict(row),
             "p (Holm)": p_value(row["p_holm"]),
             "n": str(row["n"]),
-            OVER_TEXT: _over_text(metric, row),
+            OVER_TEXT: _over_text(metric, row, digits),
             "wins": _wins(row),
             "pairing": _pairing(row),
-            "parameters": (costs or {}).get(row["name"], "–"),
+            "parameters": costs.get(row["name"], "–"),
         }
         for row in effects.to_dict("records")
     ]
     columns = ["part", change, "95 % interval", "verdict", "p (Holm)", "n", OVER_TEXT, "wins", "pairing", "parameters"]
     text = pd.DataFrame(rows, columns=columns)
-    text = text.drop(columns=[name for name in ("parameters", OVER_TEXT) if (text[name] == "–").all()])
-    return Shown(name, text, _changes(metric, effects), note, words=("part", "verdict"), not_on_paper=BESIDES)
+    return text.drop(columns=[name for name in ("parameters", OVER_TEXT) if (text[name] == "–").all()])
 
 
 def whole(value: float | None) -> str:
@@ -183,9 +244,9 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _over_text(metric: Metric, row: Mapping[Any, Any]) -> str:
+def _over_text(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> str:
     """The interval for other test data too."""
-    return told.span(metric, row["text_low"], row["text_high"]) if _known(row["text_low"]) else "–"
+    return told.span(metric, row["text_low"], row["text_high"], digits) if _known(row["text_low"]) else "–"
 
 
 def _wins(row: Mapping[Any, Any]) -> str:
@@ -224,21 +285,21 @@ def _known(value: float | None) -> bool:
     return value is not None and not pd.isna(value) and math.isfinite(value)
 
 
-def _value(metric: Metric, mean: float, sd: float) -> str:
-    return NOT_AVAILABLE if math.isnan(mean) else told.value(metric, mean, sd)
+def _value(metric: Metric, mean: float, sd: float, digits: int | None) -> str:
+    return NOT_AVAILABLE if math.isnan(mean) else told.value(metric, mean, sd, digits)
 
 
-def _of_other(metric: Metric, row: Mapping[Any, Any]) -> str:
-    return _value(metric, row[f"test_{metric.name}_mean"], row[f"test_{metric.name}_sd"])
+def _of_other(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> str:
+    return _value(metric, row[f"test_{metric.name}_mean"], row[f"test_{metric.name}_sd"], digits)
 
 
-def _difference(metric: Metric, row: Mapping[Any, Any]) -> str:
+def _difference(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> str:
     if not _known(row["effect"]):
         return NOT_AVAILABLE
-    change = told.change(metric, row["effect"])
+    change = told.change(metric, row["effect"], digits)
     if row["pairs"] == 1 or (row["difference_kind"] == "unpaired" and row["n"] == 1):
         return f"{change} (n = 1)"
     if not _known(row["low"]):
         return f"{change} (no spread)"
-    low, high = (told.change(metric, end) for end in told.ends(metric, row["low"], row["high"]))
+    low, high = (told.change(metric, end, digits) for end in told.ends(metric, row["low"], row["high"]))
     return f"{change} [{low}, {high}]"

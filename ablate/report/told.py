@@ -14,12 +14,17 @@ NOT_AVAILABLE = "n/a"
 ABSURD = 1e6  # values beyond it differ from each other in nothing that matters
 
 
-def change(metric: Metric, effect: float) -> str:
-    """A difference of scores as a signed change of the metric: +3.1 %, or −0.42 points."""
+def change(metric: Metric, effect: float, digits: int | None = None) -> str:
+    """A difference of scores as a signed change of the metric: +3.1 %, or −0.42 points.
+
+    Args:
+        digits: decimals; None: as many as are worth printing.
+    """
     if metric.scale == "log":
-        return percent(metric.change(effect))
+        return percent(metric.change(effect), digits)
     difference = metric.change(effect)
-    return f"{difference:+.{metric.decimals(difference)}f}{_unit_of_differences(metric)}".replace("-", "−")
+    digits = metric.decimals(difference) if digits is None else digits
+    return f"{difference:+.{digits}f}{_unit_of_differences(metric)}".replace("-", "−")
 
 
 def size(metric: Metric, effect: float) -> str:
@@ -27,9 +32,9 @@ def size(metric: Metric, effect: float) -> str:
     return change(metric, effect).lstrip("+−")
 
 
-def span(metric: Metric, low: float, high: float) -> str:
+def span(metric: Metric, low: float, high: float, digits: int | None = None) -> str:
     """An interval of differences of scores, the lower end of the metric's change first."""
-    return " to ".join(change(metric, end) for end in ends(metric, low, high))
+    return " to ".join(change(metric, end, digits) for end in ends(metric, low, high))
 
 
 def ends(metric: Metric, low: Any, high: Any) -> tuple[Any, Any]:
@@ -37,11 +42,11 @@ def ends(metric: Metric, low: Any, high: Any) -> tuple[Any, Any]:
     return (low, high) if metric.sign > 0 else (high, low)
 
 
-def spread(metric: Metric, sd: float) -> str:
+def spread(metric: Metric, sd: float, digits: int | None = None) -> str:
     """A standard deviation of scores."""
     if metric.scale == "log":
-        return f"{100 * math.expm1(sd):.2f} %"
-    return f"{sd:.{metric.decimals(sd)}f}{_unit_of_differences(metric)}"
+        return f"{100 * math.expm1(sd):.{2 if digits is None else digits}f} %"
+    return f"{sd:.{metric.decimals(sd) if digits is None else digits}f}{_unit_of_differences(metric)}"
 
 
 def direction(metric: Metric, effect: float) -> str:
@@ -49,11 +54,11 @@ def direction(metric: Metric, effect: float) -> str:
     return "higher" if metric.sign * effect > 0 else "lower"
 
 
-def value(metric: Metric, mean: float, sd: float = math.nan) -> str:
+def value(metric: Metric, mean: float, sd: float = math.nan, digits: int | None = None) -> str:
     """A value, with its standard deviation where one is known."""
     if abs(mean) > ABSURD:
         return f"over {ABSURD:,.0f}{_unit(metric)}"
-    digits = metric.decimals(mean)
+    digits = metric.decimals(mean) if digits is None else digits
     spread = "" if math.isnan(sd) else f" ± {sd:,.{digits}f}"
     return f"{mean:,.{digits}f}{spread}{_unit(metric)}".replace("-", "−")
 

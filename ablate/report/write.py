@@ -14,6 +14,7 @@ from ablate.names import folder_name
 from ablate.report.escape import write_csv
 from ablate.report.figures import FIGURES, draw_all
 from ablate.report.figures.style import Drawn
+from ablate.report.files import Files, chosen_columns
 from ablate.report.glossary import glossary, linked, linked_table, meanings
 from ablate.report.replace import replaced
 from ablate.report.section import Section
@@ -60,19 +61,36 @@ class Report:
         return self.failures.empty
 
 
-def write_report(results: Results, reports: Path, baseline: str | None = None) -> Report:
+def write_report(
+    results: Results,
+    reports: Path,
+    baseline: str | None = None,
+    columns: Sequence[str] | None = None,
+    digits: int | None = None,
+) -> Report:
     """Write the report of a study into `reports/<study>/` and say what it holds.
 
     The same results give the same bytes, wherever they were read from.
 
     Args:
-        baseline: the cell that the others are compared with; None: the study's first. With another one than that, the
-            report has a folder of its own, `reports/<study>-beside-<baseline>/`.
+        baseline: the cell that the others are compared with, by its display name or its label; None: the study's
+            first. With another one than that, the report has a folder of its own, `reports/<study>-beside-<baseline>/`.
+        columns: of the comparison in Markdown and LaTeX, in their order, by the first words of the page's headings;
+            None: all in Markdown, what there is room for in LaTeX.
+        digits: decimals of values and differences in Markdown and LaTeX; None: as many as are worth printing.
+
+    Raises:
+        KnobError: for a baseline or a column that there is not.
     """
+    if baseline is not None and baseline not in {*results.trials["cell"]}:
+        baseline = results.labels.get(baseline, baseline)
     analysis = analyse(results, baseline)
     said, warnings = findings(analysis), warnings_of(results, analysis)
     beside = "" if baseline in (None, str(results.trials["cell"].iloc[0])) else f"-beside-{baseline}"
     folder = reports / folder_name(results.name + beside)
+    table = display(analysis.metric, analysis.task, analysis.comparison, analysis.others)
+    if columns is not None:
+        chosen_columns(table, columns)  # refused before anything is written
     reports.mkdir(parents=True, exist_ok=True)
     # A study launched twice at once ends twice at once.
     with report_lock(folder), replaced(folder, _FILES) as scratch:
@@ -81,10 +99,9 @@ def write_report(results: Results, reports: Path, baseline: str | None = None) -
         first = _first_figure(analysis, drawn)
         below = {name: figure for name, figure in drawn.items() if figure is not first}
         meant = meanings(results, analysis)
-        sections = make_sections(results, analysis, below, meant, scratch)
+        sections = make_sections(results, analysis, below, Files(scratch, folder.name, columns, digits))
         (scratch / PAGE).write_text(_page(results, said, warnings, first, sections, meant), encoding="utf-8")
     failures = results.trials.loc[results.trials["status"] != "FINISHED", ["cell", "seed", "status", "reason", "log"]]
-    table = display(analysis.metric, analysis.task, analysis.comparison, analysis.others)
     return Report(folder, folder / PAGE, table, said, warnings, analysis.learned_nothing, failures)
 
 

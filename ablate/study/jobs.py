@@ -16,6 +16,7 @@ from ablate.study.conditions import Condition, Values, read_condition
 from ablate.study.designs import REPLICATES, check_use
 from ablate.study.records import OF_THE_DESIGN, Reader, read_design
 from ablate.study.tasks import load_task
+from ablate.track.labels import display_names
 from ablate.worth import margin
 
 # Of a launch, what a cell may have its own of: its replicates.
@@ -48,6 +49,8 @@ def make_study(jobs: Sequence[Job]) -> Study:
     launch, cells = candidates[0].launch, _merged(kept, reader.task)
     if launch.seeds == "auto" and len(cells) < 2:
         raise KnobError("seeds=auto: one cell has nothing to be compared with; add another one, or use seeds=3")
+    labels = [*(cell.label for cell in cells), *(one.label for one in left_out)]
+    display_names(list(dict.fromkeys(labels)), launch.labels or {}, "labels")
     return Study(
         task=reader.task,
         launch=launch,

@@ -61,6 +61,7 @@ class LaunchRecord:
             look: at the results of all of them, which was the last one; None: seeds are fixed, or may be added.
         """
         study, launch = self._study, self._study.launch
+        names = launch.labels or {}
         stopping: Event = {}
         if launch.seeds == "auto":
             found = None if look is None else look.record()
@@ -80,6 +81,7 @@ class LaunchRecord:
             "task": task_record(study.task, self._program),
             "metrics": [asdict(metric) for metric in study.task.metrics],
             "worth": launch.worth,
+            "labels": {cell.label: names[cell.label] for cell in study.cells if cell.label in names},
             "reports": launch.reports,
             **stopping,
             "cells": _cells(trials),

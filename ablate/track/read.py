@@ -10,12 +10,13 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from ablate.knobs import KnobError, show
+from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.names import folder_name, readable
 from ablate.registry import suggest
 from ablate.track.folder import Folder
 from ablate.track.journal import Event
+from ablate.track.labels import labels_among, renamed
 from ablate.track.mlflow.store import Store
 from ablate.worth import margin
 
@@ -45,6 +46,7 @@ class Results:
             the results, as `ablate.analyze.stopping.Look` has it. Of several studies, one of which at least was
             stopped so, `seeds` and how many `studies` they are. None: the number of seeds was fixed.
         same: of several studies, which cells are one: study, its name for the cell, and the name that it has here.
+        labels: label of a cell → the name that it has here, for cells that a user gave one.
         sources: version of the code, as the column `code` has it → its files, each with its SHA-256.
     """
 
@@ -61,6 +63,7 @@ class Results:
     worth: str | float | None = None
     stopping: Mapping[str, Any] | None = None
     same: Sequence[tuple[str, str, str]] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -145,7 +148,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         if events and (text := events[-1].get("sample")):
             samples.setdefault(cell["label"], text)
     where = f"the study {chosen!r} in {source}"
-    return Results(
+    found = Results(
         name=readable(chosen),
         command=launch["command"],
         launched=str(launch.get("began") or launch["time"]),
@@ -160,6 +163,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         stopping=launch.get("stopping"),
         sources=sources,
     )
+    return renamed(found, readable(launch.get("labels") or {}), f"labels of {where}")
 
 
 def _chosen(source: Source, name: str | None) -> str:
@@ -172,7 +176,9 @@ def _chosen(source: Source, name: str | None) -> str:
     return chosen
 
 
-def read_studies(source: Source, names: Sequence[str], worth: str | None = None) -> Results:
+def read_studies(
+    source: Source, names: Sequence[str], worth: str | None = None, labels: Mapping[str, str] | None = None
+) -> Results:
     """Read several studies as one ([]: the one launched last).
 
     A trial that several of them share is there once, under the label that it has in the first. A cell whose label
@@ -181,6 +187,7 @@ def read_studies(source: Source, names: Sequence[str], worth: str | None = None)
 
     Args:
         worth: the smallest difference that matters, in place of what was recorded.
+        labels: cell → the name that it is to have.
 
     Raises:
         KnobError: as `read_study`, when a study is named twice, when they do not measure the same, and for a `worth`
@@ -203,7 +210,7 @@ def read_studies(source: Source, names: Sequence[str], worth: str | None = None)
                 f"{parts[0].name} is of the task {parts[0].task['name']}, {part.name} of {part.task['name']}; "
                 "report each by itself"
             )
-    return parts[0] if len(parts) == 1 else _joined(parts, source)
+    return renamed(parts[0] if len(parts) == 1 else _joined(parts, source), labels or {}, "--label")
 
 
 def _joined(parts: Sequence[Results], source: Source) -> Results:
@@ -215,8 +222,10 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
     samples: dict[str, str] = {}
     seen: set[str] = set()
     same: list[tuple[str, str, str]] = []
-    for part, labels in zip(parts, _labels(parts), strict=True):
+    names: dict[str, str] = {}
+    for part, labels in zip(parts, labels_among(parts), strict=True):
         here = {cell for table in trials for cell in table["cell"]}
+        names = {label: labels[name] for label, name in part.labels.items()} | names
         same += [(part.name, cell, label) for cell, label in labels.items() if label != cell and label in here]
         new = part.trials[~part.trials["fingerprint"].isin(seen)]
         seen.update(new["fingerprint"])
@@ -246,6 +255,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         worth=min(parts, key=lambda part: margin(part.worth, metrics[0]) or 0.0).worth,
         stopping={"seeds": "auto", "studies": len(parts)} if any(part.stopping for part in parts) else None,
         same=same,
+        labels=names,
         sources={version: files for part in parts for version, files in part.sources.items()},
     )
 
@@ -255,36 +265,6 @@ def _of(table: pd.DataFrame, trials: pd.DataFrame, labels: Mapping[str, str]) ->
     key = ["cell", "seed"]
     rows = table[pd.MultiIndex.from_frame(table[key]).isin(pd.MultiIndex.from_frame(trials[key]))]
     return rows.assign(cell=rows["cell"].map(labels).astype("str"))
-
-
-def _labels(parts: Sequence[Results]) -> list[dict[str, str]]:
-    """Cell → its label among all cells, for each study."""
-    found = []
-    # What earlier studies have: fingerprint or configuration → label.
-    known: dict[str, str] = {}
-    for part in parts:
-        labels, own = {}, {}
-        for cell, trials in part.trials.groupby("cell", sort=False):
-            identities = [*trials["fingerprint"], *_configuration(trials, part.task["decides"])]
-            same = next((known[identity] for identity in identities if identity in known), None)
-            apart = f"{cell} ({part.name})" if cell in known.values() else str(cell)
-            labels[str(cell)] = apart if same is None else same
-            own.update(dict.fromkeys(identities, labels[str(cell)]))
-        known = {**own, **known}
-        found.append(labels)
-    return found
-
-
-def _configuration(trials: pd.DataFrame, decides: Sequence[str]) -> list[str]:
-    """What a fingerprint is made of besides the seed, in a line; none while no trial of the cell was started."""
-    started = trials[trials["data"].notna()]
-    if started.empty:
-        return []
-    record = started.iloc[0]
-    names = [*(f"knob.{name}" for name in decides if f"knob.{name}" in trials), "data_digest", "code"]
-    shown = {name: show(record.get(name)) for name in names}
-    # Studies differ in which knobs they have a column for.
-    return [" ".join(f"{name}={shown[name]}" for name in sorted(shown) if shown[name] != "null")]
 
 
 def _design(designs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -19,11 +19,16 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def percent(ratio: float) -> str:
-    """A ratio minus 1 as a signed percentage, from 10 on as a multiple; more digits where one would say nothing."""
+def percent(ratio: float, digits: int | None = None) -> str:
+    """A ratio minus 1 as a signed percentage, from 10 on as a multiple.
+
+    Args:
+        digits: decimals; None: one, or two where one would say nothing.
+    """
     if ratio >= _TIMES:
         return f"×{1 + ratio:,.0f}" if ratio < _ABSURD else f"over ×{_ABSURD:,.0f}"
-    digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
+    if digits is None:
+        digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
     return f"{100 * ratio:+.{digits}f} %".replace("-", "−")
 
 
