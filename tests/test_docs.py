@@ -17,6 +17,7 @@ from conftest import TINY
 from pages import LINKED, PAGES, Command, anchors, blocks, commands, files_of, links
 from program import ROOT, inside
 
+import ablate
 from ablate.cli import main_of_task
 from ablate.functions.load import load_task
 from ablate.tasks.language_model import LANGUAGE_MODEL, estimate
@@ -26,6 +27,7 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 TYPED = list({each.tried: each for each in COMMANDS if each.says is None and "check=true" not in each.text}.values())
 REFUSED = [command for command in COMMANDS if command.says is not None]
 PYTHON = ROOT / "docs/python.md"
+SMALL = [*TINY, "windows=2", "valid_every=1", "tracking=off", "report=false"]
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,8 @@ def test_every_message_is_the_one_that_the_command_gives(command, recorded, monk
 def test_the_python_page_runs_on_a_study_as_it_stands(recorded, monkeypatch, capsys):
     monkeypatch.chdir(recorded)
     matplotlib.use("agg")
+    run = ablate.run  # what is recorded there was trained small
+    monkeypatch.setattr(ablate, "run", lambda *asked: run(*asked, *SMALL))
     names = {}
     shown = {*files_of(PYTHON).values()}
     for block in blocks(PYTHON, "python"):
@@ -110,8 +114,7 @@ def test_every_study_that_is_shipped_is_explained(study):
 def recorded(tmp_path_factory):
     """A folder in which the grid of README's first command was trained, small."""
     folder = tmp_path_factory.mktemp("recorded")
-    quiet = [*TINY, "windows=2", "valid_every=1", "tracking=off", "report=false"]
-    code, out, err = inside("-m", "depth=1,2", "tie=true,false", "seeds=2", *quiet, folder=folder)
+    code, out, err = inside("-m", "depth=1,2", "tie=true,false", "seeds=2", *SMALL, folder=folder)
     assert (code, err) == (0, ""), out
     return folder
 
