@@ -141,7 +141,9 @@ def test_metrics_beside_the_first_are_shown_with_their_spread_and_no_verdict(tmp
     assert [name for name in report.table if name.startswith("difference")] == ["difference to the first row"]
     numbers = pd.read_csv(report.folder / "comparison.csv").set_index("cell")
     assert numbers.loc["wide", "test_error_mean"] == pytest.approx(100 - (92 + 93.5 + 94) / 3)
-    assert "Test error, test perplexity: mean ± standard deviation, not compared." in report.page.read_text()
+    page, markdown = report.page.read_text(), (report.folder / "comparison.md").read_text()
+    assert page.count("on test data; the mean over seeds ± their standard deviation; not compared") >= 2
+    assert "Test error is not compared. Test perplexity is not compared." in markdown
     assert "error" not in " ".join(report.findings)
 
 

@@ -34,6 +34,7 @@ from ablate.track.mlflow.store import Store
 from ablate.track.process import this_process
 from ablate.track.read import Results, open_source, read_studies, read_study
 from ablate.track.tables import blocks_schema, blocks_table, curves_schema, trials_schema, trials_table, validated
+from ablate.track.typed import typed
 from ablate.train.examples import BLOCKS
 
 TASK = task_record(LANGUAGE_MODEL)
@@ -538,10 +539,10 @@ def test_results_and_curves_are_tables_a_call_away(tmp_path, monkeypatch):
     folder = Folder(tmp_path / "runs")
     mirrored(folder, record(folder, "s", {"a": ["finished"]}), record(folder, "t", {"b": ["finished"]}))
     monkeypatch.chdir(tmp_path)
-    assert_frame_equal(package.results("s"), read_study(folder, "s").trials)
-    assert_frame_equal(package.results(), read_study(folder, "t").trials)
+    assert_frame_equal(package.results("s"), typed(read_study(folder, "s").trials))
+    assert_frame_equal(package.results(), typed(read_study(folder, "t").trials))
     assert_frame_equal(package.curves("s", "t", runs=folder.root), read_studies(folder, ["s", "t"]).curves)
-    assert_frame_equal(package.results("s", store="sqlite:///runs/mlflow.db"), read_study(folder, "s").trials)
+    assert_frame_equal(package.results("s", store="sqlite:///runs/mlflow.db"), typed(read_study(folder, "s").trials))
     with pytest.raises(KnobError, match="results are read from one of them"):
         package.results("s", runs="runs", store="sqlite:///runs/mlflow.db")
 
