@@ -14,8 +14,8 @@ from ablate.analyze.families import (
 )  # fmt: skip
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.entries import p_value
 from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, other_text, seeds
-from ablate.report.tables import p_value
 
 _MOST = 3  # of a kind, in a headline
 _CONTEXTS_NAMED = 3

@@ -6,17 +6,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from great_tables import GT
 
 from ablate.analyze.comparison import BASELINE
 from ablate.analyze.differs import Task
-from ablate.analyze.families import EXPLORATORY, is_claim
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.entries import difference, known, of_other, over_text, p_value, pairing, value, verdict, whole, wins
 from ablate.report.escape import markdown, markdown_line, write_csv
 from ablate.report.files import Files, chosen_columns
 from ablate.report.latex import latex_table
@@ -160,16 +159,16 @@ def display(
             seen: whole(row["seen"]),
             "time": duration(row["train_seconds"]),
             "n": str(row["n"]),
-            train: _value(metric, row.get("train_mean", math.nan), math.nan, digits),
-            f"valid {metric.name}": _value(metric, row["valid_mean"], row["valid_sd"], digits),
-            f"test {metric.name}": _value(metric, row["test_mean"], row["test_sd"], digits),
-            **{f"test {other.name}": _of_other(other, row, digits) for other in others},
-            f"difference {to}": "–" if row["verdict"] == BASELINE else _difference(metric, row, digits),
-            "verdict": _verdict(row),
+            train: value(metric, row.get("train_mean", math.nan), math.nan, digits),
+            f"valid {metric.name}": value(metric, row["valid_mean"], row["valid_sd"], digits),
+            f"test {metric.name}": value(metric, row["test_mean"], row["test_sd"], digits),
+            **{f"test {other.name}": of_other(other, row, digits) for other in others},
+            f"difference {to}": "–" if row["verdict"] == BASELINE else difference(metric, row, digits),
+            "verdict": verdict(row),
             "p": "–" if row["verdict"] == BASELINE else p_value(row["p_holm"]),
-            OVER_TEXT: _over_text(metric, row, digits),
-            "wins": _wins(row),
-            "pairing": _pairing(row),
+            OVER_TEXT: over_text(metric, row, digits),
+            "wins": wins(row),
+            "pairing": pairing(row),
             "missing": told.missing(row["missing"]),
         }
         for row in comparison.to_dict("records")
@@ -213,16 +212,14 @@ def _effects(
     rows = [
         {
             "part": row["name"],
-            change: told.change(metric, row["effect"], digits) if _known(row["effect"]) else NOT_AVAILABLE,
-            "95 % interval": told.span(metric, row["low"], row["high"], digits)
-            if _known(row["low"])
-            else NOT_AVAILABLE,
-            "verdict": _verdict(row),
+            change: told.change(metric, row["effect"], digits) if known(row["effect"]) else NOT_AVAILABLE,
+            "95 % interval": told.span(metric, row["low"], row["high"], digits) if known(row["low"]) else NOT_AVAILABLE,
+            "verdict": verdict(row),
             "p (Holm)": p_value(row["p_holm"]),
             "n": str(row["n"]),
-            OVER_TEXT: _over_text(metric, row, digits),
-            "wins": _wins(row),
-            "pairing": _pairing(row),
+            OVER_TEXT: over_text(metric, row, digits),
+            "wins": wins(row),
+            "pairing": pairing(row),
             "parameters": costs.get(row["name"], "–"),
         }
         for row in effects.to_dict("records")
@@ -230,76 +227,3 @@ def _effects(
     columns = ["part", change, "95 % interval", "verdict", "p (Holm)", "n", OVER_TEXT, "wins", "pairing", "parameters"]
     text = pd.DataFrame(rows, columns=columns)
     return text.drop(columns=[name for name in ("parameters", OVER_TEXT) if (text[name] == "–").all()])
-
-
-def whole(value: float | None) -> str:
-    """A count, with separators."""
-    return f"{round(value):,}" if _known(value) else NOT_AVAILABLE  # type: ignore[arg-type]
-
-
-def p_value(p: float) -> str:
-    """A p-value in three digits, never 0."""
-    if not _known(p):
-        return NOT_AVAILABLE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _over_text(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> str:
-    """The interval for other test data too."""
-    return told.span(metric, row["text_low"], row["text_high"], digits) if _known(row["text_low"]) else "–"
-
-
-def _wins(row: Mapping[Any, Any]) -> str:
-    """How many pairs went for the better."""
-    ties = len(row["deltas"]) - row["wins"] - row["losses"]
-    if not row["deltas"]:
-        return "–"
-    tied = f", {ties} tied" if ties else ""
-    chance = f" [{row['wins_low']:.2f}, {row['wins_high']:.2f}]" if _known(row["wins_low"]) else ""
-    return f"{row['wins']} of {len(row['deltas'])}{tied}{chance}"
-
-
-def _pairing(row: Mapping[Any, Any]) -> str:
-    """Correlation of the cells over seeds, and the width of the paired interval to that of an unpaired one."""
-    if not _known(row["width_ratio"]):
-        return "–"
-    correlation = f"r {row['correlation']:.2f}, " if _known(row["correlation"]) else ""
-    return f"{correlation}×{row['width_ratio']:.2f}".replace("-", "−")
-
-
-def _verdict(row: Mapping[Any, Any]) -> str:
-    """With what it is worth: what belongs to no question that was asked beforehand is marked, and so is divergence."""
-    diverged = row["lost"]
-    lost = [
-        f"{k}/{n} diverged {where}"
-        for k, n, where in (
-            (diverged.with_, diverged.of_with, "with"), (diverged.without, diverged.of_without, "without"),
-        )
-        if k
-    ]  # fmt: skip
-    marks = [*(["exploratory"] if row["family"] == EXPLORATORY and is_claim(row["verdict"]) else []), *lost]
-    return f"{row['verdict']} ({', '.join(marks)})" if marks else str(row["verdict"])
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and not pd.isna(value) and math.isfinite(value)
-
-
-def _value(metric: Metric, mean: float, sd: float, digits: int | None) -> str:
-    return NOT_AVAILABLE if math.isnan(mean) else told.value(metric, mean, sd, digits)
-
-
-def _of_other(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> str:
-    return _value(metric, row[f"test_{metric.name}_mean"], row[f"test_{metric.name}_sd"], digits)
-
-
-def _difference(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> str:
-    if not _known(row["effect"]):
-        return NOT_AVAILABLE
-    change = told.change(metric, row["effect"], digits)
-    if row["pairs"] == 1 or (row["difference_kind"] == "unpaired" and row["n"] == 1):
-        return f"{change} (n = 1)"
-    if not _known(row["low"]):
-        return f"{change} (no spread)"
-    low, high = (told.change(metric, end, digits) for end in told.ends(metric, row["low"], row["high"]))
-    return f"{change} [{low}, {high}]"
