@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -229,16 +230,13 @@ def test_on_a_terminal_the_study_is_a_live_table(tmp_path):
         on_terminal, os.ttyname(follower), *arguments,
         folder=tmp_path, environment={"COLUMNS": "140", "TERM": "xterm"},
     )  # fmt: skip
-    os.close(follower)
     seen = b""
-    while True:
-        try:
-            chunk = os.read(leader, 65536)
-        except OSError:  # the other side is closed
-            break
-        if not chunk:
-            break
-        seen += chunk
+    # Our own end stays open: a terminal that nobody has opened yet reads as one that was closed.
+    while select.select([leader], [], [], 0.5)[0] or process.poll() is None:
+        if select.select([leader], [], [], 0)[0]:
+            seen += os.read(leader, 65536)
+    os.close(follower)
+    os.close(leader)
     assert process.communicate(timeout=120) == ("", "")
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
