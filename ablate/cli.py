@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import hydra
+import yaml
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -71,6 +72,8 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(_refuse_other_sweeper)()
     except (HydraException, OmegaConfBaseException) as error:
         raise KnobError(in_one_line(error, task)) from error
+    except yaml.YAMLError as error:
+        raise KnobError(f"a preset is no YAML: {' '.join(str(error).split())}") from error
     except ValueError as error:
         if not str(error).startswith("Only one of --run"):
             raise

@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from ablate.knobs import KnobError, fields_of, plain, read
+from ablate.knobs import KnobError, fields_of, nested_records, plain, read
 from ablate.launch import Launch
 from ablate.protocol import Task
 from ablate.study.cells import Job
@@ -125,7 +125,9 @@ def _check_package(loader: ConfigLoader, knobs: DictConfig, chosen: Override) ->
     if isinstance(value, dict) or not isinstance(placed, DictConfig):
         return
     task = load_task(str(knobs.task))
-    if group.partition("/")[0] in (*fields_of(task.Config), *fields_of(Launch), *OF_THE_DESIGN):
+    top = group.partition("/")[0]
+    nested = [name for name, field in fields_of(task.Config).items() if nested_records(field)]
+    if top in (*nested, *fields_of(Launch), *OF_THE_DESIGN):
         return
     places = [Path(str(each.path).removeprefix("file://")) for each in loader.get_search_path().get_path()]
     names = [str(name).removesuffix(".yaml") for name in (value if isinstance(value, list) else [value])]

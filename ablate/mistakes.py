@@ -52,7 +52,7 @@ def is_override(argument: str) -> bool:
 
 def refuse_mistakes(task: Task, arguments: Sequence[str]) -> None:
     """Raise KnobError for words that are no overrides, and overrides that cannot be read or name no knob."""
-    problems = _of_words(task, arguments) or [*_of_overrides(task, arguments)]
+    problems = _of_words(task, arguments) or [*_of_overrides(task, arguments), *_given_twice(arguments)]
     if problems:
         raise KnobError(*problems)
 
@@ -113,6 +113,9 @@ def _of_overrides(task: Task, arguments: Sequence[str]) -> Iterator[str]:
             if text.endswith(","):
                 yield f"{text}: ends with a comma; levels are listed without spaces, {text}…"
                 continue
+            if re.search(r"\s\+*[\w./]+=", text):
+                yield f"{text}: cannot be read; each knob is an argument of its own"
+                continue
             yield f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}"
             continue
         if (reason := _not_here(str(override.key_or_group))) is not None:
@@ -122,6 +125,22 @@ def _of_overrides(task: Task, arguments: Sequence[str]) -> Iterator[str]:
             continue  # what is added may be a group of the user's own; an added knob is refused when it is read
         if (refusal := unknown_name(task, str(override.key_or_group))) is not None:
             yield f"{override.input_line}: {refusal}"
+
+
+def _given_twice(arguments: Sequence[str]) -> Iterator[str]:
+    """Factors that a later argument takes back: the last one counts, and the grid would be gone without a word."""
+    typed: dict[str, str] = {}
+    for text in filter(is_override, arguments):
+        name = text.partition("=")[0]
+        before = typed.get(name, "")
+        if before != text and _is_list_of_levels(before):
+            yield f"{before} and {text}: one knob given twice; keep one of them"
+        typed[name] = text
+
+
+def _is_list_of_levels(text: str) -> bool:
+    value = text.partition("=")[2]
+    return "," in value and not re.search(r"""[][(){}'"]""", value)
 
 
 def _not_here(key: str) -> str | None:
@@ -153,6 +172,8 @@ def in_one_line(error: Exception, task: Task) -> str:
             having = ", ".join(f"{group}={kind}" for kind in kinds)
             remedy = _how_to_choose(task, group, kinds[0], name, str(error))
             return f"{group}.{name}: a knob of {having}, not of the {group} chosen here; {remedy}"
+    if twice := re.match(r"Multiple values for (\S+?)\.", str(error)):
+        return f"{twice[1]}: it has a value by default, which a plus adds to; leave out the plus, {twice[1]}=…"
     if "Ambiguous value for argument" in str(error) and {"--cfg", "-c"} & {*sys.argv}:
         return f"--cfg: {ONE_CELL}"
     if plus := re.search(r"use \+((\w+)=\S+)", str(error)):

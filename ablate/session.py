@@ -49,7 +49,7 @@ def run_jobs(jobs: Sequence[Job], program: Callable[[Task], str], typed: Sequenc
     # Heavy (torch): imported once the knobs are right and something is really run.
     from ablate.study.run import run_study
 
-    return run_study(study, program(study.task), _without_addresses(typed))
+    return run_study(study, program(study.task), without_addresses(typed))
 
 
 def _check_folder(name: str, folder: Path) -> None:
@@ -58,7 +58,7 @@ def _check_folder(name: str, folder: Path) -> None:
             raise KnobError(f"{name}={folder}: {place} is a file, not a folder; name another place")
 
 
-def _without_addresses(arguments: Sequence[str]) -> str:
+def without_addresses(arguments: Sequence[str]) -> str:
     """Arguments as a shell reads them, without a tracking URI, which may hold a password."""
     return shlex.join(
         "tracking.uri=***" if re.match(r"\+*tracking\.uri=", argument) else without_secrets(argument)
@@ -68,6 +68,8 @@ def _without_addresses(arguments: Sequence[str]) -> str:
 
 def run(task: Task, arguments: Sequence[str]) -> Ended:
     """Run the study that arguments ask for, as a command line has them, in this process. Raises KnobError."""
+    if odd := [argument for argument in arguments if not isinstance(argument, str)]:
+        raise KnobError(f"{odd[0]!r}: every argument is a text, as in ablate.run('depth=1,2', 'seeds=3')")
     overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     refuse_mistakes(task, overrides)
     try:

@@ -163,8 +163,9 @@ def _instead_of_training(arguments):
 
 
 def _program(module):
-    has_main = importlib.util.find_spec(f"{module}.__main__") if importlib.util.find_spec(module) else None
-    return importlib.import_module(f"{module}.__main__" if has_main else module)
+    found = importlib.util.find_spec(module)
+    is_package = found is not None and found.submodule_search_locations is not None
+    return importlib.import_module(f"{module}.__main__" if is_package else module)
 
 
 def _parsed_alone(parse_args):

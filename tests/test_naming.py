@@ -80,7 +80,7 @@ def test_two_studies_that_begin_at_once_have_names_of_their_own(tmp_path):
     with mock.patch.object(study_run, "make_plan", other):
         code, out, err = inside("-m", *TINY, *QUIET, "depth=1,2", folder=tmp_path)
     assert (code, err) == (0, "")
-    assert "called depth-2, for depth is another question (lr=0.1, x)" in out
+    assert "called depth-2, for depth is another question (lr=0.1 there, 0.003 here; x)" in out
 
 
 def test_a_name_that_was_typed_is_kept_and_what_it_stood_for_is_told(tmp_path):
@@ -88,7 +88,7 @@ def test_a_name_that_was_typed_is_kept_and_what_it_stood_for_is_told(tmp_path):
     inside(*mine, folder=tmp_path)
     code, out, err = inside(*mine, "lr=0.1", folder=tmp_path)
     assert (code, err) == (0, "")
-    assert "name=mine stood for another question until now (lr=0.003, " in out
+    assert "name=mine stood for another question until now (lr=0.003 there, 0.1 here; " in out
     assert "its report is replaced" in out
     assert "trained again, lr changed (0.003 → 0.1)" in out
 

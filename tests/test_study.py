@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -267,11 +268,12 @@ def test_a_part_of_the_package_is_found_without_reading_what_every_installed_pac
 
 
 def test_a_password_in_a_tracking_uri_is_recorded_nowhere(monkeypatch):
-    from ablate.cli import program, typed
+    from ablate.session import command_of, without_addresses
 
     secret = "postgresql://me:hunter2@db/mlflow"
     monkeypatch.setattr("sys.argv", ["x", "depth=2", f"tracking.uri={secret}"])
-    assert (program(LANGUAGE_MODEL), typed()) == ("python -m ablate", "depth=2 'tracking.uri=***'")
+    assert command_of(LANGUAGE_MODEL) == "python -m ablate"
+    assert without_addresses(sys.argv[1:]) == "depth=2 'tracking.uri=***'"
     study = study_of(*TINY, f"tracking.uri='{secret}'")
     assert study.launch.tracking.uri == secret
     assert "hunter2" not in str(flat(study.cells[0].config))

@@ -130,8 +130,9 @@ def test_help_tells_the_default_and_the_range_of_every_knob_of_a_file(folder, mo
         assert line in lines, line
     assert re.search(r"^  tags +a list, for example \[a,b,c,dd,e\]; default \[\S+\]$", out, re.M)
     assert re.search(r"^  design\.kind .*\(one of grid, .*, cells; default grid\)$", out, re.M)
+    monkeypatch.setenv("COLUMNS", "300")
     _, out, _ = inside("task=tasks.py:scheduled", "--help", folder=folder)
-    assert "  schedule=cosine: schedule.floor a finite number; default 0.1" in out
+    assert re.search(r"schedule=cosine: schedule\.floor\s+a finite number; default 0\.1", out)
 
 
 def test_a_knob_of_another_kind_of_a_nested_record_is_told_with_what_chooses_it(folder):

@@ -22,7 +22,7 @@ CONVERGED = 0.02  # what the last doubling of the budget may still have brought
 READS_ALIKE = 0.1  # how far the difference of valid and test score may lie from the other trials'
 SAME_SIZE = 1.1  # ratio of parameters
 CLIPPED = 0.9  # share of steps
-HOPELESS = 0.1  # how much worse than a model that knows nothing a result is that has learned nothing
+HOPELESS = 0.1  # how far from a model that knows nothing: worse by more, nothing was learned; better by less, hardly
 JUMP = 0.5  # that the train score may rise above its lowest so far, between two points of its curve
 _FEW = 3  # trials, below which nothing is far from the others
 
@@ -54,7 +54,8 @@ class Guards:
     """What was found; empty or None where there is nothing.
 
     Attributes:
-        hopeless: of the cells that have learned nothing, the metric of a model that knows nothing.
+        hopeless: of the cells that have learned nothing, the metric of a model that knows nothing; hardly: the same of
+            those that have hardly learned anything.
         starts: how much worse the first score of a cell is than the lowest that begins alike.
         falling: of the cells that were best at their last step and gained more than `CONVERGED` over the last half of
             their steps, how much; longest: the largest level of the task's first budget knob, to which these belong;
@@ -66,6 +67,7 @@ class Guards:
     """
 
     hopeless: ByCell
+    hardly: ByCell
     starts: ByCell
     falling: ByCell
     longest: float
@@ -85,7 +87,7 @@ def guards(metric: Metric, task: Task, trials: pd.DataFrame, curves: pd.DataFram
     done = finished(metric, trials)
     longest, of_longest = longest_budget(task, done)
     return Guards(
-        hopeless(metric, done),
+        *learned(metric, done),
         starts(metric, done),
         falling(metric, of_longest, curves),
         longest,
@@ -96,17 +98,18 @@ def guards(metric: Metric, task: Task, trials: pd.DataFrame, curves: pd.DataFram
     )
 
 
-def hopeless(metric: Metric, done: pd.DataFrame) -> ByCell:
-    """Cells whose mean test score is more than `HOPELESS` above that of a model that knows nothing."""
+def learned(metric: Metric, done: pd.DataFrame) -> tuple[ByCell, ByCell]:
+    """Cells whose mean test score is more than `HOPELESS` above that of a model that knows nothing, and those that are
+    no more than that below it."""
     known = f"chance_{metric.recorded}"
     if known not in done or done[known].isna().all():
-        return {}
+        return {}, {}
     chance = pd.Series(scores(metric, done[known]), done.index)
     above = pd.Series(scores(metric, done[f"test_{metric.recorded}"]), done.index) - chance
     limit = HOPELESS * chance.map(lambda score: _unit(metric, score))
-    lost = (above - limit).groupby(done["cell"], sort=False).mean() > 0
-    known_by_cell = chance.groupby(done["cell"], sort=False).first()
-    return {str(cell): metric.of_score(float(score)) for cell, score in known_by_cell[lost].items()}
+    by_cell = (above / limit).groupby(done["cell"], sort=False).mean()
+    nothing = chance.groupby(done["cell"], sort=False).first().map(metric.of_score)
+    return _by_cell(nothing[by_cell > 1]), _by_cell(nothing[by_cell.between(-1, 1)])
 
 
 def starts(metric: Metric, done: pd.DataFrame) -> ByCell:
@@ -149,7 +152,8 @@ def _last_doubling(metric: Metric, curve: pd.DataFrame, budget: float) -> tuple[
     """The valid score at half the steps minus that at the end, and the latter; None where half was not measured."""
     ordered = curve.sort_values("step")
     steps, score = ordered["step"].to_numpy(float), scores(metric, ordered[metric.recorded])
-    steps, score = steps[np.isfinite(score)], score[np.isfinite(score)]
+    counted = np.isfinite(score) & (steps > 0)  # a task may measure before its first step, or have none
+    steps, score = steps[counted], score[counted]
     if not len(steps) or steps[0] > budget / 2:
         return None
     at_half = float(np.interp(np.log(budget / 2), np.log(steps), score))  # where no validation fell on it

@@ -17,6 +17,7 @@ def guards_told(metric: Metric, task: Task, found: Guards, trials: pd.DataFrame)
     """A sentence or two for each guard that found something. `trials`: for their knobs."""
     sentences = [
         _of_hopeless(metric, found.hopeless),
+        _of_hardly(metric, found.hardly),
         _of_starts(metric, task, found.starts, trials),
         _of_falling(metric, task, found, trials),
         _of_disagreements(metric, task, list(found.disagreements), trials),
@@ -35,6 +36,17 @@ def _of_hopeless(metric: Metric, hopeless: Mapping[str, float]) -> str:
         f"Nothing was learned in {names(list(hopeless))}: the test {metric.name} is worse than the {known} of a model "
         "that knows nothing. A comparison with these rows says nothing about parts; a lower learning rate or a longer "
         "training may help."
+    )
+
+
+def _of_hardly(metric: Metric, hardly: Mapping[str, float]) -> str:
+    if not hardly:
+        return ""
+    known = " or ".join(dict.fromkeys(told.value(metric, value) for value in hardly.values()))
+    return (
+        f"Hardly anything was learned in {names(list(hardly))}: the test {metric.name} is within "
+        f"{told.size(metric, 0.1) if metric.scale == 'log' else '10 %'} of the {known} of a model that knows nothing. "
+        "That these rows differ, or are equivalent, says nothing about parts; train longer."
     )
 
 

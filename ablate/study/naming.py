@@ -35,15 +35,30 @@ def named(study: Study, folder: Folder) -> Named:
     first = folder.launch(taken)
     different = differences(first, mine)
     if not different:
-        return Named(study, "")
+        return Named(study, _left_out(first, study))
     assert first is not None
-    asked = f"{', '.join(different[:_TOLD])}, {first['command']}"
+    asked = f"{'; '.join(different[:_TOLD])}; {first['command']}"
     if study.is_named:
         return Named(study, f"name={taken} stood for another question until now ({asked}); its report is replaced")
     free = next(name for name in names if not differences(folder.launch(name), mine))
     return Named(
         replace(study, launch=study.launch.model_copy(update={"name": free})),
         f"called {free}, for {taken} is another question ({asked})",
+    )
+
+
+def _left_out(before: Event | None, study: Study) -> str:
+    """What to tell where a study asks for less than it did before."""
+    asked = {(cell.label, seed) for cell in study.cells for seed in cell.seeds}
+    earlier = [(cell["label"], trial["seed"]) for cell in (before or {}).get("cells", ()) for trial in cell["trials"]]
+    lost = [trial for trial in earlier if trial not in asked]
+    if not lost:
+        return ""
+    cells = dict.fromkeys(label for label, _ in lost)
+    shown = ", ".join([*cells][:_TOLD]) + (f" and {len(cells) - _TOLD} more" if len(cells) > _TOLD else "")
+    return (
+        f"{study.name} had {len(lost)} trials that this command does not ask for (of {shown}); its report is without "
+        "them. They are kept until python -m ablate.track prune --delete; name=… keeps two studies apart"
     )
 
 
@@ -88,13 +103,14 @@ def differences(launch: Event | None, mine: Mapping[str, Any]) -> list[str]:
             return [f"of {' and '.join(theirs[what]) or 'one cell'}"]
     fixed = _different(theirs["fixed"], mine["fixed"])
     cells = (
-        f"{label}: {change}"
+        change
         for label, own in mine["cells"].items()
         if label in theirs["cells"]
         for change in _different(theirs["fixed"] | theirs["cells"][label], mine["fixed"] | own)
     )
-    return fixed or [*cells]
+    return fixed or [*dict.fromkeys(cells)]
 
 
 def _different(theirs: Mapping[str, str], mine: Mapping[str, str]) -> list[str]:
-    return [f"{name}={theirs[name]}" for name, value in mine.items() if name in theirs and theirs[name] != value]
+    both = ((name, theirs[name], value) for name, value in mine.items() if name in theirs)
+    return [f"{name}={before} there, {now} here" for name, before, now in both if before != now]

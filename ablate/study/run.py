@@ -69,7 +69,7 @@ def run_study(study: Study, program: str, arguments: str) -> Ended:
         found = _planned(study, folder, program, command)
         show_plan(found.study, found.stages)
         if found.note:
-            print(found.note)
+            print(f"note: {found.note}")
         return Ended(0, launch.runs, found.record.event(found.stages.up_to(found.stages.seeds)))
     if launch.report:
         _check_reports(Path(launch.reports))

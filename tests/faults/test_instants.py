@@ -21,7 +21,7 @@ import torch._dynamo  # noqa: F401 (torch does it with the first optimizer: here
 from conftest import TINY, values_of
 from program import inside, journals
 
-from ablate import cli
+from ablate import cli, session
 from ablate.study import pool
 from ablate.study.cells import Job
 from ablate.study.worker import train
@@ -84,7 +84,7 @@ def from_here(folder, disturb):
         base.mkdir()
         os.chdir(base)
         sys.argv = ["ablate", *STUDY]
-        cli.warm_up = lambda: None
+        session.warm_up = lambda: None
         with suppress(BaseException):
             cli.main()
         os._exit(0)
@@ -163,7 +163,7 @@ def _in_one_process(steps, arms_in_worker):
         return length
 
     claims.Claim.append = arms
-    cli.warm_up = lambda: None
+    session.warm_up = lambda: None
     pool.WorkerProcess = lambda threads: _Worker(steps)
 
 
