@@ -102,7 +102,12 @@ def _files(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> Di
     known = _composed_files(loader)
     key = (str(config.hydra.job.config_name), *config.hydra.overrides.hydra, *texts)
     if key not in known:
-        knobs = _knobs(loader.load_sweep_config(config, list(texts)))
+        try:
+            knobs = _knobs(loader.load_sweep_config(config, list(texts)))
+        except OmegaConfBaseException:
+            for chosen in filter(lambda each: not each.is_delete(), map(parsed, texts)):
+                _refuse_without_header(loader, load_task(str(config.task)), chosen)
+            raise
         for text in texts:
             _check_package(loader, knobs, parsed(text))
         known[key] = knobs
@@ -120,21 +125,25 @@ _GLOBAL = "# @package _global_"
 
 def _check_package(loader: ConfigLoader, knobs: DictConfig, chosen: Override) -> None:
     """Raise KnobError for a preset of the user's own that does not say where its knobs belong, and so sets none."""
-    group, value = str(chosen.key_or_group), chosen.value()
+    group = str(chosen.key_or_group)
     placed = None if chosen.is_delete() else OmegaConf.select(knobs, group.replace("/", "."))
-    if isinstance(value, dict) or not isinstance(placed, DictConfig):
-        return
-    task = load_task(str(knobs.task))
-    top = group.partition("/")[0]
+    if not isinstance(chosen.value(), dict) and isinstance(placed, DictConfig):
+        _refuse_without_header(loader, load_task(str(knobs.task)), chosen, "its file")
+
+
+def _refuse_without_header(loader: ConfigLoader, task: Task, chosen: Override, file: str | None = None) -> None:
+    """Raise KnobError where a chosen preset has no header; `file`: what it is called where it is not found."""
+    group, value = str(chosen.key_or_group), chosen.value()
     nested = [name for name, field in fields_of(task.Config).items() if nested_records(field)]
-    if top in (*nested, *fields_of(Launch), *OF_THE_DESIGN):
+    if group.partition("/")[0] in (*nested, *fields_of(Launch), *OF_THE_DESIGN, "hydra"):
         return
     places = [Path(str(each.path).removeprefix("file://")) for each in loader.get_search_path().get_path()]
     names = [str(name).removesuffix(".yaml") for name in (value if isinstance(value, list) else [value])]
     found = [place / group / f"{name}.yaml" for place in (*places, task.presets) if place for name in names]
-    lacking = next((path for path in found if path.is_file() and _GLOBAL not in path.read_text("utf-8")), None)
-    file = "its file" if lacking is None else lacking
-    raise KnobError(f"{group}={value}: its knobs are read as knobs of {group!r}; let {file} begin with {_GLOBAL!r}")
+    lacking = next((path for path in found if path.is_file() and _GLOBAL not in path.read_text("utf-8")), file)
+    if lacking is not None:
+        what = f"its knobs are read as knobs of {group!r}; let {lacking} begin with {_GLOBAL!r}"
+        raise KnobError(f"{group}={value}: {what}")
 
 
 @cache

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,11 @@ def run(task: Task, arguments: Sequence[str]) -> Ended:
     if odd := [argument for argument in arguments if not isinstance(argument, str)]:
         raise KnobError(f"{odd[0]!r}: every argument is a text, as in ablate.run('depth=1,2', 'seeds=3')")
     overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    for word in overrides:
+        if word.startswith("-"):
+            raise KnobError(f"{word}: a flag of the command line; ablate.run takes knobs and presets alone")
+        if word in _ELSEWHERE or word.startswith("task="):
+            raise KnobError(f"{word}: {_ELSEWHERE.get(word, 'name it as ablate.run(…, task=…)')}")
     refuse_mistakes(task, overrides)
     try:
         return run_jobs(_jobs(task, overrides), command_of, overrides)
@@ -80,13 +86,28 @@ def run(task: Task, arguments: Sequence[str]) -> Ended:
 
 def command_of(task: Task) -> str:
     """The command that trains a task, wherever it was started from."""
-    return "python -m ablate" if task.reference == DEFAULT else f"python -m ablate task={task.reference}"
+    words = ["python", "-m", "ablate", *([] if task.reference == DEFAULT else [f"task={task.reference}"])]
+    return shlex.join(words)
+
+
+_ELSEWHERE = {"check=true": "ablate.check(train) does that from Python"}
+
+
+@contextmanager
+def _without_hydra() -> Iterator[None]:
+    """Without the Hydra of whoever calls: a notebook or a program that has initialized it for itself."""
+    instance = GlobalHydra.instance()
+    theirs, instance.hydra = instance.hydra, None
+    try:
+        yield
+    finally:
+        instance.hydra = theirs
 
 
 def _jobs(task: Task, overrides: Sequence[str]) -> list[Job]:
     # What hydra.main does for a command line, without its logging, its working folder and its exit.
     folder, name = primary(task)
-    with initialize_config_dir(folder, version_base="1.3"):
+    with _without_hydra(), initialize_config_dir(folder, version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None, "initialized above"
         config = hydra.compose_config(name, list(overrides), run_mode=RunMode.MULTIRUN, from_shell=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,14 +20,13 @@ from rich.text import Text
 from ablate.disk import replacing
 from ablate.knobs import KnobError
 from ablate.launch import STUDY_NAME
-from ablate.names import folder_name
 from ablate.output import patient_output
 from ablate.registry import suggest
 from ablate.track.claims import holder, read_trial
 from ablate.track.folder import Folder
 from ablate.track.journal import Event, last_attempt, read_events, status, to_line
 from ablate.track.mlflow.study_run import delete_study, rename_study
-from ablate.track.process import report_lock
+from ablate.track.process import is_dead
 from ablate.track.prune import size_of
 
 _DONE = ("FINISHED", "DIVERGED")
@@ -44,10 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
     actions.add_parser("list", help="every study: cells, trials done, when it was launched, size (the default)")
     shown = actions.add_parser("show", help="the cells of a study, and the command that finishes it")
     shown.add_argument("study", metavar="STUDY")
-    renamed = actions.add_parser("rename", help="give a study another name, in MLflow and for its report too")
+    renamed = actions.add_parser("rename", help="give a study another name, in MLflow too")
     renamed.add_argument("study", metavar="STUDY")
     renamed.add_argument("new", metavar="NEW")
-    deleted = actions.add_parser("delete", help="forget a study, its report and its runs in MLflow")
+    deleted = actions.add_parser("delete", help="forget a study and its runs in MLflow")
     deleted.add_argument("study", metavar="STUDY")
     deleted.add_argument("--yes", action="store_true", help="do it; without it, only say what would be deleted")
     options = parser.parse_args(arguments)
@@ -140,19 +138,19 @@ def show(folder: Folder, options: argparse.Namespace) -> None:
         print("it is running")
     elif sum(state.counts[name] for name in _DONE) < sum(state.counts.values()):
         print(f"to finish it: {state.launch['command']}")
-    print(f"its report, so far as it has come: python -m ablate.report {shlex.quote(study)}{_runs(folder)}")
+    print(f"its report: python -m ablate.report {shlex.quote(study)}{_runs(folder)}")
 
 
 def rename(folder: Folder, options: argparse.Namespace) -> None:
-    """Give a study another name; the report is written anew when it is asked for."""
+    """Give a study another name."""
     study, new = _chosen(folder, options.study), options.new
     if not re.fullmatch(STUDY_NAME, new):
         raise KnobError(f"{new}: a name has at most 100 letters, digits, '.', '_' and '-', for example my-study")
     with FileLock(folder.names_lock()):
         if new in folder.studies():
             raise KnobError(f"{new}: there is such a study already; choose another name")
-        state = _not_running(folder, study)
-        events = [event | ({"study": new} if "study" in event else {}) for event in read_events(folder.study(study))[0]]
+        _refuse_running(folder, study)
+        events = [_renamed(event, new) for event in read_events(folder.study(study))[0]]
         with replacing(folder.study(new)) as file:
             file.writelines(to_line(event) for event in events)
         folder.study(study).unlink()
@@ -163,27 +161,27 @@ def rename(folder: Folder, options: argparse.Namespace) -> None:
     old = [event for event in read_events(folder.study(new))[0] if event["event"] == "launched"]
     if rename_study(folder, options.uri, study, old):
         told.append("in MLflow too")
-    if (gone := _without_report(state, study)) is not None:
-        told.append(f"{gone} is deleted: python -m ablate.report {new}{_runs(folder)} writes it under the new name")
+    told.append(f"python -m ablate.report {new}{_runs(folder)} writes its report; the one under the old name stays")
     print("; ".join(told))
 
 
 def delete(folder: Folder, options: argparse.Namespace) -> None:
     """Forget a study; what its trials left on disk goes with `python -m ablate.track prune --delete`."""
     study = _chosen(folder, options.study)
-    state = _not_running(folder, study)
-    report = _report(state, study)
+    _refuse_running(folder, study)
     if not options.yes:
-        parts = [str(folder.study(study)), *([str(report)] if report.is_dir() else []), "its runs in MLflow"]
-        print(f"would be deleted: {', '.join(parts)}; add --yes")
+        print(f"would be deleted: {folder.study(study)}, its runs in MLflow; add --yes")
         return
     launches = [event for event in read_events(folder.study(study))[0] if event["event"] == "launched"]
-    delete_study(folder, options.uri, launches)
-    folder.study(study).unlink()
-    if folder.newest_study() == study:
-        folder.latest().unlink()
-    _without_report(state, study)
-    print(f"{study} is deleted; python -m ablate.track prune{_runs(folder)} lists the trials that nothing needs now")
+    with FileLock(folder.names_lock()):
+        delete_study(folder, options.uri, launches)
+        folder.study(study).unlink()
+        if folder.newest_study() == study:
+            folder.latest().unlink()
+    print(
+        f"{study} is deleted, its report stays; python -m ablate.track prune{_runs(folder)} lists the trials that "
+        "nothing needs now"
+    )
 
 
 _ACTIONS = {"list": list_studies, "show": show, "rename": rename, "delete": delete}
@@ -209,25 +207,21 @@ def _launched(folder: Folder, study: str) -> _State:
     return state
 
 
-def _not_running(folder: Folder, study: str) -> _State:
+def _refuse_running(folder: Folder, study: str) -> None:
     state = _launched(folder, study)
-    if state.is_running:
+    last = read_events(folder.study(study))[0][-1]
+    # Between two trials nobody has one: then the process of the launch says whether it has ended.
+    is_open = last["event"] == "launched" and "process" in last and is_dead(last["process"]) is False
+    if state.is_running or is_open:
         raise KnobError(f"{study}: is running; stop it, or wait until it has ended")
-    return state
 
 
-def _report(state: _State, study: str) -> Path:
-    return Path(state.launch["reports"], folder_name(study))
-
-
-def _without_report(state: _State, study: str) -> Path | None:
-    """Delete a study's report; where it was, None where there was none."""
-    report = _report(state, study)
-    if not report.is_dir():
-        return None
-    with report_lock(report):
-        shutil.rmtree(report)
-    return report
+def _renamed(event: Event, new: str) -> Event:
+    """An event of a study's journal under another name; the command that is recorded gives that name."""
+    if event["event"] != "launched":
+        return event
+    command = re.sub(r"\s\+*name=\S+", "", event["command"])
+    return event | {"study": new, "command": f"{command} name={new}"}
 
 
 def _runs(folder: Folder) -> str:

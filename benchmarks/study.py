@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 import statistics
@@ -23,7 +22,7 @@ _GRID = ["-m", "depth=1,2,4", "tie=true,false"]  # README's first command
 
 
 def study(peer: Path, rounds: int) -> Table:
-    """README's first command beside a shell loop over the peer, and beside Hydra's own launchers."""
+    """README's first command beside a shell loop over the peer."""
     training: list[float] = []
     knobs = compose()
     with tempfile.TemporaryDirectory() as scratch:
@@ -32,12 +31,9 @@ def study(peer: Path, rounds: int) -> Table:
         contestants: dict[str, Callable[[], float]] = {
             "ablate": lambda: _ours(training=training),
             "shell loop over word_language_model": lambda: _shell_loop(peer, text, knobs),
-            "ablate, hydra/launcher=basic": lambda: _ours("hydra/launcher=basic"),
         }
         if "bf16" in precisions_of("cpu"):
             contestants["ablate, fp32"] = lambda: _ours("precision=fp32")
-        if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is not None:
-            contestants["ablate, hydra/launcher=joblib"] = lambda: _ours("hydra/launcher=joblib")
         times = alternate(contestants, rounds)
     ours = times["ablate"]
     rows = [

@@ -86,6 +86,42 @@ def test_a_flag_of_hydras_keeps_its_word(flag, tmp_path):
     assert (code, err) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "depth=1,2", "depth=3"], "depth=1,2 and depth=3: one knob given twice; keep one of them"),
+        (
+            ["-m", "+design=leave_one_out"],
+            "design: it has a value by default, which a plus adds to; leave out the plus",
+        ),
+        (["-m", "depth=1,2 tie=true,false"], "each knob is an argument of its own"),
+    ],
+)
+def test_what_would_be_lost_or_cannot_be_meant_is_refused(arguments, message, tmp_path):
+    code, out, err = inside(*arguments, *PLAN, folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "message"),
+    [
+        ("recipe", "lr: 0.01\n", "recipe=mine: its knobs are read as knobs of 'recipe'; let {file} begin with"),
+        ("model", "depth: 3\n", "model=mine: its knobs are read as knobs of 'model'; let {file} begin with"),
+        ("recipe", "# @package _global_\nlr: [0.01\n", "a preset is no YAML: while parsing a flow sequence"),
+    ],
+)
+def test_a_preset_of_ones_own_that_is_wrong_is_one_line(group, text, message, tmp_path):
+    file = tmp_path / "conf" / group / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    code, _, err = inside("-m", f"{group}=mine", "--config-dir", str(tmp_path / "conf"), *PLAN, folder=tmp_path)
+    assert code == 2
+    assert message.format(file=file) in err
+    assert len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(("group", "more"), [("study", []), ("study", ["design=leave_one_out"]), ("exp/deep", [])])
 def test_a_preset_that_does_not_say_where_its_knobs_belong_is_named_with_its_file_and_the_line_that_it_lacks(
     group, more, tmp_path

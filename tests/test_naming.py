@@ -5,14 +5,16 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
-from conftest import TINY
+from conftest import TINY, values_of
 from made import results, trials
 from program import inside
 from test_designs import study_of
 
 from ablate.report import write_report
 from ablate.study import run as study_run
-from ablate.study.naming import named, question
+from ablate.study.cells import Job
+from ablate.study.jobs import make_study
+from ablate.study.naming import differences, named, question
 from ablate.track.folder import Folder
 from ablate.track.journal import Journal
 
@@ -28,10 +30,16 @@ class Launched:
     def launch(self, name):
         return self.launches.get(name)
 
+    def studies(self):
+        return sorted(self.launches)
+
     def asks(self, *overrides):
         """Launch a study, and give its name and what is told of it."""
         found = named(study_of(*overrides), self)
-        self.launches[found.study.name] = {"question": question(found.study), "command": f"ablate {overrides}"}
+        cells = [{"label": c.label, "trials": [{"seed": seed} for seed in c.seeds]} for c in found.study.cells]
+        self.launches[found.study.name] = {
+            "question": question(found.study), "command": f"ablate {overrides}", "cells": cells
+        }  # fmt: skip
         return found.study.name, found.note
 
 
@@ -50,8 +58,18 @@ def test_another_question_under_an_automatic_name_has_a_number_and_says_which_co
 
 def test_a_study_grows_under_its_name():
     folder = Launched()
-    for more in (["depth=1,2"], ["depth=1,2,3", "seeds=2"], ["depth=2,4"], ["depth=2,4", "worth=2%"]):
+    for more in (["depth=1,2"], ["depth=1,2,3", "seeds=2"], ["depth=1,2,3,4", "seeds=2", "worth=2%"]):
         assert folder.asks(*more) == ("depth", "")
+    assert folder.asks("depth=2,8")[0] == "depth"
+
+
+def test_a_command_that_asks_for_less_than_before_says_what_the_report_goes_without():
+    folder = Launched()
+    folder.asks("depth=1,2,3", "seeds=2")
+    assert folder.asks("depth=1,2", "seeds=2")[1].startswith(
+        "depth had 2 trials that this command does not ask for (of depth=3); its report is without them."
+    )
+    assert folder.asks("depth=1,2,3", "seeds=2") == ("depth", "")
 
 
 def test_another_full_model_is_another_question_and_fewer_of_its_components_are_not():
@@ -63,8 +81,38 @@ def test_another_full_model_is_another_question_and_fewer_of_its_components_are_
         "leave_one_out-2",
         True,
     )
-    assert folder.asks(*full, "depth=2", "design.components=[depth]") == ("leave_one_out", "")
+    assert folder.asks(*full, "depth=2", "design.components=[depth]")[0] == "leave_one_out"
     assert folder.asks("design=add_one_in", "model=lstm", "depth=2") == ("add_one_in", "")
+
+
+def test_a_factor_beside_a_design_of_components_belongs_to_the_question():
+    folder = Launched()
+    design = ["design=leave_one_out", "model=better_lstm", "forget_bias=0"]
+    assert folder.asks(*design, "lr=0.01,0.02")[0] == "leave_one_out"
+    name, told = folder.asks(*design, "clip=0.5,1")
+    assert name == "leave_one_out-2"
+    assert "(of lr there, clip here; " in told
+
+
+def test_another_task_under_a_name_that_was_typed_is_another_question():
+    mine = study_of("depth=1,2")
+    theirs = {"question": question(mine) | {"task": ["other"]}}
+    assert differences(theirs, question(mine)) == ["of other there, language_model here"]
+
+
+def test_a_question_keeps_its_number_when_the_first_name_has_become_free():
+    folder = Launched()
+    folder.asks("depth=1,2")
+    assert folder.asks("depth=1,2", "lr=0.1")[0] == "depth-2"
+    assert folder.asks("depth=1,2", "lr=0.5")[0] == "depth-3"
+    del folder.launches["depth-2"]
+    assert folder.asks("depth=1,2", "lr=0.5")[0] == "depth-3"
+
+
+def test_a_value_from_the_environment_is_in_a_question_by_its_variable_alone(monkeypatch):
+    monkeypatch.setenv("WHERE", "/secret/place")
+    job = Job((), values_of(*TINY, "data=text", "data.path=${oc.env:WHERE}/a.txt"), None, {"WHERE": "/secret/place"})
+    assert "/secret" not in str(question(make_study([job])))
 
 
 def test_two_studies_that_begin_at_once_have_names_of_their_own(tmp_path):
@@ -89,7 +137,7 @@ def test_a_name_that_was_typed_is_kept_and_what_it_stood_for_is_told(tmp_path):
     code, out, err = inside(*mine, "lr=0.1", folder=tmp_path)
     assert (code, err) == (0, "")
     assert "name=mine stood for another question until now (lr=0.003 there, 0.1 here; " in out
-    assert "its report is replaced" in out
+    assert "its report becomes that of the new one" in out
     assert "trained again, lr changed (0.003 → 0.1)" in out
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from conftest import TINY
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from program import ROOT, inside
 
 import ablate
 from ablate.knobs import KnobError
+from ablate.session import command_of
 from ablate.tasks.language_model.evaluate import evaluate
 from ablate.tasks.language_model.model.packed import Alone
 from ablate.tasks.language_model.training import corpus_of
@@ -67,6 +72,19 @@ def test_a_knob_of_numbers_and_words_and_one_that_is_not_known_stay_as_they_are(
     assert found["knob.c"].sum() == 1.5
 
 
+def test_a_program_that_has_initialized_hydra_for_itself_keeps_it(study, monkeypatch, tmp_path):
+    monkeypatch.chdir(study[0])
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        theirs = GlobalHydra.instance().hydra
+        ablate.run("model=rnn", "plan=true", *QUIET)
+        assert GlobalHydra.instance().hydra is theirs
+
+
+def test_a_command_for_the_record_can_be_typed_whatever_the_folder_is_called():
+    task = SimpleNamespace(reference="/tmp/my dir/file.py:train")
+    assert shlex.split(command_of(task)) == ["python", "-m", "ablate", "task=/tmp/my dir/file.py:train"]
+
+
 def test_a_plan_from_python_trains_nothing_and_gives_the_trials_that_it_would(study, monkeypatch):
     monkeypatch.chdir(study[0])
     trials = ablate.run("model=rnn", "depth=1,2", "plan=true", *QUIET)
@@ -81,6 +99,11 @@ def test_a_plan_from_python_trains_nothing_and_gives_the_trials_that_it_would(st
         (["depth=0"], "depth=0: must be a whole number at least 1"),
         (["model=rn"], "model=rn: no such preset; did you mean 'rnn'?"),
         (["depth"], "a knob is set with ="),
+        (["--cfg", "job"], "--cfg: a flag of the command line; ablate.run takes knobs and presets alone"),
+        (["check=true"], "check=true: ablate.check(train) does that from Python"),
+        (["task=mine.py:train"], "task=mine.py:train: name it as ablate.run(…, task=…)"),
+        (["depth=1,2 tie=true,false"], "each knob is an argument of its own"),
+        ([["depth=1,2"]], "every argument is a text, as in ablate.run('depth=1,2', 'seeds=3')"),
     ],
 )
 def test_a_mistake_is_an_exception_before_anything_is_trained(arguments, message, tmp_path, monkeypatch):
@@ -106,6 +129,9 @@ def test_a_loaded_model_has_the_test_score_of_its_trial_and_the_words_of_its_tex
 def test_what_cannot_be_loaded_says_why(study, tmp_path, monkeypatch):
     folder, trials = study
     row = trials.iloc[0]
+    for wrong in ("model", trials, "5201df"):
+        with pytest.raises(KnobError, match=r"ablate\.load takes one row of ablate\.results\(\), for example"):
+            ablate.load(wrong, runs=folder / "runs")
     with pytest.raises(KnobError, match=r"not in elsewhere; name the folder that has it, ablate\.load\(…, runs=FOLDER"):
         ablate.load(row, runs="elsewhere")
     (best,) = (folder / "runs" / "trials" / row["fingerprint"][:16]).glob("claim-*/best-*.pt")

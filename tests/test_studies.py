@@ -10,6 +10,7 @@ from ablate.track.claims import claimed
 from ablate.track.folder import Folder
 from ablate.track.journal import Journal
 from ablate.track.mlflow.store import Store
+from ablate.track.process import this_process
 from ablate.track.read import read_study
 
 
@@ -80,7 +81,9 @@ def test_a_renamed_study_has_its_results_and_its_runs_in_mlflow_under_the_new_na
     folder.latest().write_text("s")
     assert copied(folder, None, launched)[0]
     before = read_study(folder).trials
-    assert said(capsys, folder, "rename", "s", "mine") == "s is now mine; in MLflow too\n"
+    told = f"s is now mine; in MLflow too; python -m ablate.report mine --runs {folder} writes its report"
+    assert said(capsys, folder, "rename", "s", "mine").startswith(told)
+    assert folder.launch("mine")["command"] == "c name=mine"
     assert folder.studies() == ["mine"]
     assert read_study(folder, "mine").trials.equals(before)
     assert folder.newest_study() == "mine"
@@ -91,19 +94,33 @@ def test_a_renamed_study_has_its_results_and_its_runs_in_mlflow_under_the_new_na
     assert Store(f"sqlite:///{folder.database()}").studies() == ["mine"], "the mirror finds the same run"
 
 
-def test_a_deleted_study_is_gone_with_its_report_and_its_runs_once_that_is_confirmed(folder, tmp_path, capsys):
+def test_a_deleted_study_is_gone_with_its_runs_once_that_is_confirmed_and_its_report_stays(folder, tmp_path, capsys):
     launched = finished_study(folder, 1.0) | {"reports": str(tmp_path / "reports")}
     Journal(folder.study("s")).append("launched", **{k: v for k, v in launched.items() if k not in ("event", "time")})
     assert copied(folder, None, folder.launch("s"))[0]
-    report = tmp_path / "reports" / "s"
-    report.mkdir(parents=True)
+    report = tmp_path / "reports" / "s" / "mine.txt"
+    report.parent.mkdir(parents=True)
+    report.write_text("notes")
     assert said(capsys, folder, "delete", "s") == (
-        f"would be deleted: {folder.study('s')}, {report}, its runs in MLflow; add --yes\n"
+        f"would be deleted: {folder.study('s')}, its runs in MLflow; add --yes\n"
     )
     assert folder.studies() == ["s"]
-    assert "s is deleted; python -m ablate.track prune" in said(capsys, folder, "delete", "s", "--yes")
-    assert (folder.studies(), report.exists()) == ([], False)
+    assert "s is deleted, its report stays; python -m ablate.track prune" in said(
+        capsys, folder, "delete", "s", "--yes"
+    )
+    assert (folder.studies(), report.read_text()) == ([], "notes")
     assert Store(f"sqlite:///{folder.database()}").studies() == []
+
+
+def test_a_study_between_two_trials_is_running_until_it_has_ended(folder):
+    launched = finished_study(folder, 1.0) | {"process": this_process()}
+    Journal(folder.study("s")).append("launched", **{k: v for k, v in launched.items() if k not in ("event", "time")})
+    assert (
+        refused(folder, "delete", "s", "--yes") == "ablate.studies: s: is running; stop it, or wait until it has ended"
+    )
+    Journal(folder.study("s")).append("ended", id="x")
+    studies.main(["--runs", str(folder), "delete", "s", "--yes"])
+    assert folder.studies() == []
 
 
 @pytest.mark.parametrize(

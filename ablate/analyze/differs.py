@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,30 +20,39 @@ _DIGESTS = ("code", "data_digest", "evaluated")
 _WORTH_TELLING = 1.2  # train times that differ by less are noise of the machine
 
 
-def code_in_common(trials: pd.DataFrame, sources: Mapping[str, Mapping[str, str]]) -> pd.Series[str]:
+def code_in_common(trials: pd.DataFrame, sources: Sequence[Mapping[str, Mapping[str, str]]]) -> pd.Series[str]:
     """The column `code`, counting only files that tell nothing of which part a trial has.
 
-    A file that some trials have and others have not belongs to a part that a factor chooses, a layer of the user's own;
-    it counts where those that have it have it in several versions.
+    A file that some trials of a study have and others have not belongs to a part that a factor chooses, a layer of the
+    user's own: a study fingerprints all of its trials by one state of the code. It counts where it is there in several
+    versions.
 
     Args:
-        sources: version of the code → its files, each with its SHA-256; a version that is not there stays as it is.
+        sources: of each study: version of the code → its files, each with its SHA-256; a version that is not there
+            stays as it is.
     """
-    used = [files for version, files in sources.items() if (trials["code"] == version).any()]
-    versions: dict[str, set[str]] = {}
-    for files in used:
+    known = {*trials["code"].dropna()}
+    studies = [[files for version, files in versions.items() if version in known] for versions in sources]
+    found: dict[str, set[str]] = {}
+    for files in (files for versions in studies for files in versions):
         for name, digest in files.items():
-            versions.setdefault(name, set()).add(digest)
-    of_parts = {name for name, found in versions.items() if len(found) == 1 and any(name not in each for each in used)}
+            found.setdefault(name, set()).add(digest)
+    of_parts = {name for name, digests in found.items() if len(digests) == 1 and _is_chosen(name, studies)}
     if not of_parts:
         return trials["code"]
     counted = {
         version: hashlib.sha256(
             json.dumps({name: sha for name, sha in files.items() if name not in of_parts}, sort_keys=True).encode()
         ).hexdigest()
-        for version, files in sources.items()
+        for versions in sources
+        for version, files in versions.items()
     }
     return trials["code"].replace(counted)
+
+
+def _is_chosen(name: str, studies: Sequence[Sequence[Mapping[str, str]]]) -> bool:
+    """Whether some trials of a study have a file, and others of the same study have not."""
+    return any(0 < sum(name in files for files in versions) < len(versions) for versions in studies)
 
 
 def confounds(task: Task, trials: pd.DataFrame) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def refuse_while_loading() -> None:
     if _loading or sys._getframe(2).f_globals.get("__name__") == "__mp_main__":
         file = _loading[-1].name if _loading else "the script"
         raise KnobError(
-            f"{file}: ablate.main(…) runs while the file is imported, as every worker does; "
+            f"{file}: a study is started (ablate.main, ablate.run) while the file is imported, as every worker does; "
             'put it below a guard, if __name__ == "__main__":'
         )
 

@@ -55,16 +55,16 @@ class Cell:
 
 def recorded(config: Any, environment: Mapping[str, str]) -> dict[str, object]:
     """The knobs, a value from the environment by the name of its variable: "${oc.env:HOME}/my.txt"."""
-    record = flat(config)
-    for name in named(type(config), "path"):
-        text = record.get(name)
-        if text is None:
-            continue
-        for variable, value in environment.items():
-            if isinstance(text, str) and value:
-                text = text.replace(value, f"${{oc.env:{variable}}}")
-        record[name] = text
-    return record
+    paths = named(type(config), "path")
+    return {name: _by_variable(value, environment, name in paths) for name, value in flat(config).items()}
+
+
+def _by_variable(value: object, environment: Mapping[str, str], is_path: bool) -> object:
+    """A text with what is from the environment by the name of its variable; of a path also a part of it."""
+    for variable, secret in environment.items():
+        if isinstance(value, str) and secret and (is_path or value == secret):
+            value = value.replace(secret, f"${{oc.env:{variable}}}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Study:
         launch: its settings; `seed` and `seeds` are the first cell's.
         kinds: of its designs.
         components: names of those that the designs vary, in their order.
+        outside: factors that its designs of components do not vary.
         is_named: whether its name was typed, and not a preset's.
     """
 
@@ -92,6 +93,7 @@ class Study:
     kinds: Sequence[str]
     components: Sequence[str]
     left_out: Sequence[LeftOut]
+    outside: Sequence[str] = ()
     is_named: bool = False
 
     @property

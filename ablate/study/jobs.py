@@ -58,6 +58,7 @@ def make_study(jobs: Sequence[Job]) -> Study:
         kinds=list(dict.fromkeys(design.kind for design in designs)),
         components=list(dict.fromkeys(name for each in asked for name in each.components)),
         left_out=list(left_out),
+        outside=[name for name in dict.fromkeys(n.lstrip("+") for each in asked for n in each.at) if name in varied],
         is_named=any("name" in dict(_pairs(job.overrides)) for job in jobs),
     )
 

@@ -14,6 +14,7 @@ from ablate.study.plan import PlannedTrial
 from ablate.study.records import task_record
 from ablate.track.folder import Folder
 from ablate.track.journal import SCHEMA, Event, Journal, now, read_events
+from ablate.track.process import this_process
 
 if TYPE_CHECKING:
     from ablate.analyze.stopping import Look
@@ -76,6 +77,7 @@ class LaunchRecord:
             "time": now(),
             "study": study.name,
             "command": self.command,
+            "process": this_process(),
             "design": study.record(),
             "question": question(study),
             "task": task_record(study.task, self._program),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from ablate.knobs import deciding, show
@@ -39,8 +40,11 @@ def named(study: Study, folder: Folder) -> Named:
     assert first is not None
     asked = f"{'; '.join(different[:_TOLD])}; {first['command']}"
     if study.is_named:
-        return Named(study, f"name={taken} stood for another question until now ({asked}); its report is replaced")
-    free = next(name for name in names if not differences(folder.launch(name), mine))
+        note = f"name={taken} stood for another question until now ({asked}); its report becomes that of the new one"
+        return Named(study, note)
+    numbered = [name for name in folder.studies() if re.fullmatch(rf"{re.escape(taken)}-\d+", name)]
+    known = [name for name in numbered if not differences(folder.launch(name), mine)]
+    free = next(name for name in chain(known, names) if not differences(folder.launch(name), mine))
     return Named(
         replace(study, launch=study.launch.model_copy(update={"name": free})),
         f"called {free}, for {taken} is another question ({asked})",
@@ -77,9 +81,10 @@ def question(study: Study) -> Event:
         if all(name in own and own[name] == value for own in knobs.values())
     }
     return {
+        "task": [study.task.name],
         "kinds": list(study.kinds),
-        # Of a design of components these are the knobs of those that it varies, of which it may come to vary more.
-        "factors": [] if study.components else list(study.cells[0].levels),
+        # What a design of components varies of itself is no part of the question: it may come to vary more.
+        "factors": list(study.outside if study.components else study.cells[0].levels),
         "fixed": fixed,
         "cells": {
             label: {name: value for name, value in own.items() if name not in fixed} for label, own in knobs.items()
@@ -98,9 +103,9 @@ def differences(launch: Event | None, mine: Mapping[str, Any]) -> list[str]:
     theirs = {} if launch is None else launch.get("question", {})
     if not theirs:
         return []
-    for what in ("kinds", "factors"):
+    for what in ("task", "kinds", "factors"):
         if sorted(theirs[what]) != sorted(mine[what]):
-            return [f"of {' and '.join(theirs[what]) or 'one cell'}"]
+            return [f"of {' and '.join(theirs[what]) or 'one cell'} there, {' and '.join(mine[what]) or 'one'} here"]
     fixed = _different(theirs["fixed"], mine["fixed"])
     cells = (
         change

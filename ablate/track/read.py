@@ -47,7 +47,7 @@ class Results:
             stopped so, `seeds` and how many `studies` they are. None: the number of seeds was fixed.
         same: of several studies, which cells are one: study, its name for the cell, and the name that it has here.
         labels: label of a cell → the name that it has here, for cells that a user gave one.
-        sources: version of the code, as the column `code` has it → its files, each with its SHA-256.
+        sources: of each study: version of the code, as the column `code` has it → its files, each with its SHA-256.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Results:
     stopping: Mapping[str, Any] | None = None
     same: Sequence[tuple[str, str, str]] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sources: Sequence[Mapping[str, Mapping[str, str]]] = ()
 
 
 class Source(Protocol):
@@ -161,7 +161,7 @@ def read_study(source: Source, name: str | None = None, launch: Event | None = N
         samples=samples,
         worth=launch.get("worth"),
         stopping=launch.get("stopping"),
-        sources=sources,
+        sources=[sources],
     )
     return renamed(found, readable(launch.get("labels") or {}), f"labels of {where}")
 
@@ -256,7 +256,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         stopping={"seeds": "auto", "studies": len(parts)} if any(part.stopping for part in parts) else None,
         same=same,
         labels=names,
-        sources={version: files for part in parts for version, files in part.sources.items()},
+        sources=[versions for part in parts for versions in part.sources],
     )
 
 

@@ -158,7 +158,7 @@ def test_a_layer_of_ones_own_is_the_part_that_differs_and_no_other_code(study):
     folder, (_, out, _) = study
     results = read_study(Folder(folder / "runs"))
     assert results.trials["code"].nunique() == 2
-    assert any("mylayers.py" in files for files in results.sources.values())
+    assert any("mylayers.py" in files for versions in results.sources for files in versions.values())
     assert "by the same code" not in out
     told = confounds_between(results.task, analysed(results), "rnn=healthy", "rnn=tanh")
     assert not [what for what, _, _ in told if what == "code"]
@@ -167,10 +167,18 @@ def test_a_layer_of_ones_own_is_the_part_that_differs_and_no_other_code(study):
 def test_code_that_cells_have_in_common_is_told_apart_and_so_are_two_versions_of_a_layer():
     trials = pd.DataFrame({"cell": ["a", "b", "c"], "code": ["1", "2", "3"]})
     core, layer = {"core.py": "x"}, {"mine.py": "y"}
-    assert code_in_common(trials, {"1": core, "2": core | layer, "3": core | layer}).nunique() == 1
-    assert code_in_common(trials, {"1": core, "2": core | layer, "3": core | {"mine.py": "z"}}).nunique() == 3
-    assert code_in_common(trials, {"1": core, "2": core, "3": {"core.py": "z"} | layer}).nunique() == 2
-    assert list(code_in_common(trials, {})) == ["1", "2", "3"]
+    assert code_in_common(trials, [{"1": core, "2": core | layer, "3": core | layer}]).nunique() == 1
+    assert code_in_common(trials, [{"1": core, "2": core | layer, "3": core | {"mine.py": "z"}}]).nunique() == 3
+    assert code_in_common(trials, [{"1": core, "2": core, "3": {"core.py": "z"} | layer}]).nunique() == 2
+    assert list(code_in_common(trials, [])) == ["1", "2", "3"]
+
+
+def test_a_file_that_one_study_has_and_another_has_not_is_other_code_unless_a_factor_of_one_chooses_it():
+    trials = pd.DataFrame({"cell": ["a", "b", "c"], "code": ["1", "2", "3"]})
+    core = {"core.py": "x"}
+    assert code_in_common(trials, [{"1": core | {"a.py": "y"}}, {"2": core | {"b.py": "z"}}]).nunique() == 3
+    mixed = {"1": core, "2": core | {"mine.py": "y"}}
+    assert code_in_common(trials, [mixed, {"3": core | {"mine.py": "y"}}]).nunique() == 1
 
 
 def test_what_diverged_stands_and_what_failed_is_tried_again(study):
