@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -104,7 +105,7 @@ def _files(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> Di
     if key not in known:
         try:
             knobs = _knobs(loader.load_sweep_config(config, list(texts)))
-        except OmegaConfBaseException:
+        except (HydraException, OmegaConfBaseException):
             for chosen in filter(lambda each: not each.is_delete(), map(parsed, texts)):
                 _refuse_without_header(loader, load_task(str(config.task)), chosen)
             raise

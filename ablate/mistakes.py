@@ -113,7 +113,7 @@ def _of_overrides(task: Task, arguments: Sequence[str]) -> Iterator[str]:
             if text.endswith(","):
                 yield f"{text}: ends with a comma; levels are listed without spaces, {text}…"
                 continue
-            if re.search(r"\s\+*[\w./]+=", text):
+            if re.search(r"\s\+*[\w./]+=", text) and not _GRAMMAR.search(text):
                 yield f"{text}: cannot be read; each knob is an argument of its own"
                 continue
             yield f"{text}: cannot be read, {str(error).splitlines()[0]}; {_how_to_quote(text)}"
@@ -140,7 +140,10 @@ def _given_twice(arguments: Sequence[str]) -> Iterator[str]:
 
 def _is_list_of_levels(text: str) -> bool:
     value = text.partition("=")[2]
-    return "," in value and not re.search(r"""[][(){}'"]""", value)
+    return "," in value and not _GRAMMAR.search(value)
+
+
+_GRAMMAR = re.compile(r"""[][(){}'"]""")  # brackets and quotes of Hydra's
 
 
 def _not_here(key: str) -> str | None:

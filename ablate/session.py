@@ -96,12 +96,11 @@ _ELSEWHERE = {"check=true": "ablate.check(train) does that from Python"}
 @contextmanager
 def _without_hydra() -> Iterator[None]:
     """Without the Hydra of whoever calls: a notebook or a program that has initialized it for itself."""
-    instance = GlobalHydra.instance()
-    theirs, instance.hydra = instance.hydra, None
+    theirs, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         yield
     finally:
-        instance.hydra = theirs
+        GlobalHydra.instance().hydra = theirs  # another instance, once a block of Hydra's has ended
 
 
 def _jobs(task: Task, overrides: Sequence[str]) -> list[Job]:

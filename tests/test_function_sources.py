@@ -69,7 +69,7 @@ def test_a_script_whose_name_is_taken_or_that_lies_in_a_package_is_loaded_too(tm
         (SCRIPT + "\n    1 / 0", "script.py", "importing script.py failed in line [0-9]+: ZeroDivisionError"),
         (SCRIPT + "\n    sys.exit()", "script.py", "calls exit while it is imported; put what parses arguments"),
         (SCRIPT + "\n    ablate.main(train)", "script.py",
-         r'ablate.main\(…\) runs while the file is imported.*below a guard, if __name__ == "__main__":'),
+         r'a study is started \(ablate.main, .* while the file is imported.*below a guard, if __name__ == "__main__":'),
         (SCRIPT.replace("width: int = 1", "width: int"), "script.py", "Config.width: has no default"),
     ],
 )  # fmt: skip

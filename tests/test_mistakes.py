@@ -116,7 +116,7 @@ def test_a_preset_of_ones_own_that_is_wrong_is_one_line(group, text, message, tm
     file = tmp_path / "conf" / group / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(text)
-    code, _, err = inside("-m", f"{group}=mine", "--config-dir", str(tmp_path / "conf"), *PLAN, folder=tmp_path)
+    code, _, err = inside("-m", f"{group}=mine", "--config-dir", str(tmp_path / "conf"), "plan=true", folder=tmp_path)
     assert code == 2
     assert message.format(file=file) in err
     assert len(err.splitlines()) == 1

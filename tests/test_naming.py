@@ -111,7 +111,7 @@ def test_a_question_keeps_its_number_when_the_first_name_has_become_free():
 
 def test_a_value_from_the_environment_is_in_a_question_by_its_variable_alone(monkeypatch):
     monkeypatch.setenv("WHERE", "/secret/place")
-    job = Job((), values_of(*TINY, "data=text", "data.path=${oc.env:WHERE}/a.txt"), None, {"WHERE": "/secret/place"})
+    job = Job((), values_of("data=text", "data.path=${oc.env:WHERE}/a.txt"), None, {"WHERE": "/secret/place"})
     assert "/secret" not in str(question(make_study([job])))
 
 
