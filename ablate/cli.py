@@ -10,15 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 import hydra
-import yaml
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ablate.address import without_secrets
 from ablate.compose import presets_of_every_launch, primary, values_to_show
 from ablate.knobs import KnobError
-from ablate.mistakes import ONE_CELL, ONE_STUDY, in_one_line, is_override, refuse_mistakes
+from ablate.mistakes import ONE_CELL, ONE_STUDY, composing, is_override, refuse_mistakes
 from ablate.output import patient_output
 from ablate.protocol import Task
 from ablate.session import command_of, run_jobs
@@ -69,11 +66,10 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
     sys.argv[1:] = sorted(arguments, key=is_override)
     folder, name = primary(task)
     try:
-        hydra.main(version_base="1.3", config_path=folder, config_name=name)(_refuse_other_sweeper)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise KnobError(in_one_line(error, task)) from error
-    except yaml.YAMLError as error:
-        raise KnobError(f"a preset is no YAML: {' '.join(str(error).split())}") from error
+        with composing(task):
+            hydra.main(version_base="1.3", config_path=folder, config_name=name)(_refuse_other_sweeper)()
+    except KnobError:
+        raise
     except ValueError as error:
         if not str(error).startswith("Only one of --run"):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import sys
 import sysconfig
@@ -32,6 +33,11 @@ def digest(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except FileNotFoundError:
         return ""
+
+
+def code_digest(sources: Mapping[str, str]) -> str:
+    """One SHA-256 for all sources."""
+    return hashlib.sha256(json.dumps(dict(sources), sort_keys=True).encode()).hexdigest()
 
 
 def by_name(files: set[Path], folder: Path) -> dict[str, Path]:

@@ -24,8 +24,8 @@ from ablate.rules import Knob, OneOf, Says, alternatives, read_level, show
 
 __all__ = [
     "Knob", "KnobError", "OneOf", "Record", "Says", "deciding", "fields_of", "flat",
-    "is_record", "knob", "knobs_of", "nameable", "named", "nested_records", "plain", "read", "read_level", "show",
-    "values_of",
+    "is_record", "knob", "knobs_of", "nameable", "named", "nest", "nested_records", "plain", "read", "read_level",
+    "show", "values_of",
 ]  # fmt: skip
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
@@ -249,6 +249,18 @@ def flat(record: Any, prefix: str = "") -> dict[str, Any]:
             found |= flat(value, f"{prefix}{name}.")
         else:
             found[prefix + name] = plain_value(value)
+    return found
+
+
+def nest(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What `flat` gives, {"optimizer.lr": 1}, as `read` takes it: {"optimizer": {"lr": 1}}."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        *groups, last = name.split(".")
+        place = found
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
     return found
 
 

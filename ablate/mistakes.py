@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
+import yaml
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
@@ -161,6 +163,17 @@ def _how_to_quote(text: str) -> str:
         return f"""quote it twice, '{key}="{value}"'""" if helps else "quote it if it holds brackets"
     items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
     return f"quote it twice, '{key}=[{items}]'"
+
+
+@contextmanager
+def composing(task: Task) -> Iterator[None]:
+    """In this block what Hydra, OmegaConf or YAML raises becomes a KnobError that a user of ablate understands."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise KnobError(in_one_line(error, task)) from error
+    except yaml.YAMLError as error:
+        raise KnobError(f"a preset is no YAML: {' '.join(str(error).split())}") from error
 
 
 def in_one_line(error: Exception, task: Task) -> str:

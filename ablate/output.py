@@ -7,7 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextmanager
@@ -15,6 +18,17 @@ def patient_output() -> Iterator[None]:
     """In this block output that has lost its reader is dropped: a closed pipe or terminal stops nothing."""
     with redirect_stdout(_Patient(sys.stdout)), redirect_stderr(_Patient(sys.stderr)):
         yield
+
+
+def make_console() -> Console:
+    """Where tables go: without a terminal there is no edge to wrap one at, and in Jupyter text is text."""
+    from rich.console import Console
+
+    console = Console(force_jupyter=False)
+    return console if console.is_terminal else Console(width=_WIDTH, force_jupyter=False)
+
+
+_WIDTH = 160  # where there is no terminal
 
 
 class _Patient:

@@ -13,15 +13,13 @@ from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ablate.address import without_secrets
 from ablate.compose import compose_jobs, primary
 from ablate.knobs import KnobError
-from ablate.mistakes import in_one_line, refuse_mistakes
+from ablate.mistakes import composing, refuse_mistakes
 from ablate.protocol import Task
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
@@ -78,10 +76,8 @@ def run(task: Task, arguments: Sequence[str]) -> Ended:
         if word in _ELSEWHERE or word.startswith("task="):
             raise KnobError(f"{word}: {_ELSEWHERE.get(word, 'name it as ablate.run(…, task=…)')}")
     refuse_mistakes(task, overrides)
-    try:
+    with composing(task):
         return run_jobs(_jobs(task, overrides), command_of, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise KnobError(in_one_line(error, task)) from error
 
 
 def command_of(task: Task) -> str:

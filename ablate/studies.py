@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +19,7 @@ from rich.text import Text
 from ablate.disk import replacing
 from ablate.knobs import KnobError
 from ablate.launch import STUDY_NAME
-from ablate.output import patient_output
+from ablate.output import make_console, patient_output
 from ablate.registry import suggest
 from ablate.track.claims import holder, read_trial
 from ablate.track.folder import Folder
@@ -30,7 +29,6 @@ from ablate.track.process import is_dead
 from ablate.track.prune import size_of
 
 _DONE = ("FINISHED", "DIVERGED")
-_WIDTH = 160  # where there is no terminal
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -230,15 +228,12 @@ def _runs(folder: Folder) -> str:
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
     table = Table()
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(value) for value in row))
-    console.print(table)
+    make_console().print(table)
 
 
 if __name__ == "__main__":

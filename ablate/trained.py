@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablate.knobs import KnobError, read
+from ablate.knobs import KnobError, nest, read
 from ablate.study.tasks import load_task
 from ablate.track.claims import finished_in, read_trial
 from ablate.track.folder import Folder
@@ -48,19 +48,8 @@ def load(trial: str | Mapping[str, Any], runs: str | Path = "runs") -> Any:
         weights = Checkpoints(folder, fingerprint).newest_best()
     except Damaged as error:
         raise KnobError(f"trial {short}: {error}; force=true trains it again") from error
-    return task.load(read(task.Config, _nested(attempt[0]["knobs"])), weights)
-
-
-def _nested(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The knobs of a record, {"data.name": "kjv"}, as `read` takes them: {"data": {"name": "kjv"}}."""
-    found: dict[str, Any] = {}
-    for name, value in record.items():
-        *groups, last = name.split(".")
-        place = found
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[last] = _of_environment(value)
-    return found
+    knobs = {name: _of_environment(value) for name, value in attempt[0]["knobs"].items()}
+    return task.load(read(task.Config, nest(knobs)), weights)
 
 
 def _of_environment(value: Any) -> Any:

@@ -107,6 +107,9 @@ def test_a_question_keeps_its_number_when_the_first_name_has_become_free():
     assert folder.asks("depth=1,2", "lr=0.5")[0] == "depth-3"
     del folder.launches["depth-2"]
     assert folder.asks("depth=1,2", "lr=0.5")[0] == "depth-3"
+    del folder.launches["depth"]
+    assert folder.asks("depth=1,2", "lr=0.5") == ("depth-3", "")
+    assert folder.asks("depth=1,2") == ("depth", "")
 
 
 def test_a_value_from_the_environment_is_in_a_question_by_its_variable_alone(monkeypatch):

@@ -16,11 +16,12 @@ from program import claim_folder
 from rich.console import Console
 
 import ablate
+from ablate.code import code_digest
 from ablate.knobs import KnobError, deciding, flat
 from ablate.registry import Registry
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
-from ablate.study.plan import code_digest, fingerprint, make_plan
+from ablate.study.plan import fingerprint, make_plan
 from ablate.study.progress import Progress
 from ablate.study.view import View
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from ablate.analyze.table import cells_of, show, started
+from ablate.code import code_digest
 
 Task = Mapping[str, Any]
 
@@ -41,9 +40,7 @@ def code_in_common(trials: pd.DataFrame, sources: Sequence[Mapping[str, Mapping[
     if not of_parts:
         return trials["code"]
     counted = {
-        version: hashlib.sha256(
-            json.dumps({name: sha for name, sha in files.items() if name not in of_parts}, sort_keys=True).encode()
-        ).hexdigest()
+        version: code_digest({name: sha for name, sha in files.items() if name not in of_parts})
         for versions in sources
         for version, files in versions.items()
     }

@@ -11,7 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_jsonable_python
 
-from ablate.knobs import STRICT, KnobError, fields_of, is_record, knobs_of, plain, read, read_level
+from ablate.knobs import STRICT, KnobError, fields_of, is_record, knobs_of, nest, plain, read, read_level
 from ablate.launch import Launch
 from ablate.registry import suggest
 
@@ -65,7 +65,7 @@ class Configuration:
 
     def of(self, knobs: Mapping[str, Any]) -> Any:
         """The record of values by name: "lr", "optimizer.lr". Raises KnobError."""
-        return read(self.knobs, _nested(to_jsonable_python(dict(knobs))))
+        return read(self.knobs, nest(to_jsonable_python(dict(knobs))))
 
 
 def level_problem(kind: type, override: str) -> str | None:
@@ -111,15 +111,3 @@ def _check_defaults(kind: type) -> None:
     except pydantic.ValidationError:  # a rule of the user's own
         made = read(kind, {})
     read(kind, plain(made))
-
-
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """{"optimizer.lr": 1} as {"optimizer": {"lr": 1}}."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        *groups, last = name.split(".")
-        place = found
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[last] = value
-    return found

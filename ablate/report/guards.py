@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from ablate.analyze.differs import Task
-from ablate.analyze.guards import Disagreement, Guards, Sizes
+from ablate.analyze.guards import HOPELESS, Disagreement, Guards, Sizes
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.told import names
@@ -31,23 +31,26 @@ def guards_told(metric: Metric, task: Task, found: Guards, trials: pd.DataFrame)
 def _of_hopeless(metric: Metric, hopeless: Mapping[str, float]) -> str:
     if not hopeless:
         return ""
-    known = " or ".join(dict.fromkeys(told.value(metric, value) for value in hopeless.values()))
     return (
-        f"Nothing was learned in {names(list(hopeless))}: the test {metric.name} is worse than the {known} of a model "
-        "that knows nothing. A comparison with these rows says nothing about parts; a lower learning rate or a longer "
-        "training may help."
+        f"Nothing was learned in {names(list(hopeless))}: the test {metric.name} is worse than "
+        f"{_chance(metric, hopeless)}. A comparison with these rows says nothing about parts; a lower learning rate or "
+        "a longer training may help."
     )
 
 
 def _of_hardly(metric: Metric, hardly: Mapping[str, float]) -> str:
     if not hardly:
         return ""
-    known = " or ".join(dict.fromkeys(told.value(metric, value) for value in hardly.values()))
+    apart = told.size(metric, HOPELESS) if metric.scale == "log" else f"{100 * HOPELESS:.0f} %"
     return (
-        f"Hardly anything was learned in {names(list(hardly))}: the test {metric.name} is within "
-        f"{told.size(metric, 0.1) if metric.scale == 'log' else '10 %'} of the {known} of a model that knows nothing. "
-        "That these rows differ, or are equivalent, says nothing about parts; train longer."
+        f"Hardly anything was learned in {names(list(hardly))}: the test {metric.name} is within {apart} of "
+        f"{_chance(metric, hardly)}. That these rows differ, or are equivalent, says nothing about parts; train longer."
     )
+
+
+def _chance(metric: Metric, cells: Mapping[str, float]) -> str:
+    values = dict.fromkeys(told.value(metric, value) for value in cells.values())
+    return f"the {' or '.join(values)} of a model that knows nothing"
 
 
 def _of_starts(metric: Metric, task: Task, starts: Mapping[str, float], trials: pd.DataFrame) -> str:

@@ -12,12 +12,13 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from ablate.output import make_console
 from ablate.protocol import Estimates
 from ablate.study.cells import Study
 from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial
 from ablate.study.stages import Stages, to_train
-from ablate.study.view import describe_left_out, describe_look, make_console
+from ablate.study.view import describe_left_out, describe_look
 from ablate.study.workers import threads_of
 from ablate.track.claims import attempt_folders, read_bytes, read_trial
 from ablate.track.journal import last_attempt

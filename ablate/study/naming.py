@@ -34,7 +34,11 @@ def named(study: Study, folder: Folder) -> Named:
     names = _names(study.name)
     taken = next(names)
     first = folder.launch(taken)
+    numbered = [name for name in folder.studies() if re.fullmatch(rf"{re.escape(taken)}-\d+", name)]
+    known = [name for name in numbered if _asks(folder.launch(name), mine)]
     different = differences(first, mine)
+    if first is None and known and not study.is_named:
+        return Named(_called(study, known[0]), "")
     if not different:
         return Named(study, _left_out(first, study))
     assert first is not None
@@ -42,13 +46,17 @@ def named(study: Study, folder: Folder) -> Named:
     if study.is_named:
         note = f"name={taken} stood for another question until now ({asked}); its report becomes that of the new one"
         return Named(study, note)
-    numbered = [name for name in folder.studies() if re.fullmatch(rf"{re.escape(taken)}-\d+", name)]
-    known = [name for name in numbered if not differences(folder.launch(name), mine)]
     free = next(name for name in chain(known, names) if not differences(folder.launch(name), mine))
-    return Named(
-        replace(study, launch=study.launch.model_copy(update={"name": free})),
-        f"called {free}, for {taken} is another question ({asked})",
-    )
+    return Named(_called(study, free), f"called {free}, for {taken} is another question ({asked})")
+
+
+def _called(study: Study, name: str) -> Study:
+    return replace(study, launch=study.launch.model_copy(update={"name": name}))
+
+
+def _asks(launch: Event | None, mine: Mapping[str, Any]) -> bool:
+    """Whether a launch is on record with this very question."""
+    return launch is not None and "question" in launch and not differences(launch, mine)
 
 
 def _left_out(before: Event | None, study: Study) -> str:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ablate.code import code_digest
 from ablate.knobs import KnobError, deciding, show
 from ablate.protocol import Facts, Trial
 from ablate.study.cells import Cell, Study
@@ -162,11 +163,6 @@ def fingerprint(
         "task": task, "knobs": dict(knobs), "seed": seed, "data": data_digest, "code": code, "device": device
     }  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-def code_digest(sources: Mapping[str, str]) -> str:
-    """One SHA-256 for all sources."""
-    return hashlib.sha256(json.dumps(dict(sources), sort_keys=True).encode()).hexdigest()
 
 
 @cache

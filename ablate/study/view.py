@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.metric import Metric
+from ablate.output import make_console
 from ablate.study.cells import LeftOut
 from ablate.study.plan import PlannedTrial
 from ablate.study.progress import Progress
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN = 24
 _NAMES_SHOWN = 10
-FILE_WIDTH = 160
 
 
 class View:
@@ -178,12 +178,6 @@ class LiveView(View):
 
 
 _STYLES = {"waiting": "dim", "skipped": "dim", "busy": "dim", "running": "bold", "failed": "red", "diverged": "red"}
-
-
-def make_console() -> Console:
-    """Where a study is told: without a terminal there is no edge to wrap a table at, and in Jupyter text is text."""
-    console = Console(force_jupyter=False)
-    return console if console.is_terminal else Console(width=FILE_WIDTH, force_jupyter=False)
 
 
 def make_view(name: str, plan: Sequence[PlannedTrial], metric: Metric, step: str) -> View:

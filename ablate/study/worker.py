@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ablate.code import code_digest
 from ablate.imported import refuse_other_code
 from ablate.knobs import KnobError, plain, read
 from ablate.protocol import Payload, Task, Trial
 from ablate.study.cells import Study
 from ablate.study.launched import LaunchRecord
-from ablate.study.plan import DONE, PlannedTrial, code_digest, git_facts, stands
+from ablate.study.plan import DONE, PlannedTrial, git_facts, stands
 from ablate.study.server import end_with_parent
 from ablate.study.tasks import load_task
 from ablate.track.alive import BEAT_SECONDS, Beat
