@@ -63,9 +63,9 @@ def run(*arguments: str, task: str | FunctionTask | None = None) -> pd.DataFrame
     Raises:
         ablate.knobs.KnobError: (a ValueError) before anything is trained, with everything that is wrong.
     """
+    from ablate.find_task import DEFAULT, load_task
     from ablate.functions.load import refuse_while_loading
     from ablate.session import run as run_study
-    from ablate.study.tasks import DEFAULT, load_task
     from ablate.track.folder import Folder
     from ablate.track.read import read_study
     from ablate.track.typed import typed

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ablate.address import without_secrets
 from ablate.compose import presets_of_every_launch, primary, values_to_show
+from ablate.find_task import DEFAULT, load_task
 from ablate.knobs import KnobError
 from ablate.mistakes import ONE_CELL, ONE_STUDY, composing, is_override, refuse_mistakes
 from ablate.output import patient_output
@@ -21,7 +22,6 @@ from ablate.protocol import Task
 from ablate.session import command_of, run_jobs
 from ablate.study.cells import Job
 from ablate.study.records import describe_knobs
-from ablate.study.tasks import DEFAULT, load_task
 
 _USER_ERROR = 2
 

@@ -18,13 +18,13 @@ from omegaconf import OmegaConf
 
 from ablate.address import without_secrets
 from ablate.compose import compose_jobs, primary
+from ablate.engines.server import warm_up
+from ablate.find_task import DEFAULT
 from ablate.knobs import KnobError
 from ablate.mistakes import composing, refuse_mistakes
 from ablate.protocol import Task
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
-from ablate.study.server import warm_up
-from ablate.study.tasks import DEFAULT
 
 if TYPE_CHECKING:
     from ablate.study.run import Ended

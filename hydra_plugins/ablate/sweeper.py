@@ -47,9 +47,9 @@ class StudySweeper(Sweeper):
 
     def cells(self, arguments: list[str]) -> Any:
         """The cells that overrides ask for, each as `ablate.study.designs.jobs` gives it."""
+        from ablate.find_task import load_task
         from ablate.study.designs import jobs
         from ablate.study.records import space
-        from ablate.study.tasks import load_task
 
         typed = self._typed([*(f"{key}={value}" for key, value in self._params.items()), *arguments])
         return jobs(typed, space(load_task(str(self._config.task)), self._compose))
