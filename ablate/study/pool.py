@@ -12,7 +12,7 @@ from typing import Self
 
 from ablate.engines.assignment import Assignment
 from ablate.engines.engine import Engine, Lost, Submitted
-from ablate.engines.worker import ALONE, BUSY, STANDS
+from ablate.engines.worker import ALONE, BUSY, PREEMPTED, STANDS
 from ablate.knobs import plain
 from ablate.study.cells import Study
 from ablate.study.launched import LaunchRecord
@@ -156,7 +156,7 @@ class Pool:
                 again.append(_Waiting([planned], Silence(planned.folder)))
             elif result == STANDS:
                 self._view.skipped(planned)
-            elif result == ALONE:
+            elif result in (ALONE, PREEMPTED):
                 again.append(_Waiting([planned]))
         return again
 
