@@ -25,6 +25,7 @@ StudyName = Annotated[
     ),
 ]
 Path = Annotated[str, Field(min_length=1), Says("a path")]
+Address = Annotated[str, Field(min_length=1), Says("an MLflow tracking URI, for example http://127.0.0.1:5000")]
 Processes = Annotated[int, Field(ge=1, le=1024)]
 Seeds = Annotated[int, Field(ge=1, le=10_000)]
 Percentage = Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$"), Says("a percentage")]
@@ -34,9 +35,7 @@ class Tracking(Record):
     """Where the MLflow mirror goes."""
 
     enabled: bool = knob("false: journals only")
-    uri: Annotated[str, Field(min_length=1), Says("an MLflow tracking URI")] | None = knob(
-        "null: SQLite in the runs folder"
-    )
+    uri: Address | None = knob("null: SQLite in the runs folder")
 
 
 class Design(Record):

@@ -75,7 +75,10 @@ class Database:
             for path in (self._data, once):
                 shutil.chown(path, user)
         try:
-            self._run("initdb", "-U", _USER, f"--pwfile={once}", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "-k")
+            self._run(
+                "initdb", "--username", _USER, f"--pwfile={once}", "--auth=scram-sha-256", "--encoding=UTF8",
+                "--locale=C", "--data-checksums",
+            )  # fmt: skip
         finally:
             once.unlink()
 
@@ -106,9 +109,9 @@ class Database:
         ended = self._call(program, *arguments)
         if ended.returncode:
             log = self._data / "log"
-            said = [*(log.read_text().splitlines() if log.is_file() else []), *ended.stdout.splitlines(), "no reason given"]
-            why = next((line for line in reversed(said) if "FATAL" in line or "error:" in line), said[-1])
-            raise Refused(f"{program} has failed: {why}")
+            said = [*(log.read_text() if log.is_file() else "").splitlines(), *ended.stdout.splitlines()]
+            why = [line for line in said if "FATAL" in line or "error:" in line] or said or ["it gives no reason"]
+            raise Refused(f"{program} has failed: {why[-1]}")
 
     def _call(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
