@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_read import assert_same, record
+from test_read import record
 
 from ablate.knobs import KnobError
 from ablate.report import __main__ as report_main
 from ablate.report import write_report
 from ablate.track.folder import Folder
 from ablate.track.mlflow.mirror import Mirror
-from ablate.track.mlflow.store import Store
 from ablate.track.read import read_studies, read_study
 from ablate.track.sources import Several, open_source
 
