@@ -7,6 +7,7 @@ start. Both servers listen on 127.0.0.1 alone. PostgreSQL refuses to run as root
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import pwd
@@ -190,11 +191,9 @@ class Server:
 
 def start(folder: Path, options: argparse.Namespace) -> None:
     """Start what does not run, and say where it is."""
-    try:
-        import mlflow  # noqa: F401
-        import psycopg  # noqa: F401
-    except ImportError as error:
-        raise Refused(f"{error.name} is not installed; pip install 'ablate-lm[postgres]'") from error
+    for needed in ("mlflow", "psycopg"):
+        if importlib.util.find_spec(needed) is None:
+            raise Refused(f"{needed} is not installed; pip install 'ablate-lm[postgres]'")
     _make_folder(folder)
     database, server = Database(folder), Server(folder)
     was_running = database.runs()
