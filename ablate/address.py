@@ -39,7 +39,7 @@ def _refusal_of_driver(address: str, scheme: str) -> str | None:
     try:
         driver = make_url(address).get_dialect()
     except (ArgumentError, ValueError):  # whose text may hold a password
-        return "SQLAlchemy cannot read this address; for example postgresql+psycopg://USER@HOST:5432/mlflow"
+        return "SQLAlchemy cannot read this address; for example postgresql+psycopg://HOST:5432/mlflow"
     try:
         driver.import_dbapi()
     except ImportError as error:  # psycopg raises it too where it finds no libpq

@@ -17,13 +17,14 @@ from ablate.track.mlflow import client as client_module
 from ablate.track.mlflow import mirror as mirror_module
 
 INSTALL = "pip install 'ablate-lm[postgres]'"
-EXAMPLE = "for example postgresql+psycopg://USER@HOST:5432/mlflow"
+EXAMPLE = "for example postgresql+psycopg://HOST:5432/mlflow"
 
 
 @pytest.mark.parametrize(
     ("address", "without", "said"),
     [
-        ("postgresql+psycopg://me:hunter2@h/db", "psycopg", f"PostgreSQL needs psycopg, which cannot be imported; {INSTALL}"),
+        ("postgresql+psycopg://me:hunter2@h/db", "psycopg",
+         f"PostgreSQL needs psycopg, which cannot be imported; {INSTALL}\n"),
         ("postgresql://me:hunter2@h/db", "psycopg", INSTALL),
         ("postgresql+psycopg2://me:hunter2@h/db", "psycopg2", f"write postgresql+psycopg://…, which needs {INSTALL}"),
         ("mysql+pymysql://me:hunter2@h/db", "pymysql", "its driver cannot be imported"),
