@@ -1,4 +1,4 @@
-"""MLflow on PostgreSQL behind a server, on this machine: python deploy/mlflow_server.py start|stop|status FOLDER
+"""MLflow on PostgreSQL behind a server, on this machine: python deploy/mlflow_server.py ACTION FOLDER
 
 FOLDER keeps all of it: the database, the artifacts, the logs, and the database's password, which is made at the first
 start. Both servers listen on 127.0.0.1 alone. PostgreSQL refuses to run as root: started by root it runs as `postgres`.
@@ -225,6 +225,17 @@ def status(folder: Path, _: argparse.Namespace) -> None:
         sys.exit(3)
 
 
+def upgrade(folder: Path, options: argparse.Namespace) -> None:
+    """Stop the server, and migrate the database to the MLflow that is installed; `start` starts the server again."""
+    Server(folder).stop()
+    database = Database(folder)
+    database.start(options.postgres_port)
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", database.address()]
+    if subprocess.run(command, env=os.environ | {"PGPASSFILE": str(database.passfile)}, check=False).returncode:
+        raise Refused("mlflow db upgrade has failed; what it printed is above")
+    print("upgraded; start the server again")
+
+
 def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "artifacts").mkdir(mode=0o700, exist_ok=True)
@@ -280,16 +291,19 @@ def _is_healthy(address: str) -> bool:
 def main() -> None:
     """Do what the command line asks for; what is wrong ends in one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="python deploy/mlflow_server.py", description=__doc__.partition(":")[0])
-    parser.add_argument("action", choices=["start", "stop", "status"])
+    parser.add_argument("action", choices=_ACTIONS)
     parser.add_argument("folder", type=Path, help="keeps database, artifacts, logs and password")
     parser.add_argument("--port", type=int, default=5000, help="MLflow's (default: %(default)s)")
     parser.add_argument("--postgres-port", type=int, default=5433, help="PostgreSQL's (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that answer requests (default: %(default)s)")
     options = parser.parse_args()
     try:
-        {"start": start, "stop": stop, "status": status}[options.action](options.folder.resolve(), options)
+        _ACTIONS[options.action](options.folder.resolve(), options)
     except (Refused, OSError) as error:
         sys.exit(f"mlflow_server: {error}")
+
+
+_ACTIONS = {"start": start, "stop": stop, "status": status, "upgrade": upgrade}
 
 
 if __name__ == "__main__":
