@@ -22,18 +22,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from ablate.find_task import is_function, load_task
 from ablate.knobs import KnobError, fields_of, nested_records, plain, read
 from ablate.launch import Launch
 from ablate.protocol import Task
 from ablate.study.cells import Job
 from ablate.study.designs import Asked
 from ablate.study.records import OF_THE_DESIGN
-from ablate.study.tasks import is_function, load_task
 
 # What the primary config of every task chooses; the language model's is conf/config.yaml.
 _DEFAULTS = [
     "launch",
     {"tracking": "local"},
+    {"engine": "local"},
     {"design": "grid"},
     "_self_",
     {"override hydra/sweeper": "study"},

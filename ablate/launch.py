@@ -27,6 +27,8 @@ StudyName = Annotated[
 Path = Annotated[str, Field(min_length=1), Says("a path")]
 Address = Annotated[str, Field(min_length=1), Says("an MLflow tracking URI, for example http://127.0.0.1:5000")]
 Processes = Annotated[int, Field(ge=1, le=1024)]
+Cores = Annotated[int, Field(ge=1, le=1024)]
+Gigabytes = Annotated[float, Field(gt=0, le=100_000)]
 Seeds = Annotated[int, Field(ge=1, le=10_000)]
 Percentage = Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$"), Says("a percentage")]
 
@@ -36,6 +38,49 @@ class Tracking(Record):
 
     enabled: bool = knob("false: journals only")
     uri: Address | None = knob("null: SQLite in the runs folder")
+
+
+class OnThisMachine(Record):
+    """Processes of this machine."""
+
+    name: Literal["local"] = knob("always local")
+
+
+class OnRay(Record):
+    """A Ray cluster."""
+
+    name: Literal["ray"] = knob("always ray")
+    address: Annotated[str, Field(min_length=1), Says("the address of a Ray cluster")] | None = knob(
+        "of the head, HOST:PORT; null: the cluster that this machine belongs to"
+    )
+    cpus: Cores | None = knob("CPU cores of a pack; null: as many as threads", 2)
+    gpus: Annotated[float, Field(ge=0, le=64)] | None = knob("GPUs of a pack; null: one where device is cuda", 1)
+    memory: Gigabytes | None = knob("memory of a pack, in GB; null: not counted", 4)
+    shared: bool = knob("false: the nodes do not see the runs folder; what they write travels to this machine")
+
+
+class OnSlurm(Record):
+    """A SLURM cluster."""
+
+    name: Literal["slurm"] = knob("always slurm")
+    partition: Name | None = knob("where jobs go; null: the default partition")
+    cpus: Cores | None = knob("CPU cores of a pack; null: as many as threads", 2)
+    gpus: Annotated[int, Field(ge=0, le=64)] | None = knob("GPUs of a pack; null: one where device is cuda", 1)
+    memory: Gigabytes | None = knob("memory of a pack, in GB; null: the cluster's default", 4)
+    minutes: Annotated[int, Field(ge=1, le=100_000)] = knob("time limit of a job; what is not finished is queued again")
+    jobs: Annotated[int, Field(ge=1, le=100_000)] = knob("packs in the queue at a time")
+    leave: bool = knob("true: submit and end; the same command typed again attaches")
+    options: Annotated[dict[str, str | int], Says("a mapping, for example '{account:mine,constraint:a100}'")] = knob(
+        "further options of sbatch"
+    )
+
+
+class OnOwn(Record):
+    """An engine of a user's own, or of another package."""
+
+    name: Literal["own"] = knob("always own")
+    point: Name = knob("name of its entry point, of the group ablate.engine")
+    options: Annotated[dict[str, object], Says("a mapping, for example '{queue:long}'")] = knob("its settings")
 
 
 class Design(Record):
@@ -105,6 +150,9 @@ class Launch(Record):
     runs: Path = knob("folder of journals, checkpoints and mlflow.db")
     reports: Path = knob("folder of reports")
     tracking: Tracking = knob("where the MLflow mirror goes")
+    engine: OnThisMachine | OnRay | OnSlurm | OnOwn = knob(
+        "what trains the packs", group="Machine", discriminator="name"
+    )
 
     @field_validator("max_seeds")
     @classmethod

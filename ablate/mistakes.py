@@ -16,13 +16,13 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from ablate.compose import parsed
+from ablate.find_task import is_function
 from ablate.knobs import KnobError, fields_of, nested_records
 from ablate.launch import Launch
 from ablate.protocol import Task
 from ablate.registry import suggest
 from ablate.study.designs import LISTS
 from ablate.study.records import unknown_name
-from ablate.study.tasks import is_function
 
 ONE_CELL = "shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
 ONE_STUDY = (
@@ -208,13 +208,15 @@ def in_one_line(error: Exception, task: Task) -> str:
 
 def _kinds_with(task: Task, group: str, name: str) -> list[str]:
     """The kinds of a nested record that have a knob: of data.vocab_size, kjv and text."""
-    field = fields_of(task.Config).get(group)
+    field = {**fields_of(Launch), **fields_of(task.Config)}.get(group)
     kinds = [] if field is None else [fields_of(kind) for kind in nested_records(field)]
     return [str(get_args(own["name"].annotation)[0]) for own in kinds if name in own and "name" in own]
 
 
 def _how_to_choose(task: Task, group: str, kind: str, name: str, error: str) -> str:
     """What to type for another kind of a nested record: its preset, or where it has none, the whole record."""
+    if group in fields_of(Launch):
+        return f"add {group}={kind}"
     if task.presets is not None and (task.presets / group / f"{kind}.yaml").is_file():
         sign = "+" if is_function(task.reference) else ""  # which has the group in no list of defaults
         return f"add {sign}{group}={kind}"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ablate.find_task import load_task
 from ablate.knobs import KnobError, nest, read
-from ablate.study.tasks import load_task
 from ablate.track.claims import finished_in, read_trial
 from ablate.track.folder import Folder
 from ablate.track.journal import last_attempt, status

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from ablate.study.workers import cores
+from ablate.engines.cores import cores
 from ablate.train.machine import keep_memory, set_threads
 from benchmarks.common import ROOT, Table, alternate, compose, program, spread
 from benchmarks.scaling import speed

@@ -17,13 +17,16 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ablate import compose
+from ablate.engines import worker
+from ablate.engines.engine import Machine
+from ablate.engines.local import LocalEngine
 from ablate.knobs import fields_of
 from ablate.launch import Launch
-from ablate.study import worker
+from ablate.study import plan
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
+from ablate.study.pool import assign
 from ablate.study.records import Reader
-from ablate.study.worker import assign
 from ablate.tasks.language_model import LANGUAGE_MODEL
 from ablate.tasks.language_model.config import Config
 from ablate.train.machine import set_threads
@@ -108,10 +111,18 @@ def study_of_jobs(jobs, name="s"):
     return replace(study, launch=study.launch.model_copy(update={"name": name}))
 
 
-def train_in_process(plan):
+CPU = Machine("cpu")
+
+
+def make_plan(study, folder, results_of=None):
+    """The plan of a study for this machine."""
+    return plan.make_plan(study, folder, LocalEngine(study.launch, study.task), results_of)
+
+
+def train_in_process(planned_trials):
     """What a worker process does with a pack, in this one; how each of its trials ended."""
     study, launch = study_of(*TINY), SimpleNamespace(command="c", id="a launch", results_of=None)
-    return worker.train([assign(planned, study, launch, silent=None) for planned in plan])
+    return worker.train([assign(planned, study, launch, silent=None) for planned in planned_trials])
 
 
 def killed_in_the_middle(planned, windows=50):

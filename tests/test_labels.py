@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from conftest import make_plan
 from program import inside
 from test_designs import QUIET, study_of
 from test_read import record
@@ -14,7 +15,6 @@ from ablate.knobs import KnobError
 from ablate.report import write_report
 from ablate.report.__main__ import main
 from ablate.study.launched import LaunchRecord
-from ablate.study.plan import make_plan
 from ablate.track.folder import Folder
 from ablate.track.labels import renamed
 from ablate.track.read import read_studies, read_study

@@ -9,16 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import TINY, knobs_of, study_of, train_in_process
+from conftest import CPU, TINY, knobs_of, make_plan, study_of, train_in_process
 from program import claim_folder, inside, journals, wait_until
 
+from ablate.engines import worker
+from ablate.engines.assignment import Assignment
+from ablate.engines.cores import best_workers, container_memory, control_groups, threads_of
+from ablate.engines.engine import Demand, Machine
+from ablate.engines.local import LocalEngine
 from ablate.knobs import KnobError
 from ablate.protocol import Trial
-from ablate.study import worker
-from ablate.study.packs import make_packs
-from ablate.study.plan import make_plan
-from ablate.study.workers import best_workers, choose_workers, container_memory, control_groups, idle_cores, threads_of
+from ablate.study.packs import demand_of, make_packs
 from ablate.tasks.language_model import engine as engine_module
 from ablate.tasks.language_model import training
 from ablate.tasks.language_model.data import load_corpus
@@ -180,7 +181,7 @@ def plan_of(folder, *overrides, **levels):
 
 def packs_of(folder, *overrides):
     study = study_of(*TINY, *overrides)
-    return make_packs(make_plan(study, Folder(folder)), study)
+    return make_packs(make_plan(study, Folder(folder)), study, CPU)
 
 
 def plans_of(folder, *settings):
@@ -193,10 +194,10 @@ def seeds_of(packs):
 
 def test_seeds_and_cells_that_differ_in_numbers_alone_are_packed(tmp_path):
     plan = plans_of(tmp_path, ["seeds=2", "pack=8"], ["dropout=0.5", "lr=0.1", "pack=8"], ["clip=null", "pack=8"])
-    assert [len(pack) for pack in make_packs(plan, study_of(*TINY, "pack=8"))] == [4]
+    assert [len(pack) for pack in make_packs(plan, study_of(*TINY, "pack=8"), CPU)] == [4]
     shapes = ["depth=2"], ["tie=true"], ["batch=8"], ["windows=41"], ["data.seed=5"], ["rnn=tanh"]
     plan = plans_of(tmp_path, *([*shape, "pack=8"] for shape in ([], *shapes)))
-    assert [len(pack) for pack in make_packs(plan, study_of(*TINY, "pack=8"))] == [1] * 7
+    assert [len(pack) for pack in make_packs(plan, study_of(*TINY, "pack=8"), CPU)] == [1] * 7
 
 
 def test_a_pack_holds_as_many_as_asked_for_and_on_a_cpu_one_by_itself(tmp_path):
@@ -204,19 +205,17 @@ def test_a_pack_holds_as_many_as_asked_for_and_on_a_cpu_one_by_itself(tmp_path):
     assert seeds_of(packs_of(tmp_path, "seeds=3", "device=cpu")) == [[0], [1], [2]]
 
 
-def test_auto_is_as_many_as_fit_into_a_cuda_device(tmp_path, monkeypatch):
+def test_auto_is_as_many_as_fit_into_a_cuda_device(tmp_path):
     plan = plan_of(tmp_path, "seeds=40", "hidden=650", "embedding=650", "data.vocab_size=10000", "data.tokens=20000")
-    monkeypatch.setattr("ablate.study.packs.choose_device", lambda name: torch.device("cuda"))
     for gib, largest in ((80, 32), (8, 8), (0.1, 1)):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, gib=gib: (0, int(gib * 2**30)))
-        size = len(make_packs(plan, study_of(*TINY))[0])
+        size = len(make_packs(plan, study_of(*TINY), Machine("cuda", gib * 2**30))[0])
         assert (size == 32) if largest == 32 else (1 <= size <= 2 * largest), gib
 
 
 def test_a_layer_that_cannot_be_packed_is_trained_alone(tmp_path, monkeypatch):
     plan = plan_of(tmp_path, "seeds=3", "pack=3")
     monkeypatch.setattr(training, "can_pack", lambda rnn: False)
-    assert seeds_of(make_packs(plan, study_of(*TINY, "pack=8"))) == [[0], [1], [2]]
+    assert seeds_of(make_packs(plan, study_of(*TINY, "pack=8"), CPU)) == [[0], [1], [2]]
 
 
 def events_of(planned):
@@ -349,22 +348,26 @@ def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_p
 )
 def test_as_many_workers_as_cores_memory_and_packs_are_good_for(tmp_path, overrides, cores, gib, workers):
     study = study_of(*TINY, "threads=null", "device=cpu", "workers=auto", *overrides)
-    packs = make_packs(make_plan(study, Folder(tmp_path)), study)
-    assert best_workers(packs, study, cores, gib * 2**30) == workers
+    demand = demand_of(make_packs(make_plan(study, Folder(tmp_path)), study, CPU), study)
+    assert best_workers(demand, study.launch.threads, cores, gib * 2**30) == workers
+
+
+def engine_of(*overrides):
+    study = study_of(*TINY, *overrides)
+    return LocalEngine(study.launch, study.task)
 
 
 def test_cores_that_a_study_leaves_idle_are_told_with_what_to_type(monkeypatch):
-    monkeypatch.setattr("ablate.study.workers.cores", lambda: 8)
-    study = study_of(*TINY, "threads=null", "device=cpu")
-    assert idle_cores(study, 2, 2).startswith("2 of 8 cores train; threads=4 makes each trial faster")
-    assert idle_cores(study, 9, 5) is None, "fewer than two for each"
-    assert idle_cores(study, 0, 1) is None, "nothing is left to train"
-    assert idle_cores(study_of(*TINY, "threads=1", "device=cpu"), 2, 2) is None, "it was asked for"
+    monkeypatch.setattr("ablate.engines.local.cores", lambda: 8)
+    knobs = ["threads=null", "device=cpu", "workers=auto"]
+    assert engine_of(*knobs).advice(Demand(2, 0)).startswith("2 of 8 cores train; threads=4 makes each trial faster")
+    assert engine_of(*knobs).advice(Demand(5, 0)) is None, "fewer than two for each"
+    assert engine_of(*knobs).advice(Demand(0, 0)) is None, "nothing is left to train"
+    assert engine_of(*knobs, "threads=1").advice(Demand(2, 0)) is None, "it was asked for"
 
 
 def test_a_number_of_workers_is_taken_as_it_is_and_other_values_are_refused(tmp_path):
-    study = study_of(*TINY, "seeds=2", "workers=7")
-    assert choose_workers(make_packs(make_plan(study, Folder(tmp_path)), study), study) == 7
+    assert engine_of("workers=7").most(Demand(2, 0)) == 7
     for knob in ("workers", "pack"):
         for bad in ("0", "many", "1.5", "null"):
             with pytest.raises(KnobError, match=rf"{knob}={bad}: must be auto, or a whole number at least 1"):
@@ -390,11 +393,53 @@ def test_a_limit_of_every_group_that_a_process_is_in_counts(tmp_path):
     assert control_groups(tmp_path / "cgroup") == control_groups(tmp_path / "none") == [root]
 
 
-def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeypatch):
-    study = study_of(*TINY, "seeds=6", "threads=null", "workers=auto")
-    plan = make_plan(study, Folder(tmp_path))
-    monkeypatch.setattr("ablate.study.workers.choose_device", lambda name: torch.device("cuda"))
-    assert best_workers([[planned] for planned in plan], study, 8, 1e12) == 1
+def with_gpus(engine, gpus, monkeypatch):
+    monkeypatch.setattr("ablate.engines.local.visible_gpus", lambda: gpus)
+    engine.__dict__["machine"] = Machine("cuda", 80.0 * 2**30)  # as if it had been asked
+    return engine
+
+
+@pytest.mark.parametrize("gpus", [["0"], ["0", "1", "2"]])
+def test_packs_fill_a_cuda_device_so_that_one_worker_a_device_is_enough(gpus, monkeypatch):
+    engine = with_gpus(engine_of("threads=null", "workers=auto"), gpus, monkeypatch)
+    assert engine.most(Demand(6, 1e12)) == len(gpus)
+    assert engine.most(Demand(1, 1e12)) == 1
+
+
+def test_every_gpu_has_a_worker_that_sees_no_other_and_its_part_of_the_cores(monkeypatch):
+    monkeypatch.setattr("ablate.engines.local.threads_of", lambda device: 9)
+    engine = with_gpus(engine_of("threads=null", "workers=auto"), ["3", "5"], monkeypatch)
+    given = []
+
+    class Worker:
+        is_alive = True
+
+        def __init__(self, environment):
+            self.environment = environment
+
+        def give(self, pack):
+            given.append((self.environment["CUDA_VISIBLE_DEVICES"], pack[0].threads))
+
+        def result(self):
+            return ["trained"]
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr("ablate.engines.local.WorkerProcess", Worker)
+    engine.begin(Demand(4, 0))
+    assert engine.room(4) == 2
+    first, second = (engine.submit([assigned()]) for _ in range(2))
+    second.result()
+    engine.submit([assigned()])
+    first.result()
+    engine.submit([assigned()])
+    assert given == [("3", 4), ("5", 4), ("5", 4), ("3", 4)]
+    engine.close()
+
+
+def assigned():
+    return Assignment("t", {}, 0, "cuda", None, "f", Path("f"), {}, {}, {}, None, "c", "l", None, 300)
 
 
 @pytest.mark.parametrize(
@@ -408,9 +453,8 @@ def test_packs_fill_a_cuda_device_so_that_one_worker_is_enough(tmp_path, monkeyp
 def test_a_trial_has_one_thread_and_beside_a_cuda_device_all_cores_up_to_omp_num_threads(
     said, device, threads, monkeypatch
 ):
-    monkeypatch.setattr("ablate.study.workers.choose_device", lambda name: torch.device(device))
-    monkeypatch.setattr("ablate.study.workers.cores", lambda: 8)
+    monkeypatch.setattr("ablate.engines.cores.cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert threads_of(study_of(*TINY, "threads=null")) == threads
+    assert threads_of(device) == threads

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, knobs_of, study_of, study_of_jobs, train_in_process, values_of
+from conftest import TINY, knobs_of, make_plan, study_of, study_of_jobs, train_in_process, values_of
 from program import claim_folder
 from rich.console import Console
 
@@ -21,7 +21,7 @@ from ablate.knobs import KnobError, deciding, flat
 from ablate.registry import Registry
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
-from ablate.study.plan import fingerprint, make_plan
+from ablate.study.plan import fingerprint
 from ablate.study.progress import Progress
 from ablate.study.view import View
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training
@@ -173,6 +173,7 @@ def test_a_trial_stays_on_the_kind_of_device_that_it_was_planned_for(tmp_path, m
 
     on_cpu = planned()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 2**30))
     on_cuda = planned()
     assert (on_cpu.trial.device, on_cuda.trial.device) == ("cpu", "cuda")
     assert on_cpu.fingerprint != on_cuda.fingerprint
@@ -195,11 +196,13 @@ def test_a_trial_that_begins_again_on_another_kind_of_device_says_so(tmp_path, m
     launched = [{"label": "lstm", "levels": {}, "trials": [{"seed": 0, "fingerprint": first.fingerprint}]}]
     Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 2**30))
     assert planned().why == "", "nothing has begun"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     train_in_process([first])
     assert planned().why == ""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 2**30))
     assert planned().why == "kind of device changed (cpu → cuda)"
     assert planned("lr=0.5").why == "lr changed (0.003 → 0.5)"
     journal = claim_folder(first.folder) / JOURNAL

@@ -25,10 +25,10 @@ import traceback
 from multiprocessing import forkserver
 from pathlib import Path
 
-from ablate.study.server import CONTEXT
+from ablate.engines.server import CONTEXT
 
 _IMPORTED = [
-    "ablate.cli", "ablate.report.write", "ablate.study.run", "ablate.study.worker", "ablate.track.mlflow.mirror",
+    "ablate.cli", "ablate.report.write", "ablate.study.run", "ablate.engines.worker", "ablate.track.mlflow.mirror",
     "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg", "mlflow.store.tracking.sqlalchemy_store",
     "seaborn", "torch._dynamo",
 ]  # fmt: skip

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ablate.find_task import DEFAULT
 from ablate.knobs import flat, knobs_of, named, show
 from ablate.launch import Launch
 from ablate.names import folder_name
 from ablate.protocol import Task
 from ablate.study.designs import Asked
-from ablate.study.tasks import DEFAULT
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from ablate.engines.cores import threads_of
+from ablate.engines.engine import Engine
 from ablate.output import make_console
 from ablate.protocol import Estimates
 from ablate.study.cells import Study
-from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial
 from ablate.study.stages import Stages, to_train
 from ablate.study.view import describe_left_out, describe_look
-from ablate.study.workers import threads_of
 from ablate.track.claims import attempt_folders, read_bytes, read_trial
 from ablate.track.journal import last_attempt
 from ablate.track.units import duration
@@ -27,7 +27,7 @@ from ablate.train import Checkpoints
 from ablate.train.machine import set_threads
 
 
-def show_plan(study: Study, stages: Stages) -> None:
+def show_plan(study: Study, stages: Stages, engine: Engine) -> None:
     """Print every cell with what is done, what is to do and how long it takes; train and write nothing.
 
     With seeds=auto: of the seeds that are trained in any case; then how much more it may come to.
@@ -35,11 +35,11 @@ def show_plan(study: Study, stages: Stages) -> None:
     console = make_console()
     least, *more = stages.in_order()
     plan = [planned for stage in (least, *more) for planned in stage]
-    packs = [make_packs(to_train(stage), study) for stage in (least, *more)]
+    packs = [stages.packs(stage) for stage in (least, *more)]
     together = [pack for of_stage in packs for pack in of_stage]
-    workers = stages.workers()
+    workers = engine.most(stages.largest())
     starts = {planned.fingerprint: goes_on_at(planned) for planned in to_train(plan)}
-    set_threads(study.launch.threads or threads_of(study))
+    set_threads(study.launch.threads or threads_of(engine.machine.device))
     estimates = _estimates(study, plan, together)
     seconds = _seconds(together, estimates, starts)
     console.print(_table(least, starts, seconds))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ablate.find_task import load_task
 from ablate.knobs import KnobError, deciding, flat, nameable, show, values_of
 from ablate.launch import Design, Launch
 from ablate.protocol import Task
@@ -15,7 +16,6 @@ from ablate.study.components import Component, declared
 from ablate.study.conditions import Condition, Values, read_condition
 from ablate.study.designs import REPLICATES, check_use
 from ablate.study.records import OF_THE_DESIGN, Reader, read_design
-from ablate.study.tasks import load_task
 from ablate.track.labels import display_names
 from ablate.worth import margin
 

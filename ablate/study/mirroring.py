@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from ablate.study.server import CONTEXT, end_with_parent
+from ablate.engines.server import CONTEXT, end_with_parent
 from ablate.track.folder import Folder
 from ablate.track.journal import Event
 from ablate.track.mlflow.mirror import Mirror

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ablate.code import code_digest
+from ablate.engines.engine import Engine
 from ablate.knobs import KnobError, deciding, show
 from ablate.protocol import Facts, Trial
 from ablate.study.cells import Cell, Study
 from ablate.track.claims import read_trial
 from ablate.track.folder import Folder
-from ablate.track.journal import Event, last_attempt, status
-from ablate.train.machine import check_device, choose_device
-
-DONE = ("FINISHED", "DIVERGED")
+from ablate.track.journal import DONE, Event, last_attempt, stands, status
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,10 @@ class PlannedTrial:
         return self.facts.steps
 
 
-def make_plan(study: Study, folder: Folder, results_of: Sequence[str] | None = None) -> list[PlannedTrial]:
-    """Check that every cell fits its data and this machine, and fingerprint the trials.
+def make_plan(
+    study: Study, folder: Folder, engine: Engine, results_of: Sequence[str] | None = None
+) -> list[PlannedTrial]:
+    """Check that every cell fits its data and the machine that trains, and fingerprint the trials.
 
     Args:
         results_of: launches whose results stand; None: any does.
@@ -61,18 +59,19 @@ def make_plan(study: Study, folder: Folder, results_of: Sequence[str] | None = N
     Raises:
         KnobError: with what is wrong in any cell, each problem once.
     """
-    check_device(study.launch.device)
+    device = engine.machine.device
     problems: dict[str, None] = {}
     planned = []
     earlier = _last_launch(folder, study.name)
-    for cell in study.cells:
+    for cell, config in zip(study.cells, engine.settle([cell.config for cell in study.cells]), strict=True):
         try:
-            cell = replace(cell, config=study.task.settle(cell.config, study.launch.device))
-            facts = study.task.describe(cell.config)
+            if isinstance(config, KnobError):
+                raise config
+            facts = study.task.describe(config)
         except KnobError as error:
             problems.update(dict.fromkeys(error.problems))
             continue
-        planned += _trials(study, cell, facts, folder, earlier, results_of)
+        planned += _trials(study, replace(cell, config=config), facts, device, folder, earlier, results_of)
     if problems:
         raise KnobError(*problems)
     return planned
@@ -82,6 +81,7 @@ def _trials(
     study: Study,
     cell: Cell,
     facts: Facts,
+    device: str,
     folder: Folder,
     earlier: Mapping[tuple[str, int], str],
     results_of: Sequence[str] | None,
@@ -89,7 +89,6 @@ def _trials(
     sources = dict(study.task.sources(cell.config))
     code = code_digest(sources)
     knobs = deciding(cell.config)
-    device = choose_device(study.launch.device).type
     trials = []
     for seed in cell.seeds:
         print_ = fingerprint(study.task.name, knobs, seed, facts.digest, code, device)
@@ -119,11 +118,6 @@ def _trials(
             )
         )
     return trials
-
-
-def stands(attempt: Sequence[Event], results_of: Sequence[str] | None) -> bool:
-    """Whether an attempt has a result that need not be made again; `results_of`: as `make_plan` has it."""
-    return status(attempt) in DONE and (results_of is None or attempt[0].get("launch") in results_of)
 
 
 def _last_launch(folder: Folder, study: str) -> dict[tuple[str, int], str]:
@@ -163,20 +157,3 @@ def fingerprint(
         "task": task, "knobs": dict(knobs), "seed": seed, "data": data_digest, "code": code, "device": device
     }  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def git_facts(folder: Path) -> dict[str, str]:
-    """Commit and dirty flag of the checkout that a task's code lies in; empty where it is in none."""
-    try:
-        tracked, commit, changes = (
-            subprocess.run(
-                ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-            for command in (["ls-files"], ["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    if not tracked:  # an environment inside of somebody's checkout
-        return {}
-    return {"git_commit": commit, "git_dirty": str(bool(changes)).lower()}

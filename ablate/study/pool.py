@@ -1,38 +1,39 @@
-"""Packs → worker processes: who trains what, what is waited for, and what is written down for those that died."""
+"""Packs → an engine: who trains what, what is waited for, and what is written down for those that died."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from ablate.engines.assignment import Assignment
+from ablate.engines.engine import Engine, Lost, Submitted
+from ablate.engines.worker import ALONE, BUSY, STANDS
+from ablate.knobs import plain
 from ablate.study.cells import Study
 from ablate.study.launched import LaunchRecord
-from ablate.study.plan import PlannedTrial, stands
-from ablate.study.processes import WorkerProcess
-from ablate.study.share import Share
+from ablate.study.packs import demand_of
+from ablate.study.plan import PlannedTrial
 from ablate.study.view import View
-from ablate.study.worker import ALONE, BUSY, STANDS, assign
-from ablate.study.workers import threads_of
 from ablate.track.alive import Silence
 from ablate.track.claims import Taken, TrialTail, claimed, holder, written_under
-from ablate.track.journal import FINAL_EVENTS, LOG, last_attempt
+from ablate.track.journal import FINAL_EVENTS, LOG, last_attempt, stands
 
 _POLL_SECONDS = 0.2
 _START_SECONDS = 60.0  # that a process may take until it has claimed its trials: it imports torch
 _BUSY_SECONDS = 2.0  # between two looks at a trial that another study is training
+_MOST_LOSSES = 4  # machines that may be lost with a trial, before it counts as what they die of
 
 
 @dataclass
 class _Running:
-    """A pack that is being trained."""
+    """A pack that is with the engine."""
 
-    worker: WorkerProcess
+    submitted: Submitted
     planned: Sequence[PlannedTrial]
     tails: Sequence[TrialTail]
     silences: Sequence[Silence]
@@ -40,33 +41,34 @@ class _Running:
 
 @dataclass
 class _Waiting:
-    """A pack that is to be trained; alone in it, a trial may be another study's for now."""
+    """A pack that is to be trained; alone in it, a trial may be another study's for now.
+
+    Attributes:
+        silent: fingerprint → the number of the claim that counts as over.
+    """
 
     planned: Sequence[PlannedTrial]
     silence: Silence | None = None
-    silent: int | None = None
+    silent: Mapping[str, int] = field(default_factory=dict)
     looked: float = field(default_factory=time.monotonic)
 
 
 class Pool:
-    """Trains packs, `workers` at a time.
+    """Trains packs, as many at a time as the engine has room for.
 
     Args:
         study: whose they are.
-        workers: processes, where no other study has cores of this machine.
         launch: on whose behalf.
         view: told of everything as it happens.
     """
 
-    def __init__(self, study: Study, workers: int, launch: LaunchRecord, view: View) -> None:
+    def __init__(self, study: Study, engine: Engine, launch: LaunchRecord, view: View) -> None:
         self._study = study
-        self._workers = workers
-        self._threads = threads_of(study)
+        self._engine = engine
         self._launch = launch
         self._view = view
-        self._idle: list[WorkerProcess] = []
-        self._leaving: list[WorkerProcess] = []
-        self._running: dict[Any, _Running] = {}  # by the worker's connection
+        self._running: list[_Running] = []
+        self._losses: Counter[str] = Counter()  # by fingerprint
 
     def __enter__(self) -> Self:
         return self
@@ -74,23 +76,23 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the workers; what they had under way goes on at the next launch."""
-        for worker in (*self._idle, *self._leaving):
-            worker.end()
-        for running in self._running.values():
-            running.worker.kill()
-        for planned in (planned for running in self._running.values() for planned in running.planned):
+        """End what is under way; it goes on at the next launch. An engine's that outlives launches is left alone."""
+        if self._engine.outlives_launch:
+            return
+        for running in self._running:
+            running.submitted.kill()
+        for planned in (planned for running in self._running for planned in running.planned):
             # Nothing depends on this line: it tells a reader why.
             self._write_end(planned, "interrupted", reason="stopped by the user")
 
     def run(self, packs: Sequence[Sequence[PlannedTrial]]) -> None:
         """Train all; a trial that another study is training is waited for, after all others."""
-        with Share(packs, self._study, self._workers) as share:
-            self._train(deque(_Waiting(planned) for planned in packs), share)
+        self._engine.begin(demand_of(packs, self._study))
+        self._train(deque(_Waiting(planned) for planned in packs))
 
-    def _train(self, waiting: deque[_Waiting], share: Share) -> None:
+    def _train(self, waiting: deque[_Waiting]) -> None:
         while waiting or self._running:
-            most = share.workers(len(waiting) + len(self._running))
+            most = self._engine.room(len(waiting) + len(self._running))
             for _ in range(len(waiting)):
                 if len(self._running) >= most:
                     break
@@ -99,11 +101,12 @@ class Pool:
                     self._start(pack)
                 else:
                     waiting.append(pack)
-            ready = wait([*self._running], _POLL_SECONDS)
-            for running in self._running.values():
+            self._engine.wait([running.submitted for running in self._running], _POLL_SECONDS)
+            for running in self._running:
                 self._show(running)
-            for connection in ready:
-                waiting.extend(self._settle(self._running.pop(connection)))
+            for running in [running for running in self._running if running.submitted.has_ended]:
+                self._running.remove(running)
+                waiting.extend(self._settle(running))
             for running in self._silent():
                 waiting.extend(self._end(running))
 
@@ -119,7 +122,7 @@ class Pool:
         if found is None or found.is_over:
             return True
         if pack.silence.look() > self._study.launch.lease:
-            pack.silent = found.number
+            pack.silent = {planned.fingerprint: found.number}
             self._view.note(
                 f"{planned.cell.label} seed {planned.trial.seed}: {found.process} has given no sign of life for "
                 f"{self._study.launch.lease:g} s; its trial is taken over"
@@ -131,26 +134,20 @@ class Pool:
         tails = [TrialTail(each.folder) for each in pack.planned]
         for tail in tails:
             tail.read()  # what earlier launches wrote
-        worker = self._worker()
         silences = [Silence(each.folder, _START_SECONDS) for each in pack.planned]
-        self._running[worker.connection] = _Running(worker, pack.planned, tails, silences)
-        worker.give([assign(each, self._study, self._launch, pack.silent) for each in pack.planned])
-
-    def _worker(self) -> WorkerProcess:
-        while self._idle:
-            if (worker := self._idle.pop()).is_alive:
-                return worker
-            worker.kill()  # it has died since
-        return WorkerProcess(self._threads)
+        assignments = [
+            assign(each, self._study, self._launch, pack.silent.get(each.fingerprint)) for each in pack.planned
+        ]
+        self._running.append(_Running(self._engine.submit(assignments), pack.planned, tails, silences))
 
     def _settle(self, running: _Running) -> list[_Waiting]:
-        """How a pack ended; returns what is to be trained again, each alone."""
+        """How a pack ended; returns what is to be trained again."""
         try:
-            results = running.worker.result()
+            results = running.submitted.result()
+        except Lost as error:
+            return self._lost(running, str(error))
         except Exception as error:  # it died; or before or after training, the trial's folder cannot be written
-            running.worker.kill()
             return self._failed(running, str(error))
-        self._put_back(running.worker)
         self._show(running)
         again = []
         for planned, result in zip(running.planned, results, strict=True):
@@ -163,26 +160,35 @@ class Pool:
                 again.append(_Waiting([planned]))
         return again
 
-    def _put_back(self, worker: WorkerProcess) -> None:
-        if self._study.task.leaves_no_trace:
-            self._idle.append(worker)
-        else:
-            worker.leave()
-            self._leaving.append(worker)
-
     def _silent(self) -> list[_Running]:
         """Packs whose process is stopped, or keeps Python's lock for itself."""
         lease = self._study.launch.lease
-        seconds = [(running, [each.look() for each in running.silences]) for running in self._running.values()]
+        started = [running for running in self._running if running.submitted.is_running]
+        seconds = [(running, [each.look() for each in running.silences]) for running in started]
         return [running for running, of_each in seconds if min(of_each) > lease]
 
     def _end(self, running: _Running) -> list[_Waiting]:
         """End a process that gives no sign of life, and write down that it was."""
         lease = self._study.launch.lease
-        del self._running[running.worker.connection]
-        running.worker.kill()
+        self._running.remove(running)
+        running.submitted.kill()
         reason = f"its process gave no sign of life for {lease:g} s (lease={lease:g}) and was ended"
         return self._failed(running, reason)
+
+    def _lost(self, running: _Running, reason: str) -> list[_Waiting]:
+        """A machine is gone, and with it nobody's fault: its pack goes on elsewhere from its last checkpoint.
+
+        What the machine writes if it comes back counts for nothing: the next process claims the trials.
+        """
+        self._show(running)
+        self._losses.update(planned.fingerprint for planned in running.planned)
+        if max(self._losses[planned.fingerprint] for planned in running.planned) > _MOST_LOSSES:
+            return self._failed(running, f"{reason}, as {_MOST_LOSSES} machines before it")
+        names = ", ".join(f"{planned.cell.label} seed {planned.trial.seed}" for planned in running.planned)
+        self._view.note(f"{names}: {reason}; goes on elsewhere")
+        holders = {planned.fingerprint: holder(planned.folder) for planned in running.planned}
+        own = {name: found.number for name, found in holders.items() if found and found.launch == self._launch.id}
+        return [_Waiting(running.planned, silent=own)]
 
     def _failed(self, running: _Running, reason: str) -> list[_Waiting]:
         """A death is written down here, for the dead cannot; of a pack nobody knows whose fault it was."""
@@ -211,3 +217,25 @@ class Pool:
         for planned, tail in zip(running.planned, running.tails, strict=True):
             for event in tail.read():
                 self._view.event(planned, event)
+
+
+def assign(planned: PlannedTrial, study: Study, launch: LaunchRecord, silent: int | None) -> Assignment:
+    """What a worker has to know of a trial; `silent`: as `Assignment` has it."""
+    return Assignment(
+        task=study.task.reference,
+        values=plain(planned.trial.config),
+        seed=planned.trial.seed,
+        device=planned.trial.device,
+        threads=study.launch.threads,
+        fingerprint=planned.fingerprint,
+        folder=planned.folder,
+        record=planned.cell.record(),
+        sources=planned.sources,
+        data=planned.facts.record(),
+        parameters=planned.facts.parameters,
+        command=launch.command,
+        launch=launch.id,
+        results_of=launch.results_of,
+        lease=study.launch.lease,
+        silent=silent,
+    )

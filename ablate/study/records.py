@@ -105,7 +105,7 @@ def presets_of(task: Task) -> list[str]:
     """Names of the groups of presets: the task's own, and those of every launch."""
     folder = task.presets
     own = [] if folder is None else sorted(path.name for path in folder.iterdir() if path.is_dir())
-    return [*own, "tracking", "design"]
+    return [*own, "tracking", "engine", "design"]
 
 
 def unknown_name(task: Task, key: str) -> str | None:

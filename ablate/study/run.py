@@ -6,6 +6,7 @@ import shlex
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from ablate.address import refusal_of_address, without_secrets
+from ablate.engines.engine import Engine, make_engine
 from ablate.knobs import KnobError
 from ablate.launch import Launch, Tracking
 from ablate.study.cells import Study
@@ -21,12 +23,10 @@ from ablate.study.estimate import show_plan
 from ablate.study.launched import LaunchRecord
 from ablate.study.mirroring import MirrorProcess
 from ablate.study.naming import named
-from ablate.study.packs import make_packs
 from ablate.study.plan import PlannedTrial, make_plan
 from ablate.study.pool import Pool
-from ablate.study.stages import Stages, to_train
+from ablate.study.stages import Stages
 from ablate.study.view import View, describe_left_out, make_view
-from ablate.study.workers import idle_cores
 from ablate.track.folder import Folder
 from ablate.track.journal import Event
 from ablate.track.mlflow.client import tracking_uri
@@ -63,19 +63,24 @@ def run_study(study: Study, program: str, arguments: str) -> Ended:
     """
     launch = study.launch
     _check_tracking(launch.tracking)
+    if launch.report and not launch.plan:
+        _check_reports(Path(launch.reports))
     command = f"{program} {arguments}".rstrip()
     folder = Folder(launch.runs)
-    if launch.plan:
-        found = _planned(study, folder, program, command)
-        show_plan(found.study, found.stages)
-        if found.note:
-            print(f"note: {found.note}")
-        return Ended(0, launch.runs, found.record.event(found.stages.up_to(found.stages.seeds)))
-    if launch.report:
-        _check_reports(Path(launch.reports))
-    _import_meanwhile(launch)
-    found, launched = _launched(study, folder, program, command)
-    study, record, stages = found.study, found.record, found.stages
+    with closing(make_engine(launch, study.task)) as engine:
+        if launch.plan:
+            found = _planned(study, folder, engine, program, command)
+            show_plan(found.study, found.stages, engine)
+            if found.note:
+                print(f"note: {found.note}")
+            return Ended(0, launch.runs, found.record.event(found.stages.up_to(found.stages.seeds)))
+        _import_meanwhile(launch)
+        found, launched = _launched(study, folder, engine, program, command)
+        return _run(found, launched, folder, engine)
+
+
+def _run(found: _Planned, launched: Event, folder: Folder, engine: Engine) -> Ended:
+    study, record, stages, launch = found.study, found.record, found.stages, found.study.launch
     first = stages.up_to(stages.seeds)
     view = make_view(study.name, first, study.task.metrics[0], study.task.step)
     mirror = None
@@ -87,11 +92,10 @@ def run_study(study: Study, program: str, arguments: str) -> Ended:
         with view:
             for note in (*([found.note] if found.note else ()), *describe_left_out(study.left_out)):
                 view.note(note)
-            workers = stages.workers()
-            if (idle := idle_cores(study, len(to_train(first)), workers)) is not None:
-                view.note(idle)
-            with Pool(study, workers, record, view) as pool:
-                _train(first, study, pool, view)
+            if (advice := engine.advice(stages.largest())) is not None:
+                view.note(advice)
+            with Pool(study, engine, record, view) as pool:
+                _train(first, stages, pool, view)
                 if launch.seeds == "auto":
                     launched = _add_seeds(stages, record, study, pool, view)
             record.end()
@@ -121,19 +125,18 @@ class _Planned:
     stages: Stages
 
 
-def _planned(study: Study, folder: Folder, program: str, command: str) -> _Planned:
+def _planned(study: Study, folder: Folder, engine: Engine, program: str, command: str) -> _Planned:
     mine = named(study, folder)
     record = LaunchRecord(folder, mine.study, program, command)
-    plan = make_plan(mine.study, folder, record.results_of)
-    return _Planned(
-        mine.study, mine.note, record, Stages(mine.study, plan, lambda trials: _results(folder, record.event(trials)))
-    )
+    plan = make_plan(mine.study, folder, engine, record.results_of)
+    stages = Stages(mine.study, plan, engine, lambda trials: _results(folder, record.event(trials)))
+    return _Planned(mine.study, mine.note, record, stages)
 
 
-def _launched(study: Study, folder: Folder, program: str, command: str) -> tuple[_Planned, Event]:
+def _launched(study: Study, folder: Folder, engine: Engine, program: str, command: str) -> tuple[_Planned, Event]:
     """Plan a study and write down that it was launched, under a name that no other has taken meanwhile."""
     while True:
-        found = _planned(study, folder, program, command)
+        found = _planned(study, folder, engine, program, command)
         first = found.stages.up_to(found.stages.seeds)
         folder.names_lock().parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.names_lock()):
@@ -148,12 +151,12 @@ def _import_meanwhile(launch: Launch) -> None:
         threading.Thread(target=import_module, args=[needed], daemon=True).start()
 
 
-def _train(trials: Sequence[PlannedTrial], study: Study, pool: Pool, view: View) -> None:
+def _train(trials: Sequence[PlannedTrial], stages: Stages, pool: Pool, view: View) -> None:
     """Train what has no result yet."""
     for planned in trials:
         if planned.is_done:
             view.skipped(planned)
-    pool.run(make_packs(to_train(trials), study))
+    pool.run(stages.packs(trials))
 
 
 def _add_seeds(stages: Stages, record: LaunchRecord, study: Study, pool: Pool, view: View) -> Event:
@@ -167,7 +170,7 @@ def _add_seeds(stages: Stages, record: LaunchRecord, study: Study, pool: Pool, v
         seeds += 1
         record.write(stages.up_to(seeds))
         view.add(stages.added(seeds))
-        _train(stages.added(seeds), study, pool, view)
+        _train(stages.added(seeds), stages, pool, view)
 
 
 def _results(folder: Folder, launched: Event) -> Results:

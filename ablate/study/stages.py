@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ablate.engines.engine import Demand, Engine
 from ablate.launch import FEWEST_SEEDS
 from ablate.study.cells import Study
-from ablate.study.packs import make_packs
+from ablate.study.packs import demand_of, make_packs
 from ablate.study.plan import PlannedTrial
-from ablate.study.workers import choose_workers
 
 if TYPE_CHECKING:
     from ablate.analyze.stopping import Look
@@ -29,11 +29,13 @@ class Stages:
 
     Args:
         plan: every trial that may be trained.
+        engine: what trains them.
         read: the results of trials, as far as they have come.
     """
 
-    def __init__(self, study: Study, plan: Trials, read: Callable[[Trials], Results]) -> None:
+    def __init__(self, study: Study, plan: Trials, engine: Engine, read: Callable[[Trials], Results]) -> None:
         self._study = study
+        self._engine = engine
         self._plan = plan
         self._read = read
         self._is_auto = study.launch.seeds == "auto"
@@ -80,10 +82,13 @@ class Stages:
         """Whether no further seed is trained after it."""
         return not look.undecided or look.seeds >= self._most
 
-    def workers(self) -> int:
-        """How many processes train the largest stage that is left."""
-        packs = [make_packs(to_train(stage), self._study) for stage in self.in_order()[:2]]
-        return choose_workers(max(packs, key=len), self._study)
+    def packs(self, stage: Trials) -> list[list[PlannedTrial]]:
+        """What is left of a stage, as it is trained."""
+        return make_packs(to_train(stage), self._study, self._engine.machine)
+
+    def largest(self) -> Demand:
+        """What the largest stage that is left asks of the engine."""
+        return demand_of(max((self.packs(stage) for stage in self.in_order()[:2]), key=len), self._study)
 
     def _end(self, seeds: int) -> int:
         return self._study.launch.seed + seeds

@@ -18,6 +18,7 @@ Event = dict[str, Any]
 JOURNAL = "journal.jsonl"
 LOG = "trial.log"
 FINAL_EVENTS = ("finished", "failed", "interrupted")
+DONE = ("FINISHED", "DIVERGED")  # a status that is a result
 SCHEMA = 1  # of what is written now; what a newer version has written is not read
 
 
@@ -165,3 +166,9 @@ def status(attempt: Sequence[Event]) -> str:
     if last is None:
         return "UNFINISHED"
     return str(last["status"]) if last["event"] == "finished" else str(last["event"]).upper()
+
+
+def stands(attempt: Sequence[Event], results_of: Sequence[str] | None) -> bool:
+    """Whether an attempt has a result that need not be made again; `results_of`: launches that it
+    may be of; None: any."""
+    return status(attempt) in DONE and (results_of is None or attempt[0].get("launch") in results_of)

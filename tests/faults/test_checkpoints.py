@@ -14,11 +14,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY, study_of, train_in_process
+from conftest import TINY, make_plan, study_of, train_in_process
 from program import ROOT, claim_folder
 
-from ablate.study import worker
-from ablate.study.plan import make_plan
+from ablate.engines import worker
 from ablate.track.claims import read_trial
 from ablate.track.folder import Folder
 from ablate.track.journal import last_attempt, status

@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
 
 import pytest
-from conftest import TINY, killed_in_the_middle, study_of, train_in_process
+from conftest import TINY, killed_in_the_middle, make_plan, study_of, train_in_process
 from program import ROOT, claim_folder, inside, journals, kill_tree, start, wait_until
 from warm import Warm, script
 
+from ablate.engines import worker
 from ablate.knobs import KnobError
-from ablate.study import worker
-from ablate.study.plan import make_plan
 from ablate.track import claims
 from ablate.track.alive import Silence
 from ablate.track.claims import Taken, TrialTail, claimed, holder, read_trial
@@ -300,18 +299,17 @@ def test_a_worker_that_keeps_pythons_lock_or_leaves_without_a_word_fails_its_tri
 
 
 def test_an_idle_worker_that_is_killed_does_not_end_the_study(tmp_path, monkeypatch):
-    from ablate.study.pool import Pool
+    from ablate.engines.local import LocalEngine
 
-    settle = Pool._settle
+    ended = LocalEngine._ended
 
-    def kill_what_is_idle(pool, running):
-        again = settle(pool, running)
-        for idle in pool._idle:
+    def kill_what_is_idle(engine, *arguments):
+        ended(engine, *arguments)
+        for idle in engine._idle:
             os.kill(idle._process.pid, signal.SIGKILL)
             Thread(target=idle._process.join).run()
-        return again
 
-    monkeypatch.setattr(Pool, "_settle", kill_what_is_idle)
+    monkeypatch.setattr(LocalEngine, "_ended", kill_what_is_idle)
     code, out, err = inside("-m", *TINY, "seeds=3", *QUIET, folder=tmp_path)
     assert (code, err) == (0, "")
     assert out.count(": valid") == 3

@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY, study_of, train_in_process
+from conftest import TINY, make_plan, study_of, train_in_process
 from program import claim_folder, inside, journals, start_cold
 from warm import Warm, alone
 
 from ablate import cli
 from ablate.report import __main__ as report_main
-from ablate.study.plan import make_plan
 from ablate.track import __main__ as track_main
 from ablate.track.folder import Folder
 

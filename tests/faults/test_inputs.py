@@ -14,13 +14,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from conftest import TINY, knobs_of, study_of, train_in_process
+from conftest import TINY, knobs_of, make_plan, study_of, train_in_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from program import ROOT, inside
 
 from ablate.knobs import KnobError
-from ablate.study.plan import make_plan
 from ablate.tasks.language_model.data import load_corpus, ptb
 from ablate.track.claims import read_trial
 from ablate.track.folder import Folder

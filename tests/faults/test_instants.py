@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import multiprocessing
 import os
 import shutil
 import signal
@@ -22,9 +23,10 @@ from conftest import TINY, values_of
 from program import inside, journals
 
 from ablate import cli, session
+from ablate.engines import local
+from ablate.engines.worker import train
 from ablate.study import pool
 from ablate.study.cells import Job
-from ablate.study.worker import train
 from ablate.track import claims
 from ablate.track.journal import last_attempt, read_events
 
@@ -164,7 +166,7 @@ def _in_one_process(steps, arms_in_worker):
 
     claims.Claim.append = arms
     session.warm_up = lambda: None
-    pool.WorkerProcess = lambda threads: _Worker(steps)
+    local.WorkerProcess = lambda environment: _Worker(steps)
 
 
 class _Worker:
@@ -173,15 +175,17 @@ class _Worker:
     is_alive = True
 
     def __init__(self, steps):
+        self.environment = {}
         self._steps = steps
-        self.connection, self._write = os.pipe()
+        self.connection, self._write = multiprocessing.Pipe(duplex=False)
 
     def give(self, pack):
         self._result = train(pack)
         self._steps.armed = True
-        os.write(self._write, b"x")
+        self._write.send("x")
 
     def result(self):
+        self.connection.recv()
         return self._result
 
     def end(self):
@@ -207,7 +211,7 @@ class _Lines:
 def again(folder):
     """The same command typed again, without Hydra's part of it."""
     jobs = [Job((), values_of(*STUDY))]
-    return inside(folder=folder, main=lambda: sys.exit(cli.run_typed(jobs)))
+    return inside(folder=folder, main=lambda: sys.exit(session.run_jobs(jobs, cli.program, STUDY).code))
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import TINY, killed_in_the_middle, study_of
+from conftest import TINY, killed_in_the_middle, make_plan, study_of
 from program import inside, journals
 
-from ablate.study.plan import make_plan
 from ablate.track.__main__ import main
 from ablate.track.claims import claimed
 from ablate.track.folder import Folder

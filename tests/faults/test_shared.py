@@ -10,14 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import TINY, study_of
+from conftest import CPU, TINY, make_plan, study_of
 from program import ROOT, inside, journals
 
-from ablate.study import share as share_module
-from ablate.study.packs import make_packs
-from ablate.study.plan import make_plan
-from ablate.study.share import Share
-from ablate.study.workers import best_workers
+from ablate.engines import share as share_module
+from ablate.engines.cores import best_workers
+from ablate.engines.share import Share
+from ablate.study.packs import demand_of, make_packs
 from ablate.track.folder import Folder
 
 CORES = 4
@@ -28,7 +27,7 @@ GIB = 2**30
 _OF_ANOTHER_USER = """
 import os, sys
 from pathlib import Path
-from ablate.study import share
+from ablate.engines import share
 share.FOLDER = Path(sys.argv[1])
 os.setuid(int(sys.argv[2]))
 os.umask(0o077)
@@ -45,8 +44,8 @@ def _machine(tmp_path, monkeypatch):
     monkeypatch.setattr(share_module, "_AGAIN_SECONDS", 0.0)
     monkeypatch.setattr(share_module, "free_memory", lambda: 100.0 * GIB)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(CORES)), raising=False)
-    for module in ("workers", "share"):
-        monkeypatch.setattr(f"ablate.study.{module}.cores", lambda: CORES)
+    for module in ("cores", "share"):
+        monkeypatch.setattr(f"ablate.engines.{module}.cores", lambda: CORES)
 
 
 @contextmanager
@@ -60,16 +59,17 @@ def another_study(cores: int):
         yield
 
 
-def plan_of(folder, *overrides):
+def demand_and_launch(folder, *overrides):
     study = study_of(*TINY, "device=cpu", "threads=null", "workers=auto", *overrides)
-    packs = make_packs(make_plan(study, Folder(folder)), study)
-    return packs, study
+    packs = make_packs(make_plan(study, Folder(folder)), study, CPU)
+    return demand_of(packs, study), study.launch
 
 
 def share_of(folder, *overrides):
-    packs, study = plan_of(folder, *overrides)
-    asked = study.launch.workers
-    return Share(packs, study, asked if isinstance(asked, int) else best_workers(packs, study, CORES, 100.0 * GIB))
+    demand, launch = demand_and_launch(folder, *overrides)
+    if isinstance(launch.workers, int):
+        return Share(demand, launch.workers, launch.threads, is_asked=True)
+    return Share(demand, best_workers(demand, launch.threads, CORES, 100.0 * GIB), launch.threads, is_asked=False)
 
 
 def test_a_study_has_the_cores_that_others_leave_and_theirs_when_they_are_killed_whosever_they_are(
@@ -118,15 +118,15 @@ def test_threads_count_as_cores(tmp_path):
 
 
 def test_a_study_with_half_of_the_cores_counts_on_half_of_the_memory(tmp_path, monkeypatch):
-    packs, study = plan_of(tmp_path, "seeds=9")
+    demand, launch = demand_and_launch(tmp_path, "seeds=9")
     memory = 3.1 * GIB  # for four workers with a process each, and no more
     monkeypatch.setattr(share_module, "free_memory", lambda: memory)
-    most = best_workers(packs, study, CORES, memory)
+    most = best_workers(demand, launch.threads, CORES, memory)
     assert most == CORES
-    with another_study(2), Share(packs, study, most) as share:
+    with another_study(2), Share(demand, most, launch.threads, is_asked=False) as share:
         assert share.workers(9) == 2
     monkeypatch.setattr(share_module, "free_memory", lambda: memory / 2)
-    with another_study(2), Share(packs, study, most) as share:
+    with another_study(2), Share(demand, most, launch.threads, is_asked=False) as share:
         assert share.workers(9) == 1
 
 

@@ -14,9 +14,8 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from ablate.study.cells import Study
-from ablate.study.plan import PlannedTrial
-from ablate.study.workers import cores, cores_of_a_worker, free_memory
+from ablate.engines.cores import cores, cores_of_a_worker, free_memory
+from ablate.engines.engine import Demand
 
 FOLDER = Path(tempfile.gettempdir()) / "ablate-cores"  # of the locks, one a core
 _AGAIN_SECONDS = 5.0  # between two looks for a core that another study has given back
@@ -29,14 +28,16 @@ class Share:
     Where there can be no locks, every study has all cores.
 
     Args:
-        packs: what it trains.
+        demand: what it trains.
         most: workers that it would have alone on this machine.
+        threads: of a trial, where `threads` says it.
+        is_asked: whether `workers` says how many: that is obeyed.
     """
 
-    def __init__(self, packs: Sequence[Sequence[PlannedTrial]], study: Study, most: int) -> None:
+    def __init__(self, demand: Demand, most: int, threads: int | None, is_asked: bool) -> None:
         self._most = most
-        self._is_asked = isinstance(study.launch.workers, int)
-        self._each = cores_of_a_worker(packs, study, cores(), free_memory())
+        self._is_asked = is_asked
+        self._each = cores_of_a_worker(demand, threads, cores(), free_memory())
         self._held: dict[int, FileLock] = {}
         self._not_before = 0.0
 

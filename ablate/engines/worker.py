@@ -4,92 +4,35 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import subprocess
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ablate.code import code_digest
+from ablate.engines.assignment import Assignment
+from ablate.engines.cores import threads_of
+from ablate.engines.server import end_with_parent
+from ablate.find_task import load_task
 from ablate.imported import refuse_other_code
-from ablate.knobs import KnobError, plain, read
+from ablate.knobs import KnobError, read
 from ablate.protocol import Payload, Task, Trial
-from ablate.study.cells import Study
-from ablate.study.launched import LaunchRecord
-from ablate.study.plan import DONE, PlannedTrial, git_facts, stands
-from ablate.study.server import end_with_parent
-from ablate.study.tasks import load_task
 from ablate.track.alive import BEAT_SECONDS, Beat
 from ablate.track.claims import Claim, Taken, attempt_folders, claimed, earlier_folders, read_bytes
-from ablate.track.journal import LOG, SCHEMA, Event, last_attempt, logged, status
+from ablate.track.journal import DONE, LOG, SCHEMA, Event, last_attempt, logged, stands, status
 from ablate.track.process import this_process
 from ablate.train import Checkpoints
 from ablate.train.machine import check_device, keep_memory, machine_facts, set_threads
 
 TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"
-_threads = 1  # of this process, where `threads` does not say
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """A trial as plain values, which any process can read whatever its task is made of.
-
-    Attributes:
-        task: what `load_task` finds it by.
-        values: of its configuration; record: the same as it may be written down.
-        data: what its journal says of its data.
-        launch: the id of the study's launch.
-        results_of: launches whose results stand; None: any does.
-        lease: seconds without a sign of life after which others may take it over.
-        silent: the number of a claim that gave none for so long; None: there is none.
-    """
-
-    task: str
-    values: Mapping[str, Any]
-    seed: int
-    device: str
-    threads: int | None
-    fingerprint: str
-    folder: Path
-    record: Mapping[str, Any]
-    sources: Mapping[str, str]
-    data: Mapping[str, Any]
-    parameters: int | None
-    command: str
-    launch: str
-    results_of: Sequence[str] | None
-    lease: float
-    silent: int | None = None
-
-
-def assign(planned: PlannedTrial, study: Study, launch: LaunchRecord, silent: int | None) -> Assignment:
-    """What a worker has to know of a trial; `silent`: as `Assignment` has it."""
-    return Assignment(
-        task=study.task.reference,
-        values=plain(planned.trial.config),
-        seed=planned.trial.seed,
-        device=planned.trial.device,
-        threads=study.launch.threads,
-        fingerprint=planned.fingerprint,
-        folder=planned.folder,
-        record=planned.cell.record(),
-        sources=planned.sources,
-        data=planned.facts.record(),
-        parameters=planned.facts.parameters,
-        command=launch.command,
-        launch=launch.id,
-        results_of=launch.results_of,
-        lease=study.launch.lease,
-        silent=silent,
-    )
-
-
-def start_worker(threads: int) -> None:
+def start_worker() -> None:
     """Prepare a fresh worker process; it ends with the process that started it, however that ends."""
-    global _threads
     end_with_parent()
-    _threads = threads
     keep_memory()
 
 
@@ -181,7 +124,8 @@ def _begin(
     if any(begun) and (not all(begun) or (len(pack) > 1 and were_alone)):
         return None
     # Another number of threads adds in another order: it would not be the same trial.
-    set_threads((_threads_at_start(attempts[0]) if all(begun) else None) or pack[0].threads or _threads)
+    asked = pack[0].threads or threads_of(pack[0].device)
+    set_threads((_threads_at_start(attempts[0]) if all(begun) else None) or asked)
     facts = machine_facts(pack[0].device) | ({"pack": str(len(pack))} if len(pack) > 1 else {})
     changed = (
         next((change for attempt in attempts if (change := _other_bits(attempt, facts))), "") if all(begun) else ""
@@ -247,7 +191,7 @@ def _description(each: Assignment, task: Task, trial: Trial, facts: Mapping[str,
             "data": each.data["name"],
             "data_digest": each.data["digest"],
             "code": code_digest(each.sources),
-            **git_facts(task.folder),
+            **_git_facts(task.folder),
             **task.trial_facts(trial),
             **facts,
         },
@@ -275,3 +219,20 @@ def _output_to(log: Path) -> Iterator[None]:
             for fd, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, fd)
                 os.close(original)
+
+
+@cache
+def _git_facts(folder: Path) -> dict[str, str]:
+    """Commit and dirty flag of the checkout that a task's code lies in; empty where it is in none."""
+    try:
+        tracked, commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for command in (["ls-files"], ["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    if not tracked:  # an environment inside of somebody's checkout
+        return {}
+    return {"git_commit": commit, "git_dirty": str(bool(changes)).lower()}

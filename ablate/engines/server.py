@@ -20,7 +20,7 @@ CONTEXT = multiprocessing.get_context(_METHOD)
 def warm_up() -> None:
     """Start the server now: it imports torch while the study does, and plans."""
     if _METHOD == "forkserver":
-        CONTEXT.set_forkserver_preload(["ablate.study.worker", "torch._dynamo"])
+        CONTEXT.set_forkserver_preload(["ablate.engines.worker", "torch._dynamo"])
         forkserver.ensure_running()
 
 

@@ -1,4 +1,4 @@
-"""How many packs are trained at a time, where no other study shares the machine; and with how many threads each."""
+"""How many processes train on this machine, where no other study shares it; and with how many threads each."""
 
 from __future__ import annotations
 
@@ -6,71 +6,44 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from ablate.study.cells import Study
-from ablate.study.plan import PlannedTrial
-from ablate.train.machine import choose_device
+from ablate.engines.engine import Demand
 
 _OF_A_PROCESS = 600 * 2**20  # bytes that a worker needs besides its trials: torch, the text
 _MEMORY = 0.8  # share of the free memory that is counted on
 
 
-def choose_workers(packs: Sequence[Sequence[PlannedTrial]], study: Study) -> int:
-    """The number of worker processes: what `workers` says, or what this machine is good for."""
-    if not packs:
-        return 1
-    asked = study.launch.workers
-    return asked if isinstance(asked, int) else best_workers(packs, study, cores(), free_memory())
-
-
-def best_workers(packs: Sequence[Sequence[PlannedTrial]], study: Study, cores: int, memory: float) -> int:
-    """As many as have a core each, or as many as `threads` says; no more than there are packs, or than fit into memory.
+def best_workers(demand: Demand, threads: int | None, cores: int, memory: float) -> int:
+    """Processes that train on the CPU: as many as cores and memory allow, at most one a pack.
 
     On two cores, two processes of one thread are faster than one of two, for narrow layers and wide ones
-    (`python -m benchmarks workers`). A CUDA device has one, because packs fill it. `memory`: free bytes.
+    (`python -m benchmarks workers`).
+
+    Args:
+        threads: of a trial, where `threads` says it.
+        memory: free bytes.
     """
-    if _is_on_cuda(study):
-        return 1
-    return max(1, min(len(packs), int(cores / cores_of_a_worker(packs, study, cores, memory))))
+    return max(1, min(demand.packs, int(cores / cores_of_a_worker(demand, threads, cores, memory))))
 
 
-def cores_of_a_worker(packs: Sequence[Sequence[PlannedTrial]], study: Study, cores: int, memory: float) -> float:
+def cores_of_a_worker(demand: Demand, threads: int | None, cores: int, memory: float) -> float:
     """Cores that it computes with; more where its memory is that of more: each core counts for its part of `memory`."""
-    if _is_on_cuda(study):
-        return 1.0
-    largest = max((len(pack) * study.task.bytes_of(pack[0].trial.config, pack[0].facts) for pack in packs), default=0)
-    return max(study.launch.threads or 1, cores * (_OF_A_PROCESS + largest) / max(1.0, _MEMORY * memory))
+    return max(threads or 1, cores * (_OF_A_PROCESS + demand.bytes) / max(1.0, _MEMORY * memory))
 
 
-def threads_of(study: Study) -> int:
+def threads_of(device: str) -> int:
     """Threads of a trial where `threads` does not say: one on a CPU, for another number adds in another order.
 
     So a trial ends with the same bits whatever trains beside it. Beside a CUDA device: all cores, at most
     OMP_NUM_THREADS, by which a user says how many it may have.
     """
-    if not _is_on_cuda(study):
+    if device != "cuda":
         return 1
     most = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))
     return min(cores(), int(most[1])) if most and int(most[1]) >= 1 else cores()
-
-
-def idle_cores(study: Study, trials: int, workers: int) -> str | None:
-    """What a user can do about cores that a study leaves idle; None where there is nothing to do."""
-    each = cores() // workers
-    if not trials or _is_on_cuda(study) or study.launch.threads is not None or each < 2:
-        return None
-    return (
-        f"{workers} of {cores()} cores train; threads={each} makes each trial faster, and its last digits other ones "
-        "than in studies without it"
-    )
-
-
-def _is_on_cuda(study: Study) -> bool:
-    return choose_device(study.launch.device).type == "cuda"
 
 
 def cores() -> int:

@@ -5,32 +5,34 @@ Processes of our own, because a pool of them ends as a whole when one of its idl
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from ablate.study.server import CONTEXT
-from ablate.study.worker import Assignment, start_worker, train
+from ablate.engines.assignment import Assignment
+from ablate.engines.engine import Died
+from ablate.engines.server import CONTEXT
+from ablate.engines.worker import start_worker, train
 
 _STOP_SECONDS = 10.0  # for what a process does at its end
-
-
-class Died(Exception):
-    """A worker process ended while it trained; the message says how."""
 
 
 class WorkerProcess:
     """A process that trains what it is given.
 
     Args:
-        threads: that it computes with where a trial does not say.
+        environment: variables that it has besides those of its server.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
         self.connection, theirs = CONTEXT.Pipe()
         # No daemon: those may have no children, as the loaders of a user's data are.
-        self._process = CONTEXT.Process(target=_serve, args=(theirs, threads), name="worker")  # type: ignore[attr-defined]
+        self._process = CONTEXT.Process(  # type: ignore[attr-defined]
+            target=_serve, args=(theirs, environment), name="worker"
+        )
         self._process.start()
         theirs.close()  # so that its end, however it comes, is heard
 
@@ -72,9 +74,10 @@ class WorkerProcess:
         self.connection.close()
 
 
-def _serve(connection: Connection, threads: int) -> None:
+def _serve(connection: Connection, environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches every process of a group; the study says when to end
-    start_worker(threads)
+    os.environ.update(environment)
+    start_worker()
     while True:
         try:
             pack = connection.recv()
