@@ -47,7 +47,7 @@ class Database:
         if not self.runs():
             _refuse_taken(port, "--postgres-port")
             settings = f"-c listen_addresses={_HOST} -c port={port} -c unix_socket_directories="
-            self._run("pg_ctl", "-w", "-l", f"{self._data}/log", "-o", settings, "start")
+            self._run("pg_ctl", "-w", "-t", f"{_START_SECONDS:.0f}", "-l", f"{self._data}/log", "-o", settings, "start")
         self._write_passfile()
         self._create_database()
 
@@ -102,9 +102,12 @@ class Database:
         import psycopg
 
         server = self.address().replace("+psycopg", "").removesuffix(_DATABASE) + "postgres"
-        with psycopg.connect(server, passfile=str(self.passfile), autocommit=True) as connection:
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone():
-                connection.execute(f"CREATE DATABASE {_DATABASE}")
+        try:
+            with psycopg.connect(server, passfile=str(self.passfile), autocommit=True) as connection:
+                if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone():
+                    connection.execute(f"CREATE DATABASE {_DATABASE}")
+        except psycopg.Error as error:  # a password, say, that was changed in the file alone
+            raise Refused(f"PostgreSQL refuses a connection: {str(error).splitlines()[-1]}") from error
 
     def _run(self, program: str, *arguments: str) -> None:
         ended = self._call(program, *arguments)
