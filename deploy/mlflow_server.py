@@ -107,7 +107,7 @@ class Database:
                 if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone():
                     connection.execute(f"CREATE DATABASE {_DATABASE}")
         except psycopg.Error as error:  # a password, say, that was changed in the file alone
-            raise Refused(f"PostgreSQL refuses a connection: {str(error).splitlines()[-1]}") from error
+            raise Refused(f"PostgreSQL refuses a connection: {str(error).splitlines()[0]}") from error
 
     def _run(self, program: str, *arguments: str) -> None:
         ended = self._call(program, *arguments)
@@ -200,8 +200,8 @@ def start(folder: Path, options: argparse.Namespace) -> None:
     _make_folder(folder)
     database, server = Database(folder), Server(folder)
     was_running = database.runs()
-    database.start(options.postgres_port)
     try:
+        database.start(options.postgres_port)
         address = server.running() or server.start(database, options.port, options.workers)
     except Refused:
         if not was_running:
