@@ -45,6 +45,8 @@ class Database:
         if not (self._data / "PG_VERSION").is_file():
             self._make()
         if not self.runs():
+            if self._is_zombie():
+                (self._data / "postmaster.pid").unlink()
             _refuse_taken(port, "--postgres-port")
             settings = f"-c listen_addresses={_HOST} -c port={port} -c unix_socket_directories="
             self._run("pg_ctl", "-w", "-t", f"{_START_SECONDS:.0f}", "-l", f"{self._data}/log", "-o", settings, "start")
@@ -53,7 +55,16 @@ class Database:
 
     def runs(self) -> bool:
         """Whether it answers to pg_ctl."""
-        return (self._data / "postmaster.pid").is_file() and not self._call("pg_ctl", "status").returncode
+        is_there = (self._data / "postmaster.pid").is_file() and not self._is_zombie()
+        return is_there and not self._call("pg_ctl", "status").returncode
+
+    def _is_zombie(self) -> bool:
+        """Whether it was killed and never waited for, as in a container without init: pg_ctl takes it for alive."""
+        try:
+            pid = int((self._data / "postmaster.pid").read_text().splitlines()[0])
+            return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        except (OSError, psutil.NoSuchProcess):
+            return False
 
     def stop(self) -> None:
         """Stop it once its clients' transactions are rolled back and all is on disk."""
