@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from ablate.metric import Metric
     from ablate.track.read import Results
     from ablate.trained import load
+
+    Folders = str | Path | Sequence[str | Path]
+    Stores = str | Sequence[str]
 
 __version__ = "0.1.0"
 __all__ = ["Metric", "arguments", "check", "curves", "digest", "load", "main", "results", "run", "task"]
@@ -77,7 +81,7 @@ def run(*arguments: str, task: str | FunctionTask | None = None, config_dir: str
     return typed(read_study(Folder(ended.runs), launch=ended.launched).trials)
 
 
-def results(*studies: str, runs: str | Path | None = None, store: str | None = None) -> pd.DataFrame:
+def results(*studies: str, runs: Folders | None = None, store: Stores | None = None) -> pd.DataFrame:
     """The trials of a study, one row each, with their results and everything they were made of.
 
     Columns are `cell`, `seed`, `status`, `test_<metric>`, …, `knob.<name>` with numbers as numbers, and `factor.<name>`
@@ -85,24 +89,25 @@ def results(*studies: str, runs: str | Path | None = None, store: str | None = N
 
     Args:
         studies: names; none: the study launched last; several are read as one.
-        runs: folder of the journals; None: `runs`, unless a store is named.
-        store: address of an MLflow store instead: "sqlite:///runs/mlflow.db" or "http://127.0.0.1:5000".
+        runs: folder of the journals, or several; None: `runs`, unless a store is named.
+        store: address of an MLflow store, or several: "sqlite:///runs/mlflow.db" or "http://127.0.0.1:5000".
 
     Raises:
-        ablate.knobs.KnobError: (a ValueError) when there is no such study or its source cannot be read.
+        ablate.knobs.KnobError: (a ValueError) when there is no such study, or two places have it, or it cannot be read.
     """
     from ablate.track.typed import typed
 
     return typed(_read(studies, runs, store).trials)
 
 
-def curves(*studies: str, runs: str | Path | None = None, store: str | None = None) -> pd.DataFrame:
+def curves(*studies: str, runs: Folders | None = None, store: Stores | None = None) -> pd.DataFrame:
     """The measurements of a study's trials, one row each, as `results` finds them."""
     return _read(studies, runs, store).curves
 
 
-def _read(studies: tuple[str, ...], runs: str | Path | None, store: str | None) -> Results:
+def _read(studies: tuple[str, ...], runs: Folders | None, store: Stores | None) -> Results:
     # Late: whoever imports ablate to train needs no pandas.
-    from ablate.track.read import open_source, read_studies
+    from ablate.track.read import read_studies
+    from ablate.track.sources import open_source
 
     return read_studies(open_source(runs, store), studies)

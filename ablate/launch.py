@@ -25,6 +25,7 @@ StudyName = Annotated[
     ),
 ]
 Path = Annotated[str, Field(min_length=1), Says("a path")]
+Address = Annotated[str, Field(min_length=1), Says("an MLflow tracking URI, for example http://127.0.0.1:5000")]
 Processes = Annotated[int, Field(ge=1, le=1024)]
 Cores = Annotated[int, Field(ge=1, le=1024)]
 Gigabytes = Annotated[float, Field(gt=0, le=100_000)]
@@ -36,9 +37,7 @@ class Tracking(Record):
     """Where the MLflow mirror goes."""
 
     enabled: bool = knob("false: journals only")
-    uri: Annotated[str, Field(min_length=1), Says("an MLflow tracking URI")] | None = knob(
-        "null: SQLite in the runs folder"
-    )
+    uri: Address | None = knob("null: SQLite in the runs folder")
 
 
 class OnThisMachine(Record):

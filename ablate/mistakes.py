@@ -195,8 +195,10 @@ def in_one_line(error: Exception, task: Task) -> str:
     if plus := re.search(r"use \+((\w+)=\S+)", str(error)):
         return f"{plus[1]}: no default chooses {plus[2]}; add a plus, +{plus[1]}"
     if missing := re.search(r"Environment variable '(\w+)' not found", str(error)):
-        other = ", or name the server: tracking.uri=http://HOST:5000" if missing[1] == "MLFLOW_TRACKING_URI" else ""
-        return f"{missing[1]}: this environment variable is asked for and not set; set it{other}"
+        value, other = ("http://127.0.0.1:5000", ", or name the server: tracking.uri=http://127.0.0.1:5000")
+        if missing[1] != "MLFLOW_TRACKING_URI":
+            value, other = "…", ""
+        return f"{missing[1]}: this environment variable is asked for and not set; export {missing[1]}={value}{other}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and str(cause).splitlines()[0] not in lines:

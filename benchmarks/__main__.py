@@ -13,7 +13,7 @@ BENCHMARKS = {
     "throughput": "throughput", "one_epoch": "one_epoch", "study": "study", "overhead": "study", "tracking": "study",
     "scaling": "scaling", "packs": "packs", "workers": "workers", "calibration": "calibration text_calibration",
     "report_scale": "report_scale", "scale": "scale", "pages": "pages", "equivalence": "pages", "real": "pages",
-    "sources": "sources", "stopping": "stopping",
+    "sources": "sources", "stopping": "stopping", "mirroring": "mirroring",
 }  # fmt: skip
 NEEDS_PEER = ("throughput", "one_epoch", "study")
 NEEDS_RUNS = ("real",)
@@ -48,6 +48,7 @@ def main() -> None:
         "study": [peer, options.rounds],
         "overhead": [1, options.cells],
         "tracking": [options.rounds],
+        "mirroring": [options.rounds],
         "real": [options.runs],
         "packs": [options.rounds],
         "workers": [options.rounds],

@@ -22,7 +22,7 @@ from benchmarks.common import Table, peak_memory, program
 
 _READ = (
     "import time; started = time.perf_counter(); "
-    "from ablate.track.read import open_source, read_study; source = open_source(); "
+    "from ablate.track.read import read_study; from ablate.track.sources import open_source; source = open_source(); "
     "imported = time.perf_counter(); results = read_study(source); "
     "print(f'{len(results.trials)} {len(results.curves)} {time.perf_counter() - imported:.2f}')"
 )

@@ -16,6 +16,7 @@ _SHOWN = (
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "benchmarks/RESULTS.md",
+    "deploy/*.*",
     "examples/**/*.py",
     "reports/examples/**/*.png",
     "reports/examples/**/index.html",

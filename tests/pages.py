@@ -16,7 +16,7 @@ LINKED = (*PAGES, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.S | re.M)
 _NAMED = re.compile(r"`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", re.S | re.M)  # a file, and below it what it holds
-_STARTS = ("python -m ablate", "python examples/", "python my_task.py")
+_STARTS = ("python -m ablate", "python examples/", "python deploy/", "python my_task.py")
 
 
 @dataclass(frozen=True)

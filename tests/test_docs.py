@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -140,6 +141,9 @@ def _tried(command: Command, folder: Path, monkeypatch, really=False):
     for name, value in command.environment.items():
         monkeypatch.setenv(name, value)
     _, *words = command.arguments
+    if words[0].startswith("deploy/"):
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", _parsed_alone(argparse.ArgumentParser.parse_args))
+        return inside(*words[1:], folder=folder, main=lambda: runpy.run_path(str(ROOT / words[0]), run_name="__main__"))
     if words[0] != "-m":
         return _planned_script(words[0], words[1:], folder)
     module, arguments = words[1], words[2:]

@@ -10,8 +10,8 @@ ONE_CELL = (
     "--cfg shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
 )
 NO_SERVER = (
-    "MLFLOW_TRACKING_URI: this environment variable is asked for and not set; set it, or name the server: "
-    "tracking.uri=http://HOST:5000"
+    "MLFLOW_TRACKING_URI: this environment variable is asked for and not set; "
+    "export MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or name the server: tracking.uri=http://127.0.0.1:5000"
 )
 NAME = (
     "must be a name of at most 100 letters, digits, '.', '_' and '-', for example my-study; a number or a truth value "

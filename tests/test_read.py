@@ -32,7 +32,8 @@ from ablate.track.mlflow.client import LAUNCH
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.store import Store
 from ablate.track.process import this_process
-from ablate.track.read import Results, open_source, read_studies, read_study
+from ablate.track.read import Results, read_studies, read_study
+from ablate.track.sources import open_source
 from ablate.track.tables import blocks_schema, blocks_table, curves_schema, trials_schema, trials_table, validated
 from ablate.track.typed import typed
 from ablate.train.examples import BLOCKS
@@ -543,8 +544,10 @@ def test_results_and_curves_are_tables_a_call_away(tmp_path, monkeypatch):
     assert_frame_equal(package.results(), typed(read_study(folder, "t").trials))
     assert_frame_equal(package.curves("s", "t", runs=folder.root), read_studies(folder, ["s", "t"]).curves)
     assert_frame_equal(package.results("s", store="sqlite:///runs/mlflow.db"), typed(read_study(folder, "s").trials))
-    with pytest.raises(KnobError, match="results are read from one of them"):
-        package.results("s", runs="runs", store="sqlite:///runs/mlflow.db")
+    other = Folder(tmp_path / "other")
+    record(other, "u", {"c": ["finished"]})
+    several = package.results("s", "u", runs=["other"], store="sqlite:///runs/mlflow.db")
+    assert list(several["cell"]) == ["a", "c"]
 
 
 def test_importing_ablate_loads_no_heavy_library():
@@ -573,8 +576,15 @@ def mistaken(tmp_path_factory):
         (["re"], "no study 're'; did you mean 'ref'? in runs; there are other, ref"),
         (["ref", "othr"], "no study 'othr'; did you mean 'other'? in runs; there are other, ref"),
         (
-            ["--runs", "runs", "--store", "sqlite:///runs/mlflow.db"],
-            "--runs and --store: a report is written from one of",
+            ["ref", "--runs", "runs", "--store", "sqlite:///runs/mlflow.db"],
+            "the study 'ref' is in runs and in sqlite:///runs/mlflow.db; leave out all but one, or give it another",
+        ),
+        (["other", "--runs", "runs", "--runs", "nowhere"], "no study in nowhere; leave it out, or name another place"),
+        (["--runs", "runs", "--runs", "./runs"], "runs: named twice; name each runs folder and each store once"),
+        (["--store", "sqlite:///no", "--store", "sqlite:///no"], "sqlite:///no: named twice; name each"),
+        (
+            ["nil", "--runs", "runs", "--store", "sqlite:///runs/mlflow.db"],
+            "no study 'nil' in runs, sqlite:///runs/mlflow.db; there are other, ref",
         ),
         (["--store", "runs/mlflow.db"], "store=runs/mlflow.db: must be the address of an MLflow store; for example"),
         (["--store", "sqlite:///no/mlflow.db"], "sqlite:///no/mlflow.db: there is no such file"),

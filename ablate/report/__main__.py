@@ -10,15 +10,23 @@ from pathlib import Path
 from ablate.knobs import KnobError
 from ablate.output import patient_output
 from ablate.report import write_report
-from ablate.track.read import open_source, read_studies
+from ablate.track.read import read_studies
+from ablate.track.sources import open_source
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the report and print where it is; what is wrong with a command is told in one line."""
     parser = argparse.ArgumentParser(prog="python -m ablate.report", description=__doc__)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="its name; default: the one launched last")
-    parser.add_argument("--runs", help="folder of the journals (default: runs)")
-    parser.add_argument("--store", metavar="URI", help="MLflow store to read instead, sqlite:///… or http://…")
+    parser.add_argument(
+        "--runs", action="append", metavar="FOLDER", help="folder of the journals (default: runs); may be repeated"
+    )
+    parser.add_argument(
+        "--store",
+        action="append",
+        metavar="URI",
+        help="MLflow store, sqlite:///… or http://…, instead or beside; may be repeated: studies are looked for in all",
+    )
     parser.add_argument("--reports", default="reports", help="folder to write to (default: %(default)s)")
     parser.add_argument("--baseline", metavar="LABEL", help="the cell that the others are compared with")
     parser.add_argument("--worth", help="the smallest difference that matters, 1%% or 0.5 (default: what was launched)")
@@ -44,8 +52,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     try:
-        if options.runs is not None and options.store is not None:
-            raise KnobError("--runs and --store: a report is written from one of them; leave out the other")
         labels, digits = _labels(options.label), _digits(options.digits)
         source = open_source(options.runs, options.store)
         results = read_studies(source, options.studies, options.worth, labels)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -14,10 +13,9 @@ from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.names import folder_name, readable
 from ablate.registry import suggest
-from ablate.track.folder import Folder
 from ablate.track.journal import Event
 from ablate.track.labels import labels_among, renamed
-from ablate.track.mlflow.store import Store
+from ablate.track.sources import Source
 from ablate.worth import margin
 
 
@@ -65,39 +63,6 @@ class Results:
     same: Sequence[tuple[str, str, str]] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     sources: Sequence[Mapping[str, Mapping[str, str]]] = ()
-
-
-class Source(Protocol):
-    """Where studies were recorded: `Folder` (journals) or `Store` (MLflow). str() of it says where to a user."""
-
-    def studies(self) -> list[str]:
-        """Names of all studies, sorted."""
-        ...
-
-    def newest_study(self) -> str | None:
-        """Name of the study launched last; None when there is none."""
-        ...
-
-    def launch(self, study: str) -> Event | None:
-        """The newest launch of a study; None when it was never launched."""
-        ...
-
-    def attempts(self, study: str, launch: Event) -> Iterator[list[Event]]:
-        """The last attempt at each trial of a launch, in its order; [] where none was started."""
-        ...
-
-
-def open_source(runs: str | Path | None = None, store: str | None = None) -> Source:
-    """The runs folder (None: `runs`), or the MLflow store at an address.
-
-    Raises:
-        KnobError: when both are named, or the address is none.
-    """
-    if store is None:
-        return Folder("runs" if runs is None else runs)
-    if runs is not None:
-        raise KnobError(f"runs={runs} and a store: results are read from one of them; leave out the other")
-    return Store(store)
 
 
 def read_study(source: Source, name: str | None = None, launch: Event | None = None) -> Results:
@@ -181,9 +146,10 @@ def read_studies(
 ) -> Results:
     """Read several studies as one ([]: the one launched last).
 
-    A trial that several of them share is there once, under the label that it has in the first. A cell whose label
-    stands already for another configuration is told apart by its study: "full (cumulative)". The name joins the
-    studies' with "+", and so does the design's kind. Of what the studies think worth a difference, the least counts.
+    A trial that several of them share is there once: from the first study in which it has ended, and under the label
+    that its cell has in the first of all. A cell whose label stands already for another configuration is told apart by
+    its study: "full (cumulative)". The name joins the studies' with "+", and so does the design's kind. Of what the
+    studies think worth a difference, the least counts.
 
     Args:
         worth: the smallest difference that matters, in place of what was recorded.
@@ -220,15 +186,13 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
     trials: list[pd.DataFrame] = []
     curves, blocks = [], []
     samples: dict[str, str] = {}
-    seen: set[str] = set()
     same: list[tuple[str, str, str]] = []
     names: dict[str, str] = {}
-    for part, labels in zip(parts, labels_among(parts), strict=True):
+    for part, own, labels in zip(parts, _shared_out(parts), labels_among(parts), strict=True):
         here = {cell for table in trials for cell in table["cell"]}
         names = {label: labels[name] for label, name in part.labels.items()} | names
         same += [(part.name, cell, label) for cell, label in labels.items() if label != cell and label in here]
-        new = part.trials[~part.trials["fingerprint"].isin(seen)]
-        seen.update(new["fingerprint"])
+        new = part.trials[own]
         trials.append(new.assign(cell=new["cell"].map(labels)))
         curves.append(_of(part.curves, new, labels))
         blocks.append(_of(part.blocks, new, labels))
@@ -258,6 +222,18 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         labels=names,
         sources=[versions for part in parts for versions in part.sources],
     )
+
+
+def _shared_out(parts: Sequence[Results]) -> list[pd.Series]:
+    """Of each study, which of its trials are taken from it: one place for a trial, as far along as there is."""
+    ended: dict[str, bool] = {}
+    place: dict[str, int] = {}
+    for number, part in enumerate(parts):
+        for fingerprint, status in zip(part.trials["fingerprint"], part.trials["status"], strict=True):
+            has_ended = status in ("FINISHED", "DIVERGED")
+            if fingerprint not in place or (has_ended and not ended[fingerprint]):
+                place[fingerprint], ended[fingerprint] = number, has_ended
+    return [part.trials["fingerprint"].map(place) == number for number, part in enumerate(parts)]
 
 
 def _of(table: pd.DataFrame, trials: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:

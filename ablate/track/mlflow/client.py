@@ -7,8 +7,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from ablate.address import without_secrets
+from ablate.knobs import KnobError
 from ablate.track.folder import Folder
-from ablate.track.mlflow.database import check_schema, create_database, load_mlflow, sqlite_file
+from ablate.track.mlflow.database import (
+    DATABASES,
+    check_schema,
+    create_database,
+    create_tables,
+    load_mlflow,
+    sqlite_file,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,22 +53,54 @@ def tracking_uri(folder: Folder, uri: str | None) -> str:
 
 
 def connect(folder: Folder, uri: str | None) -> MlflowClient:
-    """A client of the store, which is created first where it is a SQLite file and does not exist."""
+    """A client of the store, which is created first where it is a SQLite file that is not there, or has no tables."""
     uri = tracking_uri(folder, uri)
     if (path := sqlite_file(uri)) is not None:
         create_database(path)
+    else:
+        create_tables(uri, folder.artifacts().resolve())
     return open_client(uri)
 
 
 def find_or_create_experiment(client: MlflowClient, folder: Folder, uri: str | None) -> str:
-    """The id of the experiment that holds all studies."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    location = folder.artifacts().resolve().as_uri() if uri is None else None
-    # MLflow 3 then opens the experiment on its table of runs and charts.
-    tags = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
+    """The id of the experiment that holds all studies.
+
+    Raises:
+        KnobError: the store is a database whose artifacts are a server's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    address = tracking_uri(folder, uri)
+    if (found := client.get_experiment_by_name(EXPERIMENT)) is None:
+        # MLflow 3 then opens the experiment on its table of runs and charts.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            return str(client.create_experiment(EXPERIMENT, artifact_location=_artifacts(folder, address), tags=tags))
+        except MlflowException as error:  # another study may have created it meanwhile
+            if (found := client.get_experiment_by_name(EXPERIMENT)) is None:
+                raise error
+    check_artifacts(address, str(found.artifact_location))
+    return str(found.experiment_id)
+
+
+def check_artifacts(address: str, location: str) -> None:
+    """Refuse a database, of which a server has the artifacts, as a store by itself. Raises KnobError."""
+    if location.startswith("mlflow-artifacts:") and not address.startswith(("http://", "https://")):
+        raise KnobError(
+            f"{without_secrets(address)}: the artifacts of this store are behind a server; name that instead, for "
+            "example http://127.0.0.1:5000"
+        )
+
+
+def _artifacts(folder: Folder, address: str) -> str | None:
+    """Where the artifacts of a new store go; None: that is a server's business.
+
+    MLflow itself would put those of a database into the folder that this process happens to be started in.
+    """
+    if not address.startswith(DATABASES):
+        return None
+    path = sqlite_file(address)
+    return (folder.artifacts() if path is None else path.parent / "artifacts").resolve().as_uri()
 
 
 def search(client: MlflowClient, experiment: str, query: str) -> list[Run]:

@@ -25,7 +25,7 @@ from ablate.disk import sync
 from ablate.knobs import KnobError
 
 _SQLITE = "sqlite:///"
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SCRATCH = "creating-mlflow-db-"
 _BUSY_SECONDS = 20.0
 
@@ -67,13 +67,25 @@ def create_database(path: Path) -> None:
             sync(path.parent)
 
 
+def create_tables(uri: str, artifacts: Path) -> None:
+    """Create MLflow's tables in a PostgreSQL database that has none, by one process at a time.
+
+    Args:
+        artifacts: where those of MLflow's own experiment go.
+    """
+    if uri.startswith("postgresql") and _revision(uri)[1]:
+        with _alone(uri):
+            if _revision(uri)[1]:
+                _make_tables(uri, artifacts)
+
+
 def check_schema(uri: str) -> None:
     """Refuse a database that another version of MLflow made: MLflow might migrate it while opening it.
 
     Raises:
         KnobError: with what to type.
     """
-    if not uri.startswith(_DATABASES):
+    if not uri.startswith(DATABASES):
         return
     revision, is_empty = _revision(uri)
     if is_empty or revision == _head():
@@ -133,11 +145,30 @@ def _scratch(path: Path) -> Iterator[Path]:
 
 
 def _create(path: Path, artifacts: Path) -> None:
+    _make_tables(f"{_SQLITE}{path}", artifacts)
+
+
+def _make_tables(uri: str, artifacts: Path) -> None:
     load_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"{_SQLITE}{path}", str(artifacts))  # type: ignore[no-untyped-call]
+    store = SqlAlchemyStore(uri, str(artifacts))  # type: ignore[no-untyped-call]
     store.engine.dispose()
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """In this block no other process is in one of the same PostgreSQL database; a lock ends with its connection."""
+    from mlflow.store.db import utils
+    from sqlalchemy import text
+
+    engine = utils.create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(hashtext('ablate: tables of MLflow'))"))
+            yield
+    finally:
+        engine.dispose()
 
 
 def _migrate(path: Path) -> None:

@@ -114,8 +114,10 @@ class Mirror:
 
     def page(self) -> str | None:
         """The address of the table of runs behind a server's own; None while no store was reached."""
-        address = f"/#/experiments/{self._experiment}/runs?viewStateShareKey={study_run.VIEW}"
-        return address if self._experiment else None
+        if not self._experiment:
+            return None
+        view = study_run.view_name(folder_id(self._folder), self._uri)
+        return f"/#/experiments/{self._experiment}/runs?viewStateShareKey={view}"
 
     def _copy_if_ours(self) -> None:
         self._lock.acquire()
@@ -181,7 +183,8 @@ class Mirror:
         mark_abandoned(client, experiment, self._folder)
         folder = folder_id(self._folder)
         parent = study_run.find_or_create(client, experiment, folder, self._launched, self._began)
-        client.set_experiment_tag(experiment, *study_run.shared_view(parent, self._launched, self._metrics))
+        view = study_run.view_name(folder, self._uri)
+        client.set_experiment_tag(experiment, *study_run.shared_view(view, parent, self._launched, self._metrics))
         study_run.log_launch(client, parent, self._folder, self._launched)
         children: dict[str, list[Run]] = {}
         for run in search(client, experiment, f"tags.`{PARENT}` = '{parent}'"):

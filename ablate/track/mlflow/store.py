@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, Event, last_attempt, parse_events
-from ablate.track.mlflow.client import EXPERIMENT, LAUNCH, LAUNCHED, in_one_line, open_client, search
+from ablate.track.mlflow.client import EXPERIMENT, LAUNCH, LAUNCHED, check_artifacts, in_one_line, open_client, search
 from ablate.track.mlflow.database import sqlite_file
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class Store:
         if folder is not None:
             path = folder / name
             return path.read_bytes() if path.is_file() else None
+        check_artifacts(self._uri, str(run.info.artifact_uri))
         run_id = str(run.info.run_id)
         if name not in [file.path for file in client.list_artifacts(run_id)]:
             return None

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# A view of the table of runs that shows what tells two runs apart; MLflow's own shows neither knobs nor metrics.
-VIEW = "ablate"
-
 
 def digest(launched: Event) -> str:
     """The same for every launch of the same study over the same trials.
@@ -179,7 +176,19 @@ def _mean_score(metric: Metric, split: str, of_cell: Sequence[Event]) -> float:
     return sum(math.nan if value is None else metric.score(value) for value in recorded) / len(recorded)
 
 
-def shared_view(parent: str, launched: Event, metrics: Sequence[Metric]) -> tuple[str, str]:
+def view_name(folder: str, uri: str | None) -> str:
+    """The name of a view of the table of runs that shows knobs and metrics, which MLflow's own view does not.
+
+    It is of a runs folder's newest study: in a store that several folders may share, each has a view of its own.
+
+    Args:
+        folder: the id of the runs folder.
+        uri: None where the store is that folder's own.
+    """
+    return "ablate" if uri is None else f"ablate-{folder[:8]}"
+
+
+def shared_view(view: str, parent: str, launched: Event, metrics: Sequence[Metric]) -> tuple[str, str]:
     """Name and value of the tag that holds the shared view: our columns, the trials of this study, the best first, and
     in its charts the learning curves before everything else that was logged.
 
@@ -200,7 +209,7 @@ def shared_view(parent: str, launched: Event, metrics: Sequence[Metric]) -> tupl
         "orderByKey": f"metrics.`test_{first.name}`",
         "orderByAsc": first.better == "lower",
     }
-    return f"mlflow.sharedViewState.{VIEW}", json.dumps(state)
+    return f"mlflow.sharedViewState.{view}", json.dumps(state)
 
 
 _CURVES, _ALL = "Learning curves", "Model metrics"  # the latter is what MLflow calls the section of all metrics
