@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,15 @@ from ablate.engines.assignment import Assignment
 from ablate.engines.engine import Demand, Died, Left, Machine
 from ablate.engines.slurm.kept import KeptJob, KeptJobs
 from ablate.engines.slurm.node import TrainPack
+from ablate.engines.slurm.probe import Probe
 from ablate.engines.slurm.queue import Queue, SentJob, cancel, in_words, make_private
 from ablate.engines.slurm.settings import check_login_node, parameters, settings_of
+from ablate.knobs import KnobError, read
 from ablate.launch import Launch
 from ablate.protocol import Task
+
+_MOST_READINGS = 100.0  # of journals, in a second
+_POLL_SECONDS = 0.2
 
 
 class SlurmEngine:
@@ -33,21 +37,27 @@ class SlurmEngine:
         self._folder = Path(launch.runs).absolute() / "slurm"
         self._queue = Queue(self._folder / "sent")
         self._kept = KeptJobs(self._folder / "trials", self._folder / "sent")
+        self._machine: Machine | None = None
         self._unsent: list[SlurmPack] = []
 
-    @cached_property
+    @property
     def machine(self) -> Machine:
-        return Machine("cpu")
+        assert self._machine is not None, "asked of a node together with what it settles"
+        return self._machine
 
     def settle(self, configs: Sequence[Any]) -> list[Any]:
         check_login_node(self._asked)
-        return list(configs)
+        make_private(self._folder)
+        probe = Probe(self._folder / "nodes", self._queue, self._parameters, self._launch.runs)
+        found = probe.answer(self._task, configs, self._launch.device)
+        self._machine = Machine(found["device"], found["gpu_bytes"])
+        return [_as_settled(self._task, each) for each in found["configs"]]
 
     def most(self, demand: Demand) -> int:
         return max(1, min(demand.packs, self._asked.jobs))
 
     def begin(self, demand: Demand) -> None:
-        make_private(self._folder)
+        """Nothing to prepare."""
 
     def room(self, left: int) -> int:
         return self._asked.jobs
@@ -62,6 +72,8 @@ class SlurmEngine:
 
     def wait(self, submitted: Sequence[Any], seconds: float) -> None:
         self._send()
+        # Whoever waits reads the journals of all: a shared folder takes so many readings a second.
+        seconds = max(seconds, len(submitted) / _MOST_READINGS)
         end = time.monotonic() + seconds
         while True:
             self._queue.look([each.job for each in submitted])
@@ -71,7 +83,7 @@ class SlurmEngine:
                 raise Left(f"{self.parting(submitted)}; the same command attaches")
             if time.monotonic() > end:
                 return
-            time.sleep(seconds / 2)
+            time.sleep(min(seconds, _POLL_SECONDS))
 
     def parting(self, submitted: Sequence[Any]) -> str:
         jobs = [each.job for each in submitted if each.kept is not None]
@@ -90,6 +102,10 @@ class SlurmEngine:
         jobs = self._queue.send([TrainPack(each.pack, self._asked.minutes) for each in unsent], self._parameters)
         for each, job in zip(unsent, jobs, strict=True):
             each.sent_as(job)
+
+
+def _as_settled(task: Task, found: Mapping[str, Any]) -> Any:
+    return KnobError(*found["problems"]) if "problems" in found else read(task.Config, found["values"])
 
 
 class SlurmPack:
