@@ -144,6 +144,8 @@ class Pool:
         submitted = self._engine.submit(assignments)
         if submitted.launch != self._launch.id:
             self._view.note(f"{_names(pack.planned)}: {submitted.where} of an earlier launch has it")
+            for tail in tails:
+                tail.rewind()  # what it wrote, nobody has been told
         self._launches.add(submitted.launch)
         self._running.append(_Running(submitted, pack.planned, tails, silences))
 

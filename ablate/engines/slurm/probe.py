@@ -130,10 +130,8 @@ def _problems(found: Mapping[str, Any], question: Mapping[str, Any]) -> list[str
     host = found["host"]
     for name, here in question["versions"].items():
         if (there := found["versions"][name]) != here:
-            return [
-                f"engine=slurm: {host} has {name} {there}, this machine {here}; use one environment, on a file system "
-                "that all nodes share"
-            ]
+            what = f"{host} has {name} {there}, this machine {here}"
+            return [f"engine=slurm: {what}; use one environment, on a file system that all nodes share"]
     if "problems" in found:
         hint = "; engine.gpus=1 asks for a GPU" if question["device"] == "cuda" else ""
         return [f"{problem} (so says {host}, a node of SLURM's{hint})" for problem in found["problems"]]

@@ -7,8 +7,9 @@ import pickle
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,12 @@ class Queue:
         sent = []
         for first in range(0, len(functions), _MOST_OF_AN_ARRAY):
             try:
-                jobs = executor.submit_array(functions[first : first + _MOST_OF_AN_ARRAY])
+                with redirect_stderr(StringIO()):  # where submitit prints what it raises
+                    jobs = executor.submit_array(functions[first : first + _MOST_OF_AN_ARRAY])
             except FailedJobError as error:
-                lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
-                raise KnobError(f"engine=slurm: {(lines or [str(error)])[-1]}") from error
+                said = [line for line in str(error).splitlines() if line.startswith("sbatch: ")] or [str(error)]
+                hint = "; engine.gpus=0 asks for no GPU" if "gres" in said[-1] else ""
+                raise KnobError(f"engine=slurm: SLURM refuses the job ({said[-1]}){hint}") from error
             sent += [SentJob(job.job_id, folder) for job in jobs]
         self._looked = -float("inf")
         return sent

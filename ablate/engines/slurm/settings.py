@@ -55,7 +55,7 @@ def parameters(launch: Launch) -> dict[str, Any]:
 
 
 def _options(asked: OnSlurm) -> dict[str, str | int]:
-    found = {name.lstrip("-").replace("_", "-"): value for name, value in asked.options.items()}
+    found = {name.lstrip("-").replace("_", "-"): value for name, value in (asked.options or {}).items()}
     for name in found:
         if name in _OF_A_KNOB:
             raise KnobError(f"engine.options.{name}: is set by {_OF_A_KNOB[name]}; use that")
