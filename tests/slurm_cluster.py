@@ -68,6 +68,8 @@ class SlurmCluster:
     def _start(self):
         self.folder = Path(tempfile.mkdtemp(prefix="ablate-slurm-"))
         self._held.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._programs = []
+        self._held.callback(lambda: [program.wait() for program in self._programs])
         self.folder.chmod(0o755)  # munge's user has to get through
         self._conf = self.folder / "slurm.conf"
         self.environment = {"SLURM_CONF": str(self._conf)}
@@ -91,7 +93,6 @@ class SlurmCluster:
         files["key-file"] = key
         command = ["munged", "--foreground", *(f"--{name}={path}" for name, path in files.items())]
         munged = self._started(*command, user="munge", group="munge", extra_groups=[])
-        self._held.callback(munged.wait)
         self._held.callback(munged.kill)
         self._socket = files["socket"]
         wait_until(self._socket.exists, 20)
@@ -142,7 +143,7 @@ class SlurmCluster:
 
     def _started(self, *command, **options):
         with (self.folder / "output.log").open("ab") as log:
-            return subprocess.Popen(
+            program = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
@@ -152,6 +153,8 @@ class SlurmCluster:
                 start_new_session=True,
                 **options,
             )
+        self._programs.append(program)
+        return program
 
 
 def _free_port():
