@@ -53,6 +53,7 @@ class SlurmCluster:
 
     Attributes:
         environment: makes SLURM's commands find it.
+        hidden: a folder that the node does not see, where this machine `hides` one.
     """
 
     def __enter__(self):
@@ -98,8 +99,11 @@ class SlurmCluster:
         wait_until(self._socket.exists, 20)
 
     def _configure(self):
-        for name in ("state", "spool"):
+        self.hidden = self.folder / "hidden"
+        for name in ("state", "spool", "hidden"):
             (self.folder / name).mkdir()
+        try_it = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(self.hidden)]
+        self.hides = subprocess.run(try_it, capture_output=True, check=False).returncode == 0
         self._host = socket.gethostname().partition(".")[0]
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
         ports = {"controller_port": _free_port(), "node_port": _free_port()}
@@ -109,7 +113,12 @@ class SlurmCluster:
 
     def start_node(self):
         """Start the node's daemon, also after its death."""
-        self._started("slurmd", "-D", "-N", self._host)
+        hiding = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {self.hidden} && exec "$@"', "sh"]
+        self._started(*(hiding if self.hides else []), "slurmd", "-D", "-N", self._host)
+
+    def set_node(self, state):
+        """As an administrator does: DRAIN, DOWN, RESUME."""
+        self.run("scontrol", "update", f"NodeName={self._host}", f"State={state}", "Reason=tests")
 
     def kill_node(self):
         """As if the node were switched off: its daemon, and all jobs on it."""

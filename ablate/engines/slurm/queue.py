@@ -19,7 +19,8 @@ from ablate.knobs import KnobError
 
 _MOST_OF_AN_ARRAY = 1000  # MaxArraySize, where a cluster does not say otherwise
 _FIRST_SECONDS, _MOST_SECONDS = 2.0, 10.0  # between two looks at the queue: longer as nothing happens
-_RESULT_SECONDS = 10.0  # until what a job has written is seen here: folders that machines share are late
+_RESULT_SECONDS = 30.0  # until what a job has written is seen here: folders that machines share are late
+_FAILED_SECONDS = 3.0  # that a job has failed for: one that is queued again shows other states on the way
 _OVER = {
     "COMPLETED": "ended without a result; its log may say why",
     "FAILED": "failed; its log may say why",
@@ -110,7 +111,8 @@ class Queue:
         if _result(job) in self._results:
             return True
         since = self._over_since.get(job.id)
-        return since is not None and time.monotonic() - since > _RESULT_SECONDS
+        may_be_late = self._states.get(job.id) in (None, "COMPLETED")
+        return since is not None and time.monotonic() - since > (_RESULT_SECONDS if may_be_late else _FAILED_SECONDS)
 
     def _is_over(self, job: SentJob) -> bool:
         """Jobs of nodes that failed are queued again by SLURM itself: they are over when it lists them no more."""
