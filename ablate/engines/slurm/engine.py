@@ -38,6 +38,7 @@ class SlurmEngine:
         self._queue = Queue(self._folder / "sent")
         self._kept = KeptJobs(self._folder / "trials", self._folder / "sent")
         self._machine: Machine | None = None
+        self._left = 0  # to be submitted
         self._unsent: list[SlurmPack] = []
 
     @property
@@ -57,13 +58,14 @@ class SlurmEngine:
         return max(1, min(demand.packs, self._asked.jobs))
 
     def begin(self, demand: Demand) -> None:
-        """Nothing to prepare."""
+        self._left = demand.packs
 
     def room(self, left: int) -> int:
         return self._asked.jobs
 
     def submit(self, pack: Sequence[Assignment]) -> SlurmPack:
         """It is sent when `wait` is called: what is submitted together becomes an array."""
+        self._left = max(0, self._left - 1)
         pack = [replace(each, folder=each.folder.absolute()) for each in pack]
         submitted = SlurmPack(pack, self._queue, self._kept)
         if submitted.kept is None:
@@ -80,14 +82,18 @@ class SlurmEngine:
             if any(each.has_ended for each in submitted):
                 return
             if self._asked.leave:
-                raise Left(f"{self.parting(submitted)}; the same command attaches")
+                more = f", and submits the {self._left} beyond engine.jobs={self._asked.jobs}" if self._left else ""
+                raise Left(f"{self.parting(submitted)}; the same command attaches{more}")
             if time.monotonic() > end:
                 return
             time.sleep(min(seconds, _POLL_SECONDS))
 
     def parting(self, submitted: Sequence[Any]) -> str:
         jobs = [each.job for each in submitted if each.kept is not None]
-        return f"{len(jobs)} jobs are with SLURM and go on; scancel {in_words(jobs)} ends them"
+        if not jobs:
+            return "no job is with SLURM"
+        are, them = ("job is", "it") if len(jobs) == 1 else ("jobs are", "them")
+        return f"{len(jobs)} {are} with SLURM; scancel {in_words(jobs)} ends {them}"
 
     def advice(self, demand: Demand) -> str | None:
         return None

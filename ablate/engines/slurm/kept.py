@@ -10,6 +10,7 @@ from pathlib import Path
 from ablate.disk import replacing
 from ablate.engines.assignment import Assignment
 from ablate.engines.slurm.queue import SentJob, make_private
+from ablate.track.claims import newest_claim
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class KeptJobs:
         of_launches = pack[0].results_of
         if record["pack"] != _names(pack) or (of_launches is not None and record["launch"] not in of_launches):
             return None
-        return KeptJob(SentJob(record["job"], self._jobs / record["folder"]), record["launch"])
+        job = SentJob(record["job"], self._jobs / record["folder"])
+        if job.result.exists() and not any(newest_claim(each.folder) for each in pack):
+            return None  # what it trained was deleted since
+        return KeptJob(job, record["launch"])
 
     def keep(self, pack: Sequence[Assignment], job: SentJob) -> None:
         """Write down which job has a pack."""

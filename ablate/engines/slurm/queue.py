@@ -49,6 +49,11 @@ class SentJob:
         """What it printed, errors of Python's included."""
         return self.folder / f"{self.id}_0_log.err"
 
+    @property
+    def result(self) -> Path:
+        """What its function returned, once there is any."""
+        return self.folder / f"{self.id}_0_result.pkl"
+
 
 class Queue:
     """The jobs of this user.
@@ -108,7 +113,7 @@ class Queue:
 
     def has_ended(self, job: SentJob) -> bool:
         """Whether there is a result, or will be none, by the last look."""
-        if _result(job) in self._results:
+        if job.result in self._results:
             return True
         since = self._over_since.get(job.id)
         may_be_late = self._states.get(job.id) in (None, "COMPLETED")
@@ -120,9 +125,9 @@ class Queue:
 
     def result(self, job: SentJob) -> Any:
         """What its function returned. Raises Died or Lost where it returned nothing."""
-        if _result(job).exists():
-            outcome, value = pickle.loads(_result(job).read_bytes())
-            for path in (_result(job), job.folder / f"{job.id}_submitted.pkl"):
+        if job.result.exists():
+            outcome, value = pickle.loads(job.result.read_bytes())
+            for path in (job.result, job.folder / f"{job.id}_submitted.pkl"):
                 path.unlink(missing_ok=True)
             if outcome == "success":
                 return value
@@ -153,10 +158,6 @@ def make_private(folder: Path) -> None:
     """A folder that nobody else can read or write: what is pickled there is executed."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-
-
-def _result(job: SentJob) -> Path:
-    return job.folder / f"{job.id}_0_result.pkl"
 
 
 def _results_in(folder: Path) -> list[str]:
