@@ -21,6 +21,7 @@ from ablate.protocol import Task
 
 _MINUTES = 15  # time limit of the job: it imports torch and reads the data
 _LOOK_SECONDS = 0.5
+_WHICH_NODE = ("partition", "cpus_per_task", "gpus_per_node", "mem", "additional_parameters")  # choose where a job runs
 _TOGETHER = ("torch", "numpy")  # versions that decide bits
 
 
@@ -48,7 +49,8 @@ class Probe:
             "versions": _versions(),
             "sources": _sources(task, configs),
         }
-        asked = json.dumps([question, dict(self._parameters)], sort_keys=True, default=str)
+        kind = {name: self._parameters.get(name) for name in _WHICH_NODE}
+        asked = json.dumps([question, kind], sort_keys=True, default=str)
         path = self._folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
         if path.is_file():
             kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
