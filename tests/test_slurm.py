@@ -247,10 +247,14 @@ def test_a_node_that_has_other_code_than_the_login_node_is_refused(cluster, tmp_
     assert "has other code than this machine (exits.py); install it anew" in err
 
 
-def test_a_runs_folder_that_the_node_does_not_see_is_refused(cluster, tmp_path):
+def test_a_runs_folder_and_data_that_the_node_does_not_see_are_refused(cluster, tmp_path):
     if not cluster.hides:
         pytest.skip("this machine lets nobody mount anything")
-    runs = cluster.hidden / "runs"
+    runs, text = cluster.hidden / "runs", write(cluster.hidden / "text.txt", "the quick brown fox\n" * 3000)
     code, _, err = inside(*TINY, "tracking=off", f"runs={runs}", *ON_SLURM, folder=tmp_path)
     assert code == 2
     assert err.startswith(f"ablate: runs={runs}: the node that was to train does not see this folder")
+    code, _, err = inside("data=text", f"data.path={text}", "tracking=off", *ON_SLURM, folder=tmp_path)
+    assert code == 2
+    assert err.startswith(f"ablate: data.path={text}: ")
+    assert err.endswith(", a node of SLURM's)\n")

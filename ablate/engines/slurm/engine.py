@@ -52,7 +52,7 @@ class SlurmEngine:
         probe = Probe(self._folder / "nodes", self._queue, self._parameters, self._launch.runs)
         found = probe.answer(self._task, configs, self._launch.device)
         self._machine = Machine(found["device"], found["gpu_bytes"])
-        return [_as_settled(self._task, each) for each in found["configs"]]
+        return [_as_settled(self._task, each, found["host"]) for each in found["configs"]]
 
     def most(self, demand: Demand) -> int:
         return max(1, min(demand.packs, self._asked.jobs))
@@ -110,8 +110,10 @@ class SlurmEngine:
             each.sent_as(job)
 
 
-def _as_settled(task: Task, found: Mapping[str, Any]) -> Any:
-    return KnobError(*found["problems"]) if "problems" in found else read(task.Config, found["values"])
+def _as_settled(task: Task, found: Mapping[str, Any], host: str) -> Any:
+    if "problems" in found:
+        return KnobError(*(f"{problem} (so says {host}, a node of SLURM's)" for problem in found["problems"]))
+    return read(task.Config, found["values"])
 
 
 class SlurmPack:

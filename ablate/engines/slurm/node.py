@@ -14,6 +14,7 @@ from ablate.engines.assignment import Assignment
 from ablate.engines.engine import Died
 from ablate.engines.processes import WorkerProcess
 from ablate.engines.server import warm_up
+from ablate.engines.slurm.settings import signal_seconds
 from ablate.track.alive import Silence
 from ablate.track.claims import holder
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 2.0  # between two looks whether the process gives signs of life
 _START_SECONDS = 120.0  # that it may take to import torch and claim its trials
 _END_SECONDS = 300.0  # that SLURM may take to end a job after its first signal
+_EARLY_SECONDS = 65.0  # that SLURM's signal before the time limit may come earlier than it was asked for
 _OF_SLURM = (signal.SIGUSR2,)  # for this process, which has the job queued again
 
 
@@ -69,9 +71,10 @@ class TrainPack:
         """
         from submitit.helpers import DelayedSubmission
 
-        minutes = (time.monotonic() - self._began) / 60
-        if minutes > self._minutes / 2 and self._saved() == self._saved_before:
-            raise Died(f"nothing could be saved in {minutes:.0f} minutes of training; raise engine.minutes")
+        seconds = time.monotonic() - self._began
+        is_up = seconds > self._minutes * 60 - signal_seconds(self._minutes) - _EARLY_SECONDS
+        if is_up and self._saved() == self._saved_before:
+            raise Died(f"nothing could be saved in {seconds / 60:.2g} minutes of training; raise engine.minutes")
         if self._worker is not None:
             self._worker.kill()
         return DelayedSubmission(TrainPack(self._pack, self._minutes))

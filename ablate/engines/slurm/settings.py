@@ -12,7 +12,7 @@ from ablate.knobs import KnobError
 from ablate.launch import Launch, OnSlurm
 from ablate.registry import suggest
 
-_SIGNAL_SECONDS = 90  # before a job's time is up, when it is told
+_SIGNAL_SECONDS = 90
 _OF_A_KNOB = {
     "cpus-per-task": "engine.cpus", "gpus": "engine.gpus", "gpus-per-node": "engine.gpus", "mem": "engine.memory",
     "partition": "engine.partition", "time": "engine.minutes",
@@ -41,7 +41,7 @@ def parameters(launch: Launch) -> dict[str, Any]:
         "cpus_per_task": cpus,
         "srun_args": [f"--cpus-per-task={cpus}"],  # which srun does not take from sbatch since SLURM 22.05
         "setup": [f"export OMP_NUM_THREADS={cpus}"],
-        "signal_delay_s": min(_SIGNAL_SECONDS, asked.minutes * 60 // 4),
+        "signal_delay_s": signal_seconds(asked.minutes),
         "array_parallelism": asked.jobs,
         "additional_parameters": {"requeue": True, **_options(asked)},
     }
@@ -52,6 +52,11 @@ def parameters(launch: Launch) -> dict[str, Any]:
     if gpus:
         found["gpus_per_node"] = gpus
     return found
+
+
+def signal_seconds(minutes: int) -> int:
+    """How long before the time limit of a job SLURM tells it."""
+    return min(_SIGNAL_SECONDS, minutes * 60 // 4)
 
 
 def _options(asked: OnSlurm) -> dict[str, str | int]:
