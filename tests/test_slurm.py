@@ -128,6 +128,7 @@ def test_a_job_that_slurm_wants_the_node_of_is_queued_again_and_goes_on_to_the_s
     assert (code, err) == (0, "")
     (resumed,) = events_of(folder, "resumed")
     assert 250 <= resumed["step"] < 1500
+    assert len(events_of(folder, "interrupted")) == 1, "it was saved at its next step"
     assert f"goes on at window {resumed['step']} of 1500" in out
     ends_like_local(folder, local, out)
     assert len(ids_in(cluster) - before) == 1

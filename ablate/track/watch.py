@@ -78,7 +78,7 @@ def _is_over(folder: Folder, name: str, launch: Event) -> bool:
         for trial in cell["trials"]:
             attempt = last_attempt(read_trial(folder.trial(trial["fingerprint"])))
             state = status(attempt)
-            if state == "UNFINISHED" or (state not in DONE and attempt[-1]["time"] < launch["time"]):
+            if state in ("UNFINISHED", "INTERRUPTED") or (state not in DONE and attempt[-1]["time"] < launch["time"]):
                 return False
     return True
 

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 2.0  # between two looks whether the process gives signs of life
 _START_SECONDS = 120.0  # that it may take to import torch and claim its trials
 _END_SECONDS = 300.0  # that SLURM may take to end a job after its first signal
+_SAVE_SECONDS = 10.0  # that a step, and saving after it, may take; SLURM may kill soon
 _EARLY_SECONDS = 65.0  # that SLURM's signal before the time limit may come earlier than it was asked for
 _OF_SLURM = (signal.SIGUSR2,)  # for this process, which has the job queued again
 
@@ -66,8 +67,8 @@ class TrainPack:
     def checkpoint(self) -> DelayedSubmission:
         """Called when SLURM wants the node back, or when the time is up: the job is queued again, for this.
 
-        It goes on from what was saved last. Raises Died where time was up and nothing was saved: it would go on for
-        ever.
+        What it trains is saved at its next step; where that takes too long, it goes on from what was saved before.
+        Raises Died where time was up and nothing had been saved: it would go on for ever.
         """
         from submitit.helpers import DelayedSubmission
 
@@ -76,6 +77,9 @@ class TrainPack:
         if is_up and self._saved() == self._saved_before:
             raise Died(f"nothing could be saved in {seconds / 60:.2g} minutes of training; raise engine.minutes")
         if self._worker is not None:
+            with suppress(ProcessLookupError):  # it has just died
+                self._worker.preempt()
+            self._worker.connection.poll(_SAVE_SECONDS)
             self._worker.kill()
         return DelayedSubmission(TrainPack(self._pack, self._minutes))
 
