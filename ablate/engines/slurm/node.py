@@ -73,14 +73,14 @@ class TrainPack:
         from submitit.helpers import DelayedSubmission
 
         seconds = time.monotonic() - self._began
-        is_up = seconds > self._minutes * 60 - signal_seconds(self._minutes) - _EARLY_SECONDS
-        if is_up and self._saved() == self._saved_before:
-            raise Died(f"nothing could be saved in {seconds / 60:.2g} minutes of training; raise engine.minutes")
         if self._worker is not None:
             with suppress(ProcessLookupError):  # it has just died
                 self._worker.preempt()
             self._worker.connection.poll(_SAVE_SECONDS)
             self._worker.kill()
+        is_up = seconds > self._minutes * 60 - signal_seconds(self._minutes) - _EARLY_SECONDS
+        if is_up and self._saved() == self._saved_before:
+            raise Died(f"nothing could be saved in {seconds / 60:.2g} minutes of training; raise engine.minutes")
         return DelayedSubmission(TrainPack(self._pack, self._minutes))
 
     def _watch(self, worker: WorkerProcess) -> None:
