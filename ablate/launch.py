@@ -70,8 +70,8 @@ class OnSlurm(Record):
     minutes: Annotated[int, Field(ge=1, le=100_000)] = knob("time limit of a job; what is not finished is queued again")
     jobs: Annotated[int, Field(ge=1, le=100_000)] = knob("packs in the queue at a time")
     leave: bool = knob("true: submit and end; the same command typed again attaches")
-    options: Annotated[dict[str, str | int], Says("a mapping, for example '{account:mine,constraint:a100}'")] = knob(
-        "further options of sbatch"
+    options: Annotated[dict[str, str | int], Says("a mapping, for example '{account:mine,constraint:a100}'")] | None = (
+        knob("further options of sbatch, by name; null: none")
     )
 
 
@@ -80,7 +80,9 @@ class OnOwn(Record):
 
     name: Literal["own"] = knob("always own")
     point: Name = knob("name of its entry point, of the group ablate.engine")
-    options: Annotated[dict[str, object], Says("a mapping, for example '{queue:long}'")] = knob("its settings")
+    options: Annotated[dict[str, object], Says("a mapping, for example '{queue:long}'")] | None = knob(
+        "its settings; null: none"
+    )
 
 
 class Design(Record):

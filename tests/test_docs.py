@@ -20,7 +20,9 @@ from program import ROOT, inside
 
 import ablate
 from ablate.cli import main_of_task
+from ablate.engines.local import LocalEngine
 from ablate.functions.load import load_task
+from ablate.study import run as study_run
 from ablate.tasks.language_model import LANGUAGE_MODEL, estimate
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
@@ -35,6 +37,7 @@ SMALL = [*TINY, "windows=2", "valid_every=1", "tracking=off", "report=false"]
 def _planned_in_a_blink(monkeypatch):
     """A plan measures for seconds how long a trial takes; none of these looks at that."""
     monkeypatch.setattr(estimate, "estimate", lambda packs: None)
+    monkeypatch.setattr(study_run, "make_engine", LocalEngine)  # also where a command names a cluster
     monkeypatch.setattr(sys, "path", [*sys.path])  # loading a file changes it, and the number of threads
     threads = torch.get_num_threads()
     yield

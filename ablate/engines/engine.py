@@ -26,6 +26,10 @@ class Lost(Exception):
     """The machine that trained a pack is gone, with no fault of the pack's: it goes on elsewhere."""
 
 
+class Left(Exception):
+    """All was handed over, and the launch ends as it was asked to; the message says what goes on without it."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """The kind of machine that trains.
@@ -54,6 +58,16 @@ class Demand:
 
 class Submitted(Protocol):
     """A pack that was handed to an engine."""
+
+    @property
+    def launch(self) -> str:
+        """The id of the launch that it was handed over by, which may be an earlier one where it outlives launches."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """What has it, as a user finds it: "job 12"; "" while nothing has."""
+        ...
 
     @property
     def is_running(self) -> bool:
@@ -112,7 +126,11 @@ class Engine(Protocol):
         ...
 
     def wait(self, submitted: Sequence[Submitted], seconds: float) -> None:
-        """Until one of these has ended, or for so long."""
+        """Until one of these has ended, or for so long. Raises Left where the launch is to end once all is with it."""
+        ...
+
+    def parting(self, submitted: Sequence[Any]) -> str:
+        """Where it outlives launches: what to tell a user who leaves these with it."""
         ...
 
     def advice(self, demand: Demand) -> str | None:

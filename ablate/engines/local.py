@@ -67,13 +67,16 @@ class LocalEngine:
 
     def submit(self, pack: Sequence[Assignment]) -> LocalPack:
         worker = self._worker(self._of_a_gpu())
-        submitted = LocalPack(worker, self._ended)
+        submitted = LocalPack(pack[0].launch, worker, self._ended)
         self._running.append(submitted)
         worker.give([self._with_threads(each) for each in pack])
         return submitted
 
     def wait(self, submitted: Sequence[Any], seconds: float) -> None:
         wait([each.worker.connection for each in submitted], seconds)
+
+    def parting(self, submitted: Sequence[Any]) -> str:
+        return ""  # nothing outlives a launch
 
     def advice(self, demand: Demand) -> str | None:
         workers = self.most(demand)
@@ -128,7 +131,10 @@ class LocalPack:
     is_running = True
     """See `Submitted`, as for all below."""
 
-    def __init__(self, worker: WorkerProcess, ended: Callable[[LocalPack, bool], None]) -> None:
+    where = "a process of this machine"
+
+    def __init__(self, launch: str, worker: WorkerProcess, ended: Callable[[LocalPack, bool], None]) -> None:
+        self.launch = launch
         self.worker = worker
         self._ended = ended
 

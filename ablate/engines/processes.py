@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection
 from ablate.engines.assignment import Assignment
 from ablate.engines.engine import Died
 from ablate.engines.server import CONTEXT
-from ablate.engines.worker import start_worker, train
 
 _STOP_SECONDS = 10.0  # for what a process does at its end
 
@@ -79,6 +78,8 @@ class WorkerProcess:
 
 
 def _serve(connection: Connection, environment: Mapping[str, str]) -> None:
+    from ablate.engines.worker import start_worker, train  # torch: for the process that trains, not for its parent
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches every process of a group; the study says when to end
     os.environ.update(environment)
     start_worker()

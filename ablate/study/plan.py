@@ -59,11 +59,12 @@ def make_plan(
     Raises:
         KnobError: with what is wrong in any cell, each problem once.
     """
+    settled = engine.settle([cell.config for cell in study.cells])  # first: who asks another machine asks it once
     device = engine.machine.device
     problems: dict[str, None] = {}
     planned = []
     earlier = _last_launch(folder, study.name)
-    for cell, config in zip(study.cells, engine.settle([cell.config for cell in study.cells]), strict=True):
+    for cell, config in zip(study.cells, settled, strict=True):
         try:
             if isinstance(config, KnobError):
                 raise config

@@ -71,6 +71,7 @@ class Pool:
         self._running: list[_Running] = []
         self._losses: Counter[str] = Counter()  # by fingerprint
         self._not_before = 0.0
+        self._launches = {launch.id}  # whose packs these are: an engine may have some of earlier launches
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +81,8 @@ class Pool:
     ) -> None:
         """End what is under way; it goes on at the next launch. An engine's that outlives launches is left alone."""
         if self._engine.outlives_launch:
+            if isinstance(error, KeyboardInterrupt) and self._running:
+                self._view.note(self._engine.parting([running.submitted for running in self._running]))
             return
         for running in self._running:
             running.submitted.kill()
@@ -138,7 +141,13 @@ class Pool:
         assignments = [
             assign(each, self._study, self._launch, pack.silent.get(each.fingerprint)) for each in pack.planned
         ]
-        self._running.append(_Running(self._engine.submit(assignments), pack.planned, tails, silences))
+        submitted = self._engine.submit(assignments)
+        if submitted.launch != self._launch.id:
+            self._view.note(f"{_names(pack.planned)}: {submitted.where} of an earlier launch has it")
+            for tail in tails:
+                tail.rewind()  # what it wrote, nobody has been told
+        self._launches.add(submitted.launch)
+        self._running.append(_Running(submitted, pack.planned, tails, silences))
 
     def _settle(self, running: _Running) -> list[_Waiting]:
         """How a pack ended; returns what is to be trained again."""
@@ -192,10 +201,9 @@ class Pool:
         self._losses.update(planned.fingerprint for planned in running.planned)
         if max(self._losses[planned.fingerprint] for planned in running.planned) > _MOST_LOSSES:
             return self._failed(running, f"{reason}, as {_MOST_LOSSES} machines before it")
-        names = ", ".join(f"{planned.cell.label} seed {planned.trial.seed}" for planned in running.planned)
-        self._view.note(f"{names}: {reason}; goes on elsewhere")
+        self._view.note(f"{_names(running.planned)}: {reason}; goes on elsewhere")
         holders = {planned.fingerprint: holder(planned.folder) for planned in running.planned}
-        own = {name: found.number for name, found in holders.items() if found and found.launch == self._launch.id}
+        own = {name: found.number for name, found in holders.items() if found and found.launch in self._launches}
         return [_Waiting(running.planned, silent=own)]
 
     def _failed(self, running: _Running, reason: str) -> list[_Waiting]:
@@ -212,7 +220,7 @@ class Pool:
     def _write_end(self, planned: PlannedTrial, event: str, **values: object) -> bool:
         """Write for a worker that is dead how its trial ended, unless that is known, or another study has it."""
         found = holder(planned.folder)
-        own = found.number if found is not None and found.launch == self._launch.id else None
+        own = found.number if found is not None and found.launch in self._launches else None
         with contextlib.suppress(OSError, Taken), claimed(planned.folder, self._launch.id, own) as claim:
             has_ended = own is not None and any(e["event"] in FINAL_EVENTS for e in written_under(planned.folder, own))
             if has_ended or stands(last_attempt(claim.events()), self._launch.results_of):
@@ -225,6 +233,10 @@ class Pool:
         for planned, tail in zip(running.planned, running.tails, strict=True):
             for event in tail.read():
                 self._view.event(planned, event)
+
+
+def _names(trials: Sequence[PlannedTrial]) -> str:
+    return ", ".join(f"{planned.cell.label} seed {planned.trial.seed}" for planned in trials)
 
 
 def assign(planned: PlannedTrial, study: Study, launch: LaunchRecord, silent: int | None) -> Assignment:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from ablate.address import refusal_of_address, without_secrets
-from ablate.engines.engine import Engine, make_engine
+from ablate.engines.engine import Engine, Left, make_engine
 from ablate.knobs import KnobError
 from ablate.launch import Launch, Tracking
 from ablate.study.cells import Study
@@ -85,7 +85,7 @@ def _run(found: _Planned, launched: Event, folder: Folder, engine: Engine) -> En
     view = make_view(study.name, first, study.task.metrics[0], study.task.step)
     mirror = None
     reports: list[Path] = []
-    report = None
+    report = left = None
     try:
         if launch.tracking.enabled:
             mirror = MirrorProcess(folder, launch.tracking.uri, launched, view.note)
@@ -102,12 +102,17 @@ def _run(found: _Planned, launched: Event, folder: Folder, engine: Engine) -> En
         if launch.report:
             report = _report(folder, launched, Path(launch.reports))
             reports.append(report.folder)
+    except Left as error:
+        left = str(error)
     except KeyboardInterrupt:
         view.note(f"python -m ablate.report {study.name} shows what is finished so far")
         raise
     finally:  # also when a user stops the study
         if mirror is not None and not mirror.close(reports):
             view.note("MLflow is behind; the same command typed again, or python -m ablate.track sync, catches it up")
+    if left is not None:
+        view.note(f"{left}; python -m ablate.track watch {study.name} follows")
+        return Ended(0, launch.runs, launched)
     browse = _how_to_browse(folder, launch.tracking.uri, mirror.page) if mirror is not None else None
     if report is None:
         return Ended(view.end_without_report(browse), launch.runs, launched)

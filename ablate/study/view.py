@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +18,7 @@ from ablate.study.cells import LeftOut
 from ablate.study.plan import PlannedTrial
 from ablate.study.progress import Progress
 from ablate.track.journal import Event
+from ablate.track.lines import measured, result
 from ablate.track.units import duration
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class View:
             self.progress.starts(planned, step, time.monotonic())
             self._says(planned, _how_it_starts(planned, event, f"{self.step} {step}"))
         elif kind == "log":
-            split, text = self._point(event["values"])
+            split, text = measured(event["values"], self.metric)
             self.progress.measured(planned, int(event["step"]), text, event.get("of"))
             if split == "valid":
                 left = self.progress.seconds_left(time.monotonic())
@@ -90,14 +91,6 @@ class View:
         elif kind == "failed":
             self.progress.set(planned, "failed")
             self._ends(planned, f"failed, {event['reason']}")
-
-    def _point(self, values: Mapping[str, float | None]) -> tuple[str, str]:
-        """The split and the text of a point; ("", "") where the metric was not measured."""
-        for split in ("valid", "train"):
-            logged = values.get(f"{split}_{self.metric.recorded}")
-            if logged is not None:
-                return split, f"{split} {self.metric.name} {self.metric.text(self.metric.value(logged))}"
-        return "", ""
 
     def _says(self, planned: PlannedTrial, text: str) -> None:
         """One line about a trial."""
@@ -190,17 +183,6 @@ def _around_current(progress: Progress) -> Sequence[PlannedTrial]:
     running = [i for i, p in enumerate(progress.plan) if progress.states[p.fingerprint] == "running"]
     first = max(0, min((running or [0])[0] - _ROWS_SHOWN // 2, len(progress.plan) - _ROWS_SHOWN))
     return progress.plan[first : first + _ROWS_SHOWN]
-
-
-def result(finished: Event, metric: Metric, step: str) -> str:
-    """What a trial came to, in a line."""
-    if finished["status"] != "FINISHED":
-        why = finished.get("reason") or "the loss is not a finite number"
-        return f"{finished['status']} at {step} {finished['diverged_at']}: {why}"
-    values = finished["values"]
-    logged = {split: values.get(f"{split}_{metric.recorded}") for split in ("valid", "test")}
-    parts = [f"{split} {metric.text(metric.value(value))}" for split, value in logged.items() if value is not None]
-    return " · ".join([*parts, duration(finished["seconds"])])
 
 
 def describe_left_out(left_out: Sequence[LeftOut]) -> list[str]:

@@ -1,9 +1,10 @@
-"""python -m ablate.track: copy to MLflow what it lacks, migrate its SQLite store, delete what nothing needs."""
+"""python -m ablate.track: follow a study, copy to MLflow what it lacks, migrate its store, delete files."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import Timeout
@@ -20,6 +21,7 @@ from ablate.track.mlflow.database import sqlite_file, upgrade_database
 from ablate.track.mlflow.mirror import Mirror
 from ablate.track.mlflow.study_run import digest
 from ablate.track.prune import delete, size_of, unneeded
+from ablate.track.watch import watch
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,8 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
         "action",
         choices=_ACTIONS,
         help="sync: copy what is missing; upgrade: migrate a SQLite store to the installed MLflow, and keep a copy; "
-        "prune: say what nothing needs any more, and with --delete delete it",
+        "prune: say what nothing needs any more, and with --delete delete it; watch: follow a study that "
+        "trains",
     )
+    parser.add_argument("study", nargs="?", help="with watch: its name (default: the study launched last)")
     parser.add_argument("--runs", default="runs", help="folder of the journals (default: %(default)s)")
     parser.add_argument("--uri", help="MLflow tracking URI (default: the SQLite store of the runs folder)")
     parser.add_argument("--delete", action="store_true", help="with prune: delete what it lists")
@@ -38,6 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if options.delete and options.action != "prune":
             raise KnobError(f"--delete: is for prune; {options.action} deletes nothing")
+        if options.study is not None and options.action != "watch":
+            raise KnobError(f"{options.study}: {options.action} takes no study; it is for all of the runs folder")
         if options.uri is not None and (refusal := refusal_of_address(options.uri)) is not None:
             raise KnobError(f"--uri {without_secrets(options.uri)}: {refusal}")
         with patient_output():
@@ -109,7 +115,13 @@ def prune(folder: Folder, options: argparse.Namespace) -> None:
         print(f"{decimal(total)} deleted" + (f"; {left} left to processes that have them" if left else ""))
 
 
-_ACTIONS = {"sync": sync, "upgrade": upgrade, "prune": prune}
+def follow(folder: Folder, options: argparse.Namespace) -> None:
+    """Say what a study's trials do, as they do it; Ctrl-C ends that, and nothing else."""
+    with suppress(KeyboardInterrupt):
+        watch(folder, options.study, lambda line: print(line, flush=True))
+
+
+_ACTIONS = {"sync": sync, "upgrade": upgrade, "prune": prune, "watch": follow}
 
 
 if __name__ == "__main__":
