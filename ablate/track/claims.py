@@ -107,7 +107,16 @@ def holder(trial: Path) -> Holder | None:
 
 @contextmanager
 def claimed(trial: Path, launch: str, silent: int | None = None) -> Iterator[Claim]:
-    """Claim a trial, and let others have it at the end.
+    """Claim a trial as `claim_trial` does, and let others have it at the end."""
+    claim = claim_trial(trial, launch, silent)
+    try:
+        yield claim
+    finally:
+        claim.give_up()
+
+
+def claim_trial(trial: Path, launch: str, silent: int | None = None) -> Claim:
+    """Claim a trial, until `give_up`.
 
     Args:
         trial: its folder, which is made where there is none.
@@ -120,11 +129,7 @@ def claimed(trial: Path, launch: str, silent: int | None = None) -> Iterator[Cla
     found = holder(trial)
     if found is not None and not found.is_over and found.number != silent:
         raise Taken(f"{trial.name} is claimed by {found.process}")
-    claim = _claim(trial, launch, 0 if found is None else found.number)
-    try:
-        yield claim
-    finally:
-        claim.give_up()
+    return _claim(trial, launch, 0 if found is None else found.number)
 
 
 def _claim(trial: Path, launch: str, last: int) -> Claim:
