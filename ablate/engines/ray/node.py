@@ -16,6 +16,7 @@ from typing import Any
 from ablate.engines.assignment import Assignment
 from ablate.engines.engine import Died
 from ablate.engines.processes import WorkerProcess
+from ablate.engines.server import warm_up
 
 _LOOK_SECONDS = 0.2  # between two looks whether the study has cancelled it
 
@@ -86,7 +87,7 @@ _idle: list[WorkerProcess] = []
 
 def new_worker(place: Place) -> WorkerProcess:
     """A worker process; it ends with this one."""
-    hide_program()
+    start_server()
     return WorkerProcess(missing(place.environment), folder_there(place.folder))
 
 
@@ -104,9 +105,11 @@ def folder_there(folder: str) -> Path | None:
     return Path(folder) if os.path.isdir(folder) else None
 
 
-def hide_program() -> None:
-    """multiprocessing would run Ray's program of a worker again in every process that is started from here."""
+def start_server() -> None:
+    """Start what worker processes are forked from, where it does not run yet."""
+    # multiprocessing would run Ray's program of a worker again in every process that is started from here.
     vars(sys.modules["__main__"]).pop("__file__", None)
+    warm_up()
 
 
 def this_node() -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ablate.code import ABLATE, by_name, digests, package_files
 from ablate.engines.engine import Machine
-from ablate.engines.ray.node import folder_there, hide_program, missing
+from ablate.engines.ray.node import folder_there, missing, start_server
 from ablate.engines.server import CONTEXT, end_with_parent
 from ablate.knobs import KnobError, plain, read
 
@@ -108,7 +108,7 @@ def ask_settled(question: Question, settling: Settling) -> list[Settled]:
 
 def in_child(question: Question, ask: Callable[..., Answer], *more: Any) -> Answer:
     """What a function returns in a process of its own, as a worker's is."""
-    hide_program()
+    start_server()
     with ProcessPoolExecutor(1, CONTEXT, end_with_parent) as pool:
         return pool.submit(_ask, question, missing(question.environment), ask, *more).result()
 

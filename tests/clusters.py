@@ -1,0 +1,160 @@
+"""A Ray cluster in this machine, for tests; and a study that it trains."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from contextlib import contextmanager
+
+import psutil
+import pytest
+from program import journals, start, wait_until
+
+from ablate.track.claims import holder, read_trial
+
+# Every cell learns something else; `hold`, a file beside it, keeps one trial in its third epoch.
+TASK = """
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import ablate
+
+
+@dataclass
+class Config:
+    width: int = 4
+    lr: float = 0.1
+
+
+def held(config, run):
+    hold = Path(__file__).with_name("hold")
+    return hold.exists() and hold.read_text() == f"{config.width} {config.lr} {run.seed}"
+
+
+@ablate.task(Config, metric=ablate.Metric("error"))
+def train(config, run):
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] * x[:, 1] > 0).long()
+    model = nn.Sequential(nn.Linear(4, config.width), nn.Tanh(), nn.Linear(config.width, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr)
+    run.keep(model=model, optimizer=optimizer)
+    run.keep_best(model=model)
+    for epoch in run.epochs(5):
+        while epoch == 2 and held(config, run):
+            time.sleep(0.05)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x) + 0.1 * torch.randn(64, 2), y)
+        loss.backward()
+        optimizer.step()
+        run.log(train_error=loss.item(), valid_error=float((model(x).argmax(1) != y).float().mean()))
+        (run.folder / "epochs.txt").write_text(str(epoch + 1))
+    run.load_best()
+    wrong = (model(x).argmax(1) != y).float()
+    return {"test_error": float(wrong.mean())}
+"""
+STUDY = ["task=task.py:train", "-m", "width=2,4,8", "lr=0.1,0.3", "seeds=2", "tracking=off", "reports=reports"]
+HELD = "4 0.1 1"  # width, lr and seed of the trial that waits
+
+
+@contextmanager
+def cluster():
+    """A head without CPUs and two nodes of one CPU each, which are in this process' cluster object."""
+    try:
+        from ray.cluster_utils import Cluster
+    except ImportError:
+        if os.environ.get("ABLATE_TESTS_SKIP_NOTHING"):
+            pytest.fail("Ray is not installed; pip install 'ablate-lm[ray]'")
+        pytest.skip("Ray is not installed; pip install 'ablate-lm[ray]'")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"USAGE_STATS_ENABLED": "0", "worker_niceness": "0"}.items():
+            patch.setenv(f"RAY_{name}", value)
+        for name in ("time", "timeout"):
+            patch.setenv(f"RAY_grpc_client_keepalive_{name}_ms", "5000")
+        health = {"initial_delay_ms": 0, "period_ms": 1000, "timeout_ms": 2000, "failure_threshold": 3}
+        made = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,
+                "include_dashboard": False,
+                "_system_config": {f"health_check_{name}": value for name, value in health.items()},
+            },
+        )
+        try:
+            fill(made)
+            yield made
+        finally:
+            made.shutdown()
+
+
+def fill(made):
+    """Have two nodes that can train."""
+    while len(made.worker_nodes) < 2:
+        made.add_node(num_cpus=1)
+
+
+def study_in(folder, hold=False):
+    """A folder with the task's file, and what `hold` asks for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "task.py").write_text(textwrap.dedent(TASK))
+    if hold:
+        (folder / "hold").write_text(HELD)
+    return folder
+
+
+def start_on(made, folder, *more):
+    """The study as a process, trained by a cluster."""
+    return start(["ablate", *STUDY, "engine=ray", f"engine.address={made.address}", *more], folder)
+
+
+def held_trial(folder):
+    """The folder of the trial that waits, once it does: with a state on disk from which it can go on."""
+    found = []
+
+    def waits():
+        for trial, events in journals(folder).items():
+            knobs = events[0].get("knobs", {})
+            is_held = f"{knobs.get('width')} {knobs.get('lr')} {events[0].get('seed')}" == HELD
+            logs = [event for event in events if event["event"] == "log"]
+            if is_held and len(logs) >= 2 and list(trial.glob("claim-*/state-*.pt")):
+                found.append(trial)
+        return bool(found)
+
+    wait_until(waits)
+    return found[0]
+
+
+def process_of(trial):
+    """The process that trains a trial on this machine."""
+    return psutil.Process(int(holder(trial).process.split(":")[1]))
+
+
+def node_of(made, process):
+    """The cluster's node that a process belongs to."""
+    above = {each.pid for each in process.parents()}
+    return next(
+        node for node in made.worker_nodes if {each.process.pid for each in node.all_processes["raylet"]} & above
+    )
+
+
+def weights(folder):
+    """Fingerprint → the names of its best and last weights, which hold their digests."""
+    return {
+        trial.name: sorted({path.name for path in trial.glob("claim-*/*.pt")}) for trial in folder.glob("runs/trials/*")
+    }
+
+
+def table(folder):
+    """The results of a study, as its report has them, without what is of the clock."""
+    (path,) = folder.glob("reports/*/results.csv")
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    timed = [number for number, name in enumerate(lines[0]) if "second" in name or "per_s" in name or "run" in name]
+    return [[text for number, text in enumerate(line) if number not in timed] for line in lines]
+
+
+def resumed_steps(trial):
+    """The steps from which a trial went on."""
+    return [event["step"] for event in read_trial(trial) if event["event"] == "resumed"]
