@@ -74,6 +74,11 @@ class Cluster:
         if self._is_own:
             _join(ray, address)
         self.address: str = ray.get_runtime_context().gcs_address
+        if address not in (None, self.address):
+            raise KnobError(
+                f"engine.address={address}: this process has joined the cluster at {self.address} already; name that "
+                "one, or leave it (ray.shutdown())"
+            )
         self._seen = _Seen()
 
     @property
