@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import textwrap
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import psutil
 import pytest
@@ -57,7 +60,7 @@ def train(config, run):
     return {"test_error": float(wrong.mean())}
 """
 STUDY = ["task=task.py:train", "-m", "width=2,4,8", "lr=0.1,0.3", "seeds=2", "tracking=off", "reports=reports"]
-HELD = "4 0.1 1"  # width, lr and seed of the trial that waits
+HELD = "4 0.1 1"  # width, lr and seed of a trial that waits
 
 
 @contextmanager
@@ -90,18 +93,71 @@ def cluster():
             made.shutdown()
 
 
+@contextmanager
+def cut_off_node(made):
+    """One node in a network of its own, the only one that can train; gives what cuts its link."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("a network of its own needs root and iproute2")
+    name, (outside, inside) = f"ablate{os.getpid()}", ("10.77.77.1", "10.77.77.2")
+    link = f"abl{os.getpid()}"
+    try:
+        _ip("netns", "add", name)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"a network of its own is not allowed here: {error.stderr}")
+    with ExitStack() as stack:
+        stack.callback(_ip, "netns", "delete", name)
+        _ip("link", "add", link, "type", "veth", "peer", "name", "inside", "netns", name)
+        _ip("address", "add", f"{outside}/24", "dev", link)
+        _ip("link", "set", link, "up")
+        for arguments in (
+            ("address", "add", f"{inside}/24", "dev", "inside"),
+            ("link", "set", "lo", "up"),
+            ("link", "set", "inside", "up"),
+            ("route", "add", "default", "via", outside),
+        ):
+            _ip("-n", name, *arguments)
+        for node in list(made.worker_nodes):
+            made.remove_node(node, allow_graceful=False)
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={made.address}", "--num-cpus=1"]
+        node = subprocess.Popen(
+            ["ip", "netns", "exec", name, *ray, f"--node-ip-address={inside}", "--block"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        stack.callback(_end_tree, node)
+        stack.callback(_ip, "link", "set", link, "up")
+        wait_until(lambda: inside in _alive(made))
+        yield lambda: _ip("link", "set", link, "down")
+
+
+def _ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+def _end_tree(process):
+    for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
+
+
+def _alive(made):
+    """The addresses of nodes that are alive."""
+    return [each["NodeManagerAddress"] for each in made.global_state.node_table() if each["Alive"]]
+
+
 def fill(made):
     """Have two nodes that can train."""
     while len(made.worker_nodes) < 2:
         made.add_node(num_cpus=1)
 
 
-def study_in(folder, hold=False):
-    """A folder with the task's file, and what `hold` asks for."""
+def study_in(folder, hold=None):
+    """A folder with the task's file; `hold`: width, lr and seed of the trial that waits."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "task.py").write_text(textwrap.dedent(TASK))
-    if hold:
-        (folder / "hold").write_text(HELD)
+    if hold is not None:
+        (folder / "hold").write_text(hold)
     return folder
 
 
@@ -112,12 +168,12 @@ def start_on(made, folder, *more):
 
 def held_trial(folder):
     """The folder of the trial that waits, once it does: with a state on disk from which it can go on."""
-    found = []
+    found, asked = [], (folder / "hold").read_text()
 
     def waits():
         for trial, events in journals(folder).items():
             knobs = events[0].get("knobs", {})
-            is_held = f"{knobs.get('width')} {knobs.get('lr')} {events[0].get('seed')}" == HELD
+            is_held = f"{knobs.get('width')} {knobs.get('lr')} {events[0].get('seed')}" == asked
             logs = [event for event in events if event["event"] == "log"]
             if is_held and len(logs) >= 2 and list(trial.glob("claim-*/state-*.pt")):
                 found.append(trial)
@@ -132,6 +188,12 @@ def process_of(trial):
     return psutil.Process(int(holder(trial).process.split(":")[1]))
 
 
+def trainer_of(trial):
+    """The process that its journal says trains it."""
+    began = [event for event in read_trial(trial) if event["event"] in ("started", "resumed")]
+    return psutil.Process(int(began[-1]["process"].split(":")[1]))
+
+
 def node_of(made, process):
     """The cluster's node that a process belongs to."""
     above = {each.pid for each in process.parents()}
@@ -144,6 +206,14 @@ def weights(folder):
     """Fingerprint → the names of its best and last weights, which hold their digests."""
     return {
         trial.name: sorted({path.name for path in trial.glob("claim-*/*.pt")}) for trial in folder.glob("runs/trials/*")
+    }
+
+
+def files(folder):
+    """Fingerprint → the newest files of the function's own."""
+    return {
+        trial.name: {path.name: path.read_text() for path in max(trial.glob("claim-*/files")).glob("*")}
+        for trial in folder.glob("runs/trials/*")
     }
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from clusters import (
+    HELD,
     STUDY,
     cluster,
+    cut_off_node,
+    files,
     fill,
     held_trial,
     node_of,
@@ -14,8 +19,9 @@ from clusters import (
     start_on,
     study_in,
     table,
+    trainer_of,
     weights,
-)
+)  # fmt: skip
 from program import start, wait_until
 
 pytestmark = pytest.mark.services
@@ -47,7 +53,7 @@ def ends_as_here(process, folder, here):
 
 def test_a_node_that_dies_costs_nothing_but_time(ray_cluster, here, tmp_path):
     fill(ray_cluster)
-    folder = study_in(tmp_path / "there", hold=True)
+    folder = study_in(tmp_path / "there", hold=HELD)
     process = start_on(ray_cluster, folder)
     trial = held_trial(folder)
     worker = process_of(trial)
@@ -57,3 +63,38 @@ def test_a_node_that_dies_costs_nothing_but_time(ray_cluster, here, tmp_path):
     out, _ = ends_as_here(process, folder, here)
     assert resumed_steps(trial)[0] > 0
     assert "is gone; goes on elsewhere" in out
+
+
+def test_nodes_without_the_runs_folder_train_through_its_keeper(ray_cluster, here, tmp_path):
+    fill(ray_cluster)
+    folder = study_in(tmp_path / "there", hold=HELD)
+    process = start_on(ray_cluster, folder, "engine.shared=false")
+    trial = held_trial(folder)
+    keeper, worker = process_of(trial), trainer_of(trial)
+    assert keeper.pid != worker.pid, "the claim is the keeper's, which lives on the study's machine"
+    opened = [Path(each.path) for each in worker.open_files()]
+    assert any(path.name == "trial.log" for path in opened)
+    assert not [path for path in opened if folder in path.parents]
+    ray_cluster.remove_node(node_of(ray_cluster, worker), allow_graceful=False)
+    wait_until(lambda: not worker.is_running())
+    (folder / "hold").unlink()
+    ends_as_here(process, folder, here)
+    assert resumed_steps(trial)[0] > 0
+    assert (trial / "trial.log").exists()
+    assert files(folder) == files(here)
+
+
+def test_what_a_node_writes_that_was_cut_off_counts_for_nothing(ray_cluster, here, tmp_path):
+    folder = study_in(tmp_path / "there", hold="2 0.1 0")
+    with cut_off_node(ray_cluster) as cut:
+        process = start_on(ray_cluster, folder)
+        trial = held_trial(folder)
+        zombie = trainer_of(trial)
+        fill(ray_cluster)
+        cut()
+        wait_until(lambda: resumed_steps(trial))
+        assert zombie.is_running(), "it outlives the death of its node"
+        (folder / "hold").unlink()
+        ends_as_here(process, folder, here)
+        wait_until(lambda: not zombie.is_running())
+    assert resumed_steps(trial)[0] > 0

@@ -12,6 +12,7 @@ from typing import Any
 from ablate.engines.assignment import Assignment
 from ablate.engines.engine import Demand, Machine
 from ablate.engines.ray.cluster import Cluster, Node
+from ablate.engines.ray.keeper import Keeper
 from ablate.engines.ray.node import Place, supervise
 from ablate.engines.ray.pack import RayPack
 from ablate.engines.ray.paths import portable
@@ -155,7 +156,19 @@ class RayEngine:
     @cached_property
     def _place(self) -> Place:
         environment = {name: os.path.abspath(os.environ[name]) for name in _OF_STUDY if os.environ.get(name)}
-        return Place(os.getcwd(), environment, self._task.leaves_no_trace)
+        return Place(os.getcwd(), environment, self._task.leaves_no_trace, self._keeper)
+
+    @cached_property
+    def _keeper(self) -> Any:
+        """The actor that keeps the runs folder; it ends with this process. None: nodes see the folder."""
+        if self._settings.shared:
+            return None
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._cluster.here, soft=False)
+        remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=8)(Keeper)
+        return remote.options(scheduling_strategy=here).remote()
 
     @cached_property
     def _supervise(self) -> Any:
