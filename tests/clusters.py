@@ -56,6 +56,7 @@ def train(config, run):
         run.log(train_error=loss.item(), valid_error=float((model(x).argmax(1) != y).float().mean()))
         (run.folder / "epochs.txt").write_text(str(epoch + 1))
     run.load_best()
+    print("trained in", run.folder)
     wrong = (model(x).argmax(1) != y).float()
     return {"test_error": float(wrong.mean())}
 """
@@ -194,6 +195,11 @@ def trainer_of(trial):
     return psutil.Process(int(began[-1]["process"].split(":")[1]))
 
 
+def has_ended(process):
+    """Whether a process has ended; nobody may have asked for its exit code."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def node_of(made, process):
     """The cluster's node that a process belongs to."""
     above = {each.pid for each in process.parents()}
@@ -203,9 +209,13 @@ def node_of(made, process):
 
 
 def weights(folder):
-    """Fingerprint → the names of its best and last weights, which hold their digests."""
+    """Fingerprint → kind and digest of its best and last weights, as their names say."""
     return {
-        trial.name: sorted({path.name for path in trial.glob("claim-*/*.pt")}) for trial in folder.glob("runs/trials/*")
+        trial.name: sorted(
+            (name.partition("-")[0], name.rpartition("-")[2])
+            for name in {path.name for path in trial.glob("claim-*/*.pt")}
+        )
+        for trial in folder.glob("runs/trials/*")
     }
 
 

@@ -80,6 +80,7 @@ class Cluster:
                 "one, or leave it (ray.shutdown())"
             )
         self._seen = _Seen()
+        self._has_left = False
 
     @property
     def here(self) -> str:
@@ -88,8 +89,12 @@ class Cluster:
 
     @property
     def is_gone(self) -> bool:
-        """Whether its head has given no answer for so long that none is expected."""
-        return time.monotonic() - self._seen.answered > _GONE_SECONDS
+        """Whether this machine's node is, or the head has given no answer for so long that none is expected."""
+        return self._has_left or time.monotonic() - self._seen.answered > _GONE_SECONDS
+
+    def leave(self) -> None:
+        """This machine's node has died, and with it the study's part in the cluster."""
+        self._has_left = True
 
     def nodes(self) -> Sequence[Node]:
         """Those that are alive."""
@@ -106,17 +111,17 @@ class Cluster:
         return f"node {self._seen.names[node]}" if node in self._seen.names else "its node"
 
     def look(self) -> None:
-        """See which nodes there are, once a second. Raises KnobError when the head has been silent for long."""
+        """See which nodes there are, once a second. Raises KnobError where the cluster is gone."""
+        if self.is_gone:
+            raise KnobError(
+                f"engine.address={self.address}: the Ray cluster is gone, or this machine's node of it; once it runs "
+                "again, the same command goes on with what is not finished"
+            )
         now = time.monotonic()
         if now - self._seen.looked < _LOOK_SECONDS:
             return
         self._seen.looked = now
         if not _answers(self.address):  # Ray would wait for it, and end this process in the end
-            if self.is_gone:
-                raise KnobError(
-                    f"engine.address={self.address}: the head of the Ray cluster is gone; once it runs again, the same "
-                    "command goes on with what is not finished"
-                )
             return
         nodes = self._ray.nodes()
         self._seen.answered = time.monotonic()

@@ -83,6 +83,7 @@ class Keeper:
                 claim = claim_trial(Path(trial), launch, silent)
             except Taken:
                 return None
+            (claim.trial / LOG).touch()
             parts = journal_parts(claim.trial)[: claim.number]
             self._made[asked] = Holding(trial, claim.number, tuple(parts), tuple(_files_before(claim)))
         return self._made[asked]

@@ -99,6 +99,9 @@ class RayPack:
         """Whose fault it was that a task did not come to its end."""
         from ray import exceptions
 
+        if isinstance(error, exceptions.LocalRayletDiedError):  # of this machine
+            self._cluster.leave()
+            return self._lost()
         if isinstance(error, exceptions.NodeDiedError):
             return self._lost()
         if isinstance(error, exceptions.OutOfMemoryError):
