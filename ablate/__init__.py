@@ -49,7 +49,7 @@ def main(task: FunctionTask) -> None:
     importlib.import_module("ablate.cli").main_of_task(task)
 
 
-def run(*arguments: str, task: str | FunctionTask | None = None) -> pd.DataFrame:
+def run(*arguments: str, task: str | FunctionTask | None = None, config_dir: str | Path | None = None) -> pd.DataFrame:
     """Run a study from Python, and return its trials as `results` does.
 
     `ablate.run("+study=three_models", "seeds=3")` does what `python -m ablate -m +study=three_models seeds=3` does, and
@@ -59,6 +59,7 @@ def run(*arguments: str, task: str | FunctionTask | None = None) -> pd.DataFrame
     Args:
         arguments: as on the command line; plan=true trains nothing.
         task: what is trained: a name, "my_file.py:train" or that function; None: the language model.
+        config_dir: a folder of presets of one's own, as `--config-dir` names it.
 
     Raises:
         ablate.knobs.KnobError: (a ValueError) before anything is trained, with everything that is wrong.
@@ -71,7 +72,8 @@ def run(*arguments: str, task: str | FunctionTask | None = None) -> pd.DataFrame
     from ablate.track.typed import typed
 
     refuse_while_loading()
-    ended = run_study(load_task(task or DEFAULT) if task is None or isinstance(task, str) else task, arguments)
+    found = load_task(task or DEFAULT) if task is None or isinstance(task, str) else task
+    ended = run_study(found, arguments, None if config_dir is None else Path(config_dir))
     return typed(read_study(Folder(ended.runs), launch=ended.launched).trials)
 
 

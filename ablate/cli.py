@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -16,11 +18,10 @@ from ablate.address import without_secrets
 from ablate.compose import presets_of_every_launch, primary, values_to_show
 from ablate.find_task import DEFAULT, load_task
 from ablate.knobs import KnobError
-from ablate.mistakes import ONE_CELL, ONE_STUDY, composing, is_override, refuse_mistakes
+from ablate.mistakes import ONE_CELL, composing, is_override, refuse_mistakes
 from ablate.output import patient_output
 from ablate.protocol import Task
-from ablate.session import command_of, run_jobs
-from ablate.study.cells import Job
+from ablate.session import command_of, run_overrides
 from ablate.study.records import describe_knobs
 
 _USER_ERROR = 2
@@ -62,17 +63,38 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
         from ablate.functions.check import check_command
 
         sys.exit(check_command(task, [argument for argument in arguments if argument not in checks]))
+    presets, others = _own_flags(arguments)
+    if not all(map(is_override, others)):
+        _show(task, arguments)
+    elif code := run_overrides(task, others, presets, program, arguments).code:
+        sys.exit(code)
+
+
+def _own_flags(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The folder of presets that is named, and what is left of the arguments; -m changes nothing here."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-cd", "--config-dir", type=Path)
+    parser.add_argument("-m", "--multirun", action="store_true")
+    try:
+        found, others = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise KnobError(f"--config-dir: {error.message}; name a folder of presets") from error
+    return found.config_dir, others
+
+
+def _show(task: Task, arguments: Sequence[str]) -> None:
+    """What flags of Hydra's ask for: the help, a cell's configuration."""
     # Hydra's parser wants the flags first.
     sys.argv[1:] = sorted(arguments, key=is_override)
     folder, name = primary(task)
     try:
         with composing(task):
-            hydra.main(version_base="1.3", config_path=folder, config_name=name)(_refuse_other_sweeper)()
+            hydra.main(version_base="1.3", config_path=folder, config_name=name)(_trains_nothing)()
     except KnobError:
         raise
     except ValueError as error:
         if not str(error).startswith("Only one of --run"):
-            raise
+            raise KnobError(str(error)) from error
         raise KnobError(f"one of --run, --multirun, --cfg and --info at a time; --cfg {ONE_CELL}") from error
 
 
@@ -82,14 +104,9 @@ def _knobs_for_help(task: Task, config: DictConfig) -> str:
     return describe_knobs(task, values_to_show(config), width).replace("$", "$$")
 
 
-def _refuse_other_sweeper(config: DictConfig) -> None:
-    # A study is the sweeper's; Hydra calls this for jobs of another one.
-    raise KnobError(f"hydra/sweeper: {ONE_STUDY}")
-
-
-def run_typed(jobs: Sequence[Job]) -> int:
-    """Run the jobs of this command line as one study and return its exit code."""
-    return run_jobs(jobs, program, sys.argv[1:]).code
+def _trains_nothing(config: DictConfig) -> None:
+    # Hydra calls this where its flags ask for a run.
+    raise KnobError("flags of Hydra's show what there is; without them the study is trained")
 
 
 def program(task: Task) -> str:

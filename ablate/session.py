@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import initialize_config_dir
+from hydra import version
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
@@ -21,7 +24,7 @@ from ablate.compose import compose_jobs, primary
 from ablate.engines.server import warm_up
 from ablate.find_task import DEFAULT
 from ablate.knobs import KnobError
-from ablate.mistakes import composing, refuse_mistakes
+from ablate.mistakes import ONE_STUDY, composing, refuse_mistakes
 from ablate.protocol import Task
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
@@ -65,8 +68,15 @@ def without_addresses(arguments: Sequence[str]) -> str:
     )
 
 
-def run(task: Task, arguments: Sequence[str]) -> Ended:
-    """Run the study that arguments ask for, as a command line has them, in this process. Raises KnobError."""
+def run(task: Task, arguments: Sequence[str], presets: Path | None = None) -> Ended:
+    """Run the study that arguments ask for, as a command line has them, in this process.
+
+    Args:
+        presets: a folder of presets besides the task's, as `--config-dir` names one.
+
+    Raises:
+        KnobError: before anything is trained, with everything that is wrong.
+    """
     if odd := [argument for argument in arguments if not isinstance(argument, str)]:
         raise KnobError(f"{odd[0]!r}: every argument is a text, as in ablate.run('depth=1,2', 'seeds=3')")
     overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
@@ -76,8 +86,19 @@ def run(task: Task, arguments: Sequence[str]) -> Ended:
         if word in _ELSEWHERE or word.startswith("task="):
             raise KnobError(f"{word}: {_ELSEWHERE.get(word, 'name it as ablate.run(…, task=…)')}")
     refuse_mistakes(task, overrides)
-    with composing(task):
-        return run_jobs(_jobs(task, overrides), command_of, overrides)
+    return run_overrides(task, overrides, presets, command_of, overrides)
+
+
+def run_overrides(
+    task: Task,
+    overrides: Sequence[str],
+    presets: Path | None,
+    program: Callable[[Task], str],
+    typed: Sequence[str],
+) -> Ended:
+    """Compose the jobs that overrides ask for, and run them as one study. As `run_jobs`, and `run` above."""
+    with composing(task), _without_hydra():
+        return run_jobs(_jobs(task, overrides, presets), program, typed)
 
 
 def command_of(task: Task) -> str:
@@ -99,16 +120,22 @@ def _without_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = theirs  # another instance, once a block of Hydra's has ended
 
 
-def _jobs(task: Task, overrides: Sequence[str]) -> list[Job]:
-    # What hydra.main does for a command line, without its logging, its working folder and its exit.
+def _jobs(task: Task, overrides: Sequence[str], presets: Path | None) -> list[Job]:
+    # What hydra.main does, without its logging, its working folder, and a composition of its own to learn its mode.
     folder, name = primary(task)
-    with _without_hydra(), initialize_config_dir(folder, version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None, "initialized above"
-        config = hydra.compose_config(name, list(overrides), run_mode=RunMode.MULTIRUN, from_shell=False)
-        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
-        sweeper: Any = Plugins.instance().instantiate_sweeper(
-            config=config, hydra_context=context, task_function=lambda _: None
-        )
-        typed = OmegaConf.to_container(config.hydra.overrides.task)
-        return compose_jobs(hydra.config_loader, config, sweeper.cells(typed))
+    search_path = create_config_search_path(folder)
+    if presets is not None:
+        if not presets.is_dir():
+            raise KnobError(f"--config-dir {presets}: no such folder")
+        search_path.prepend("command-line", f"file://{presets.resolve()}", SearchPathQuery(provider="schema"))
+    version.setbase("1.3")
+    hydra = Hydra.create_main_hydra2("ablate", search_path)
+    config = hydra.compose_config(name, list(overrides), run_mode=RunMode.MULTIRUN, from_shell=False)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+    sweeper: Any = Plugins.instance().instantiate_sweeper(
+        config=config, hydra_context=context, task_function=lambda _: None
+    )
+    if not hasattr(sweeper, "cells"):
+        raise KnobError(f"hydra/sweeper: {ONE_STUDY}")
+    typed = OmegaConf.to_container(config.hydra.overrides.task)
+    return compose_jobs(hydra.config_loader, config, sweeper.cells(typed))

@@ -12,8 +12,8 @@ from benchmarks.common import RESULTS, Table
 BENCHMARKS = {
     "throughput": "throughput", "one_epoch": "one_epoch", "study": "study", "overhead": "study", "tracking": "study",
     "scaling": "scaling", "packs": "packs", "workers": "workers", "calibration": "calibration text_calibration",
-    "report_scale": "report_scale", "pages": "pages", "equivalence": "pages", "real": "pages", "sources": "sources",
-    "stopping": "stopping", "engines": "engines",
+    "report_scale": "report_scale", "scale": "scale", "pages": "pages", "equivalence": "pages", "real": "pages",
+    "sources": "sources", "stopping": "stopping", "engines": "engines",
 }  # fmt: skip
 NEEDS_PEER = ("throughput", "one_epoch", "study")
 NEEDS_RUNS = ("real",)

@@ -45,7 +45,7 @@ def synthesise(folder: Folder, cells: int = 200, seeds: int = 5, points: int = 5
             trials.append({"seed": seed, "fingerprint": fingerprint})
             path = folder.trial(fingerprint) / JOURNAL
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_journal(number, levels, seed, fingerprint, points), encoding="utf-8")
+            path.write_text(journal_of(number, levels, seed, fingerprint, points), encoding="utf-8")
         components = {"depth": levels["depth"] > 1, "tying": levels["tie"]}
         asked.append({"label": label, "levels": shown, "components": components, "trials": trials})
     launch = {
@@ -59,7 +59,7 @@ def synthesise(folder: Folder, cells: int = 200, seeds: int = 5, points: int = 5
     return study
 
 
-def _journal(number: int, levels: dict[str, int], seed: int, fingerprint: str, points: int) -> str:
+def journal_of(number: int, levels: dict[str, int], seed: int, fingerprint: str, points: int) -> str:
     """The lines of one trial, as long as those of a real one."""
     noise = np.random.default_rng([number, seed])
     steps = 20 * np.arange(1, points + 1)

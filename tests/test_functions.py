@@ -258,7 +258,7 @@ def test_saving_takes_a_twentieth_of_the_time_or_comes_once_a_minute(took, most,
     pace = Pace(most, lambda: now)
     for _ in range(50):
         now += epoch
-        pace.save(save, is_last=False)
+        pace.save(save, at_once=False)
     assert saved == saves
 
 

@@ -92,6 +92,18 @@ def test_a_plan_from_python_trains_nothing_and_gives_the_trials_that_it_would(st
     assert list(trials["status"]) == ["FINISHED", "UNFINISHED"], "the first is a cell of the other study"
 
 
+def test_presets_of_ones_own_are_found_from_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    preset = tmp_path / "mine" / "recipe" / "short.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("# @package _global_\ndefaults: [quick]\nwindows: 7\n")
+    assert len(ablate.run(*TINY, "recipe=short", "plan=true", config_dir="mine")) == 1
+    with pytest.raises(KnobError, match="recipe=short: no such preset"):
+        ablate.run(*TINY, "recipe=short", "plan=true")
+    with pytest.raises(KnobError, match="--config-dir nowhere: no such folder"):
+        ablate.run(*TINY, "plan=true", config_dir="nowhere")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

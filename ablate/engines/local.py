@@ -15,6 +15,7 @@ from ablate.engines.engine import Demand, Machine
 from ablate.engines.probe import settled, this_machine, visible_gpus
 from ablate.engines.processes import WorkerProcess
 from ablate.engines.share import Share
+from ablate.engines.worker import PREEMPTED
 from ablate.launch import Launch
 from ablate.protocol import Task
 
@@ -141,7 +142,7 @@ class LocalPack:
         except Exception:  # it died; or before or after training, the trial's folder cannot be written
             self._ended(self, False)
             raise
-        self._ended(self, True)
+        self._ended(self, PREEMPTED not in results)  # it was asked to end
         return results
 
     def kill(self) -> None:

@@ -58,6 +58,10 @@ class WorkerProcess:
             raise result
         return list(result)
 
+    def preempt(self) -> None:
+        """Have it save what it trains as soon as it can, and stop: `result` then says PREEMPTED."""
+        os.kill(self._process.pid, signal.SIGUSR1)
+
     def leave(self) -> None:
         """Have it end, as it has nothing to do."""
         self.connection.close()

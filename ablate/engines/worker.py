@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import subprocess
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,16 +25,19 @@ from ablate.track.alive import BEAT_SECONDS, Beat
 from ablate.track.claims import Claim, Taken, attempt_folders, claimed, earlier_folders, read_bytes
 from ablate.track.journal import DONE, LOG, SCHEMA, Event, last_attempt, logged, stands, status
 from ablate.track.process import this_process
-from ablate.train import Checkpoints
+from ablate.train import Checkpoints, preemption
 from ablate.train.machine import check_device, keep_memory, machine_facts, set_threads
+from ablate.train.preemption import Preempted
 
-TRAINED, STANDS, BUSY, ALONE = "trained", "stands", "busy", "alone"
+TRAINED, STANDS, BUSY, ALONE, PREEMPTED = "trained", "stands", "busy", "alone", "preempted"
 
 
 def start_worker() -> None:
     """Prepare a fresh worker process; it ends with the process that started it, however that ends."""
     end_with_parent()
     keep_memory()
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, preemption.ask)
 
 
 def train(pack: Sequence[Assignment]) -> list[str]:
@@ -42,7 +46,7 @@ def train(pack: Sequence[Assignment]) -> list[str]:
     Returns:
         For each trial: TRAINED: it has an end, which may be a failure; STANDS: another study has finished it meanwhile;
         BUSY: another study is training it; ALONE: it is to be trained alone, because the pack failed or its trials have
-        not come equally far.
+        not come equally far; PREEMPTED: its machine was wanted back, and it goes on elsewhere from what it has saved.
     """
     results: dict[str, str] = {}
     free: dict[str, Claim] = {}
@@ -87,6 +91,10 @@ def _train(pack: Sequence[Assignment], claims: Sequence[Claim]) -> str:
     except Taken as error:
         print(error, flush=True)
         return BUSY if len(pack) == 1 else ALONE
+    except Preempted as error:
+        for claim in claims:
+            claim.append("interrupted", reason=str(error))
+        return PREEMPTED
     except BaseException as error:  # SystemExit too: a user's code ends its own trial, not the study
         with suppress(OSError):  # the log's disk may be the one that is full
             traceback.print_exc()

@@ -63,9 +63,9 @@ class Pace:
             return True
         return self._clock() - self._saved_at >= min(self.most_seconds, _SAVING * self._took)
 
-    def save(self, save: Callable[[], None], is_last: bool) -> None:
-        """Call `save` where it is due, and at the end of the loop."""
-        if is_last or self.is_due:
+    def save(self, save: Callable[[], None], at_once: bool) -> None:
+        """Call `save` where it is due, or where it must not wait."""
+        if at_once or self.is_due:
             start = self._clock()
             save()
             self._saved_at = self._clock()

@@ -21,6 +21,7 @@ from ablate.functions.state import RunError
 from ablate.functions.streams import number, seed_all
 from ablate.metric import Metric
 from ablate.protocol import Payload, Sink
+from ablate.train.preemption import is_asked, leave
 
 if TYPE_CHECKING:
     import torch
@@ -258,7 +259,8 @@ class Run:
             self.step, self.tested_best = epoch + 1, False
             seed_all(self.seed, "epoch", epoch)
             yield epoch
-            self._pace.save(self._save, is_last=epoch + 1 == n)
+            self._pace.save(self._save, at_once=epoch + 1 == n or is_asked())
+            leave()
         self._end()
 
     def _steps(self, n: int, loader: Iterable[Any] | None) -> Iterator[Any]:
@@ -272,9 +274,10 @@ class Run:
             batch = None if self._batches is None else self._batches.next(step)
             seed_all(self.seed, "step", step)
             yield step if self._batches is None else (step, batch)
-            if step + 1 == n or time.perf_counter() - saved_at >= self._pace.most_seconds:
+            if step + 1 == n or is_asked() or time.perf_counter() - saved_at >= self._pace.most_seconds:
                 self._save()
                 saved_at = time.perf_counter()
+                leave()
         self._end()
 
     def _begin(self) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ablate.disk import sync
 from ablate.knobs import KnobError
@@ -42,16 +42,14 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, event: str, /, **values: object) -> int:
         """Write one event, with its time (UTC); returns the journal's length in bytes after it."""
         line = to_line({"event": event, "time": now(), **values})
-        is_new = not self.path.exists()
-        with self.path.open("ab") as file:
+        with self._open() as file:
+            is_new = file.seek(0, os.SEEK_END) == 0
             # A line torn by a crash must not swallow this one.
-            torn = file.tell() > 0 and not _ends_with_newline(self.path)
-            file.write((b"\n" if torn else b"") + line)
+            file.write((b"" if is_new or _ends_with_newline(file) else b"\n") + line)
             file.flush()
             os.fsync(file.fileno())
             length = file.tell()
@@ -59,11 +57,18 @@ class Journal:
             sync(self.path.parent)
         return length
 
+    def _open(self) -> BinaryIO:
+        # Its folder is nearly always there: on a file server every look for it counts.
+        try:
+            return self.path.open("a+b")
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self.path.open("a+b")
 
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+
+def _ends_with_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:

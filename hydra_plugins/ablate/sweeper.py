@@ -1,4 +1,4 @@
-"""Turns a command line into the cells of its design, and runs them as one study. What is heavy is imported then."""
+"""Turns a command line into the cells of its design. What is heavy is imported then."""
 
 # No `from __future__ import annotations` here: Hydra executes plug-ins outside sys.modules, where a dataclass
 # cannot look up annotations that are strings.
@@ -27,7 +27,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySwee
 
 
 class StudySweeper(Sweeper):
-    """Runs a job for every cell of the design as one study: all are checked before the first is trained."""
+    """A job for every cell of the design; `ablate.session` runs them as one study."""
 
     def __init__(self, params: Mapping[str, str] | None) -> None:
         self._params = params or {}
@@ -38,12 +38,8 @@ class StudySweeper(Sweeper):
         self._config = config
 
     def sweep(self, arguments: list[str]) -> None:
-        """Called by Hydra, with the command line's overrides; leaves with the study's exit code where it is not 0."""
-        from ablate.cli import run_typed
-        from ablate.compose import compose_jobs
-
-        if code := run_typed(compose_jobs(self._loader, self._config, self.cells(arguments))):
-            raise SystemExit(code)
+        """Called by Hydra where its flags ask for a run."""
+        raise HydraException("flags of Hydra's show what there is; without them the study is trained")
 
     def cells(self, arguments: list[str]) -> Any:
         """The cells that overrides ask for, each as `ablate.study.designs.jobs` gives it."""

@@ -211,7 +211,7 @@ class _Lines:
 def again(folder):
     """The same command typed again, without Hydra's part of it."""
     jobs = [Job((), values_of(*STUDY))]
-    return inside(folder=folder, main=lambda: sys.exit(cli.run_typed(jobs)))
+    return inside(folder=folder, main=lambda: sys.exit(session.run_jobs(jobs, cli.program, STUDY).code))
 
 
 @pytest.fixture(scope="module")

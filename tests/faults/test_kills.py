@@ -13,6 +13,7 @@ from conftest import TINY
 from program import inside, journals, kill_tree, start, wait_until
 
 import ablate as package
+from ablate.track.claims import holder
 from ablate.track.journal import last_attempt
 
 # Long enough to be killed in the middle: a second or two of training, four validations, dropout and Adam's state.
@@ -116,6 +117,58 @@ def test_sigterm_and_ctrl_c_end_in_a_line_and_leave_no_process(tmp_path, undistu
     assert [events[-1]["event"] for events in journals(tmp_path).values()] == ["interrupted"]
     wait_until(lambda: not group_lives(process.pid), seconds=20)
     ends_as_if_undisturbed(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("task", ["language model", "function"])
+def test_a_worker_whose_machine_is_wanted_back_saves_at_once_and_its_trial_goes_on_to_the_same_bits(
+    task, tmp_path, undisturbed
+):
+    if task == "function":
+        (tmp_path / "slow.py").write_text(SLOW)
+        asked, at = ["task=slow.py:train", "tracking=off", "report=false"], 3
+    else:
+        asked, at = KILLED, KILLED_AT
+
+    def wanted_back(printed):
+        wait_until(reached(tmp_path, at))
+        (trial,) = journals(tmp_path)
+        os.kill(int(holder(trial).process.split(":")[1]), signal.SIGUSR1)
+
+    code, _, err = inside(*asked, folder=tmp_path, meanwhile=wanted_back)
+    assert (code, err) == (0, "")
+    ((_, events),) = journals(tmp_path).items()
+    kinds = [e["event"] for e in events if e["event"] != "log"]
+    assert kinds == ["started", "interrupted", "resumed", "finished"]
+    (resumed,) = (e for e in events if e["event"] == "resumed")
+    last = max(e["step"] for e in events[: events.index(resumed)] if e["event"] == "log")
+    assert resumed["step"] == last >= at, "nothing is trained twice"
+    if task == "language model":
+        assert results(tmp_path) == results(undisturbed)
+        assert weights(tmp_path) == weights(undisturbed)
+
+
+SLOW = """
+import time
+from dataclasses import dataclass
+
+import ablate
+
+
+@dataclass
+class Config:
+    rate: float = 0.1
+
+
+@ablate.task(Config, metric=ablate.Metric("error", better="lower", scale="linear"))
+def train(config, run):
+    state = {"error": 1.0}
+    run.keep(state=state)
+    for step in run.steps(30):
+        time.sleep(0.1)
+        state["error"] -= 0.01
+        run.log(valid_error=state["error"])
+    return {"test_error": state["error"]}
+"""
 
 
 def test_a_finished_trial_is_not_trained_twice_by_two_studies_at_once(tmp_path):

@@ -18,6 +18,7 @@ from ablate.engines.engine import Died
 from ablate.engines.processes import WorkerProcess
 from ablate.engines.server import warm_up
 
+_PREEMPTED = "preempted"  # as `ablate.engines.worker` has it, which imports torch
 _LOOK_SECONDS = 0.2  # between two looks whether the study has cancelled it
 
 
@@ -75,7 +76,7 @@ def train_in_child(pack: Sequence[Assignment], place: Place, meanwhile: Callable
         raise
     if os.environ.get("CUDA_VISIBLE_DEVICES"):
         worker.end()  # before Ray gives its GPU to another
-    elif place.is_reused:
+    elif place.is_reused and _PREEMPTED not in results:  # else it was asked to end
         _idle.append(worker)
     else:
         worker.leave()

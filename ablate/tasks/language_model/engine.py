@@ -28,6 +28,7 @@ from ablate.tasks.language_model.trial import Training
 from ablate.train.checkpoint import Checkpoints
 from ablate.train.examples import save_examples
 from ablate.train.machine import choose_device, on_device
+from ablate.train.preemption import is_asked, leave
 
 LOG_EVERY = 20  # windows between two points of the train curve, as the book prints it
 CHECKPOINT_SECONDS = 60.0  # at most so much training is lost to a kill, besides what a log interval takes
@@ -93,9 +94,10 @@ def fit(
         p.log(meter.read(p.clips))
         if validates and p.running:
             p.take_in(evaluate(p.program, corpus.valid, knobs, device), p.window / train.per_epoch)
-        if validates or time.perf_counter() - saved > CHECKPOINT_SECONDS:
+        if validates or is_asked() or time.perf_counter() - saved > CHECKPOINT_SECONDS:
             p.save()
             saved = time.perf_counter()
+            leave()
         meter.restart()  # the clock of the next windows starts after what was done here
 
     return p.finish(corpus, device)
