@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 
 import psutil
 import pytest
@@ -64,15 +65,21 @@ STUDY = ["task=task.py:train", "-m", "width=2,4,8", "lr=0.1,0.3", "seeds=2", "tr
 HELD = "4 0.1 1"  # width, lr and seed of a trial that waits
 
 
+def need_ray():
+    """Skip where Ray is not installed, unless nothing may be skipped (ABLATE_TESTS_SKIP_NOTHING, as in .ci/run)."""
+    if find_spec("ray") is None:
+        reason = "Ray is not installed; pip install 'ablate-lm[ray]'"
+        if os.environ.get("ABLATE_TESTS_SKIP_NOTHING"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
 @contextmanager
 def cluster():
     """A head without CPUs and two nodes of one CPU each, which are in this process' cluster object."""
-    try:
-        from ray.cluster_utils import Cluster
-    except ImportError:
-        if os.environ.get("ABLATE_TESTS_SKIP_NOTHING"):
-            pytest.fail("Ray is not installed; pip install 'ablate-lm[ray]'")
-        pytest.skip("Ray is not installed; pip install 'ablate-lm[ray]'")
+    need_ray()
+    from ray.cluster_utils import Cluster
+
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"USAGE_STATS_ENABLED": "0", "worker_niceness": "0"}.items():
             patch.setenv(f"RAY_{name}", value)

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 import pytest
-from clusters import cluster, study_in
+from clusters import cluster, need_ray, study_in
 from conftest import TINY, study_of
 
 from ablate.engines.engine import make_engine
@@ -69,7 +69,7 @@ def refusal(*overrides):
     ],
 )
 def test_an_address_at_which_there_is_no_cluster_is_refused(overrides, message):
-    pytest.importorskip("ray")
+    need_ray()
     assert message in refusal(*overrides)
 
 
