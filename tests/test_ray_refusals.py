@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from clusters import cluster, need_ray, study_in
@@ -71,6 +73,17 @@ def refusal(*overrides):
 def test_an_address_at_which_there_is_no_cluster_is_refused(overrides, message):
     need_ray()
     assert message in refusal(*overrides)
+
+
+def test_a_server_that_is_no_head_of_ray_is_refused_at_once():
+    need_ray()
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        message = refusal(f"engine.address=127.0.0.1:{server.server_port}")
+        server.shutdown()
+        serving.join()
+    assert "what answers there is no head of Ray" in message
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,10 @@ def _join(ray: Any, address: str | None) -> None:
             raise KnobError(
                 f"{shown}: nothing answers there; on the head, ray start --head --port=6379 starts a cluster"
             )
+        if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(address):  # Ray would try for two minutes
+            raise KnobError(
+                f"{shown}: what answers there is no head of Ray; its port is 6379 unless --port chose another"
+            )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -172,6 +176,17 @@ def _answers(address: str) -> bool:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=3.0):
             return True
+    except (OSError, OverflowError):
+        return False
+
+
+def _speaks_grpc(address: str) -> bool:
+    """Whether a server greets as gRPC's do, of which the head is one: with its settings, a frame of type 4."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10.0) as connection:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+            return connection.recv(9)[3:4] == b"\4"
     except (OSError, OverflowError):
         return False
 
