@@ -66,7 +66,7 @@ class RayEngine:
     def submit(self, pack: Sequence[Assignment]) -> RayPack:
         stream = self._supervise.remote([self._portable(each) for each in pack], self._place)
         submitted = RayPack(stream, self._cluster)
-        self._packs = [each for each in self._packs if not each.has_ended] + [submitted]
+        self._packs = [each for each in self._packs if not each.is_settled] + [submitted]
         return submitted
 
     def wait(self, submitted: Sequence[Any], seconds: float) -> None:

@@ -18,6 +18,9 @@ class RayPack:
 
     Args:
         stream: of the task, which gives first the id of its node, then its end.
+
+    Attributes:
+        is_settled: whether its result was asked for.
     """
 
     def __init__(self, stream: Any, cluster: Cluster) -> None:
@@ -25,7 +28,7 @@ class RayPack:
         self._cluster = cluster
         self._node: str | None = None
         self._failure: Exception | None = None  # before it ran
-        self._is_settled = False
+        self.is_settled = False
         self._killed: float | None = None
 
     @property
@@ -37,14 +40,14 @@ class RayPack:
     @property
     def has_ended(self) -> bool:
         self._look()
-        if self._is_settled or self._failure is not None:
+        if self.is_settled or self._failure is not None:
             return True
         # After a cut of the network, what was to come from a node that is dead never comes.
         return self._node is not None and (self._is_ready() or self._cluster.is_dead(self._node))
 
     def result(self) -> list[str]:
         self._look()
-        self._is_settled = True
+        self.is_settled = True
         if self._failure is not None:
             raise self._reason(self._failure) from self._failure
         if self._node is not None and self._cluster.is_dead(self._node) and not self._is_ready():
