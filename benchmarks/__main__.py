@@ -13,7 +13,7 @@ BENCHMARKS = {
     "throughput": "throughput", "one_epoch": "one_epoch", "study": "study", "overhead": "study", "tracking": "study",
     "scaling": "scaling", "packs": "packs", "workers": "workers", "calibration": "calibration text_calibration",
     "report_scale": "report_scale", "scale": "scale", "pages": "pages", "equivalence": "pages", "real": "pages",
-    "sources": "sources", "stopping": "stopping", "mirroring": "mirroring",
+    "sources": "sources", "stopping": "stopping", "mirroring": "mirroring", "engines": "engines",
 }  # fmt: skip
 NEEDS_PEER = ("throughput", "one_epoch", "study")
 NEEDS_RUNS = ("real",)
@@ -27,7 +27,9 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="folder word_language_model of a checkout of pytorch/examples")
     parser.add_argument("--runs", type=Path, help="folder of journals with a study of many seeds, for real")
     parser.add_argument("--rounds", type=int, default=3, help="times that each contestant has its turn (default: 3)")
-    parser.add_argument("--cells", type=int, default=1000, help="cells of the overhead's study (default: 1000)")
+    parser.add_argument(
+        "--cells", type=int, help="cells of a study: of overhead (default: 1000), of engines (default: 200)"
+    )
     parser.add_argument("--write", action="store_true", help="append the tables to RESULTS.md")
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(names)):
@@ -46,7 +48,8 @@ def main() -> None:
         "throughput": [peer, options.rounds],
         "one_epoch": [peer],
         "study": [peer, options.rounds],
-        "overhead": [1, options.cells],
+        "overhead": [1, options.cells or 1000],
+        "engines": [options.cells or 200],
         "tracking": [options.rounds],
         "mirroring": [options.rounds],
         "real": [options.runs],

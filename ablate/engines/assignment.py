@@ -23,6 +23,7 @@ class Assignment:
         lease: seconds without a sign of life after which others may take it over.
         silent: the number of a claim that counts as over, for it gave none for so long or its machine is gone; None:
             there is none.
+        log: where people find what it prints; None: in its folder.
     """
 
     task: str
@@ -41,3 +42,4 @@ class Assignment:
     results_of: Sequence[str] | None
     lease: float
     silent: int | None = None
+    log: Path | None = None

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from ablate.engines.assignment import Assignment
 from ablate.engines.engine import Died
@@ -23,14 +24,15 @@ class WorkerProcess:
 
     Args:
         environment: variables that it has besides those of its server.
+        folder: where it starts; None: where this process was started.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], folder: Path | None = None) -> None:
         self.environment = environment
         self.connection, theirs = CONTEXT.Pipe()
         # No daemon: those may have no children, as the loaders of a user's data are.
         self._process = CONTEXT.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(theirs, environment), name="worker"
+            target=_serve, args=(theirs, environment, folder), name="worker"
         )
         self._process.start()
         theirs.close()  # so that its end, however it comes, is heard
@@ -77,11 +79,14 @@ class WorkerProcess:
         self.connection.close()
 
 
-def _serve(connection: Connection, environment: Mapping[str, str]) -> None:
-    from ablate.engines.worker import start_worker, train  # torch: for the process that trains, not for its parent
-
+def _serve(connection: Connection, environment: Mapping[str, str], folder: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches every process of a group; the study says when to end
     os.environ.update(environment)
+    if folder is not None:
+        os.chdir(folder)
+    # Late: it imports torch, which the process that starts this one may have no use for.
+    from ablate.engines.worker import start_worker, train
+
     start_worker()
     while True:
         try:

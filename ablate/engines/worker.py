@@ -100,7 +100,7 @@ def _train(pack: Sequence[Assignment], claims: Sequence[Claim]) -> str:
             traceback.print_exc()
         if len(pack) > 1:
             return ALONE  # it may be the fault of one of them
-        return _fail(claims[0], f"{type(error).__name__}: {error}".splitlines()[0], pack[0].folder / LOG)
+        return _fail(claims[0], f"{type(error).__name__}: {error}".splitlines()[0], pack[0].log or pack[0].folder / LOG)
     return TRAINED
 
 

@@ -27,7 +27,7 @@ from ablate.knobs import KnobError
 from ablate.track.journal import JOURNAL, SCHEMA, Event, Journal, parse_events, refuse_newer, whole_lines
 from ablate.track.process import is_dead, this_process
 
-_RECORD, BEAT, _OVER = "claim.json", "beat", "over"
+RECORD, BEAT, OVER = "claim.json", "beat", "over"
 _NAME = re.compile(r"claim-(\d{4,})")
 
 
@@ -77,7 +77,7 @@ class Claim:
     def give_up(self) -> None:
         """Let others have the trial."""
         with suppress(OSError):  # they see that this process is dead, or silent
-            (self.folder / _OVER).touch()
+            (self.folder / OVER).touch()
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,22 @@ def holder(trial: Path) -> Holder | None:
     if number == 0:
         return None
     record = _record(trial, number)
-    is_over = (folder_of(trial, number) / _OVER).exists() or is_dead(record["process"]) is True
+    is_over = (folder_of(trial, number) / OVER).exists() or is_dead(record["process"]) is True
     return Holder(number, record["process"], record["launch"], is_over)
 
 
 @contextmanager
 def claimed(trial: Path, launch: str, silent: int | None = None) -> Iterator[Claim]:
-    """Claim a trial, and let others have it at the end.
+    """Claim a trial as `claim_trial` does, and let others have it at the end."""
+    claim = claim_trial(trial, launch, silent)
+    try:
+        yield claim
+    finally:
+        claim.give_up()
+
+
+def claim_trial(trial: Path, launch: str, silent: int | None = None) -> Claim:
+    """Claim a trial, until `give_up`.
 
     Args:
         trial: its folder, which is made where there is none.
@@ -120,11 +129,7 @@ def claimed(trial: Path, launch: str, silent: int | None = None) -> Iterator[Cla
     found = holder(trial)
     if found is not None and not found.is_over and found.number != silent:
         raise Taken(f"{trial.name} is claimed by {found.process}")
-    claim = _claim(trial, launch, 0 if found is None else found.number)
-    try:
-        yield claim
-    finally:
-        claim.give_up()
+    return _claim(trial, launch, 0 if found is None else found.number)
 
 
 def _claim(trial: Path, launch: str, last: int) -> Claim:
@@ -137,7 +142,7 @@ def _claim(trial: Path, launch: str, last: int) -> Claim:
     scratch.mkdir()
     try:
         record = {"schema": SCHEMA, "process": this_process(), "launch": launch, "cut": cuts[-1] if cuts else 0}
-        with (scratch / _RECORD).open("w", encoding="utf-8") as file:
+        with (scratch / RECORD).open("w", encoding="utf-8") as file:
             json.dump(record, file)
             file.flush()
             os.fsync(file.fileno())
@@ -155,6 +160,11 @@ def _claim(trial: Path, launch: str, last: int) -> Claim:
 def read_bytes(trial: Path) -> bytes:
     """The whole lines of a trial's journal that count."""
     return b"".join(_parts(trial, newest_claim(trial)))
+
+
+def journal_parts(trial: Path) -> list[bytes]:
+    """What counts of each claim's journal, by the claim's number; before there were claims, one had number 0."""
+    return _parts(trial, newest_claim(trial))
 
 
 def read_trial(trial: Path) -> list[Event]:
@@ -245,7 +255,7 @@ def newest_claim(trial: Path) -> int:
 
 
 def _record(trial: Path, number: int) -> Event:
-    path = folder_of(trial, number) / _RECORD
+    path = folder_of(trial, number) / RECORD
     try:
         record: Event = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
