@@ -65,7 +65,7 @@ class RayEngine:
 
     def submit(self, pack: Sequence[Assignment]) -> RayPack:
         stream = self._supervise.remote([self._portable(each) for each in pack], self._place)
-        submitted = RayPack(stream, self._cluster)
+        submitted = RayPack(pack[0].launch, stream, self._cluster)
         self._packs = [each for each in self._packs if not each.is_settled] + [submitted]
         return submitted
 
@@ -81,6 +81,9 @@ class RayEngine:
             ray.wait([each.stream for each in submitted], timeout=seconds, fetch_local=False)
         else:
             time.sleep(seconds)
+
+    def parting(self, submitted: Sequence[Any]) -> str:
+        return ""  # nothing outlives a launch
 
     def advice(self, demand: Demand) -> str | None:
         return None

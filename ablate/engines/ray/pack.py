@@ -17,13 +17,15 @@ class RayPack:
     """Implements `ablate.engines.engine.Submitted`.
 
     Args:
+        launch: the id of the launch that it was handed over by.
         stream: of the task, which gives first the id of its node, then its end.
 
     Attributes:
         is_settled: whether its result was asked for.
     """
 
-    def __init__(self, stream: Any, cluster: Cluster) -> None:
+    def __init__(self, launch: str, stream: Any, cluster: Cluster) -> None:
+        self.launch = launch
         self.stream = stream
         self._cluster = cluster
         self._node: str | None = None
@@ -32,8 +34,12 @@ class RayPack:
         self._killed: float | None = None
 
     @property
-    def is_running(self) -> bool:
+    def where(self) -> str:
         """See `Submitted`, as for all below."""
+        return "" if self._node is None else self._cluster.name_of(self._node)
+
+    @property
+    def is_running(self) -> bool:
         self._look()
         return self._node is not None
 
