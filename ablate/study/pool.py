@@ -30,7 +30,7 @@ _BUSY_SECONDS = 2.0  # between two looks at a trial that another study is traini
 _MOST_LOSSES = 4  # machines that may be lost with a trial, before it counts as what they die of
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
     """A pack that is with the engine."""
 
@@ -88,7 +88,7 @@ class Pool:
             running.submitted.kill()
         for planned in (planned for running in self._running for planned in running.planned):
             # Nothing depends on this line: it tells a reader why.
-            self._write_end(planned, "interrupted", reason="stopped by the user")
+            self._write_end(planned, "interrupted", reason=_why_stopped(error))
 
     def run(self, packs: Sequence[Sequence[PlannedTrial]]) -> None:
         """Train all; a trial that another study is training is waited for, after all others."""
@@ -233,6 +233,11 @@ class Pool:
         for planned, tail in zip(running.planned, running.tails, strict=True):
             for event in tail.read():
                 self._view.event(planned, event)
+
+
+def _why_stopped(error: BaseException | None) -> str:
+    is_users = error is None or isinstance(error, KeyboardInterrupt)
+    return "stopped by the user" if is_users else f"the study was stopped: {type(error).__name__}: {error}"
 
 
 def _names(trials: Sequence[PlannedTrial]) -> str:
