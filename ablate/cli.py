@@ -64,7 +64,7 @@ def _run(task: Task, arguments: Sequence[str]) -> None:
 
         sys.exit(check_command(task, [argument for argument in arguments if argument not in checks]))
     presets, others = _own_flags(arguments)
-    if not all(map(is_override, others)):
+    if any(word.startswith("-") for word in others):
         _show(task, arguments)
     elif code := run_overrides(task, others, presets, program, arguments).code:
         sys.exit(code)

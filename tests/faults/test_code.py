@@ -13,13 +13,13 @@ import pytest
 from own_task import SCRIPT, write
 from program import inside, journals
 
+from ablate import find_task as tasks
 from ablate.code import digests, part_files
 from ablate.functions.sources import closure
 from ablate.functions.sources import files as files_of
 from ablate.imported import refuse_other_code
 from ablate.knobs import KnobError
 from ablate.protocol import Trial
-from ablate.study import tasks
 from ablate.tasks.language_model.config import RECURRENT_LAYERS
 
 VALUES = """

@@ -49,7 +49,7 @@ class _Seen:
     dead: frozenset[str] = frozenset()
     names: Mapping[str | None, str] = field(default_factory=dict)
     looked: float = field(default=-_LOOK_SECONDS)
-    answered: float = field(default_factory=time.monotonic)
+    silent_since: float | None = None  # when its head gave no answer first; None: it gives one
 
 
 class Cluster:
@@ -90,7 +90,8 @@ class Cluster:
     @property
     def is_gone(self) -> bool:
         """Whether this machine's node is, or the head has given no answer for so long that none is expected."""
-        return self._has_left or time.monotonic() - self._seen.answered > _GONE_SECONDS
+        silent = self._seen.silent_since
+        return self._has_left or (silent is not None and time.monotonic() - silent > _GONE_SECONDS)
 
     def leave(self) -> None:
         """This machine's node has died, and with it the study's part in the cluster."""
@@ -112,19 +113,23 @@ class Cluster:
 
     def look(self) -> None:
         """See which nodes there are, once a second. Raises KnobError where the cluster is gone."""
+        now = time.monotonic()
+        if now - self._seen.looked >= _LOOK_SECONDS and not self._has_left:
+            self._seen.looked = now
+            # Ray would wait for a head that is gone, and end this process in the end.
+            if _answers(self.address):
+                self._take_in()
+            elif self._seen.silent_since is None:
+                self._seen.silent_since = now
         if self.is_gone:
             raise KnobError(
                 f"engine.address={self.address}: the Ray cluster is gone, or this machine's node of it; once it runs "
                 "again, the same command goes on with what is not finished"
             )
-        now = time.monotonic()
-        if now - self._seen.looked < _LOOK_SECONDS:
-            return
-        self._seen.looked = now
-        if not _answers(self.address):  # Ray would wait for it, and end this process in the end
-            return
+
+    def _take_in(self) -> None:
+        self._seen.silent_since = None
         nodes = self._ray.nodes()
-        self._seen.answered = time.monotonic()
         self._seen.alive = [_node(each) for each in nodes if each["Alive"]]
         self._seen.names = {each["NodeID"]: each["NodeManagerAddress"] for each in nodes}
         self._seen.dead = frozenset(each["NodeID"] for each in nodes if not each["Alive"])
