@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 import psutil
 import pytest
@@ -125,7 +126,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def proxy(server, monkeypatch):
     # What MLflow's client waits for an answer; a test has less time than a week-end.
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     made = Proxy(server)
     threading.Thread(target=made.serve_forever, args=[0.02], daemon=True).start()
@@ -140,20 +141,21 @@ def uri(proxy):
 
 def runs_of(tracking_uri, study="s"):
     """The study's children, and how often each point of their curves is stored."""
-    client = MlflowClient(tracking_uri)
-    experiment = client.get_experiment_by_name("ablate").experiment_id
-    parents = client.search_runs([experiment], f"tags.`ablate.study` = '{study}'")
-    children = [
-        run
-        for parent in parents
-        for run in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    ]
-    points = Counter(
-        (run.info.run_id, key, m.step)
-        for run in children
-        for key in run.data.metrics
-        for m in client.get_metric_history(run.info.run_id, key)
-    )
+    with mock.patch.dict(os.environ, MLFLOW_HTTP_REQUEST_TIMEOUT="60"):  # this is no part of what is tested
+        client = MlflowClient(tracking_uri)
+        experiment = client.get_experiment_by_name("ablate").experiment_id
+        parents = client.search_runs([experiment], f"tags.`ablate.study` = '{study}'")
+        children = [
+            run
+            for parent in parents
+            for run in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+        ]
+        points = Counter(
+            (run.info.run_id, key, m.step)
+            for run in children
+            for key in run.data.metrics
+            for m in client.get_metric_history(run.info.run_id, key)
+        )
     return parents, children, points
 
 
