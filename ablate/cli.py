@@ -18,7 +18,7 @@ from ablate.address import without_secrets
 from ablate.compose import presets_of_every_launch, primary, values_to_show
 from ablate.find_task import DEFAULT, load_task
 from ablate.knobs import KnobError
-from ablate.mistakes import ONE_CELL, composing, is_override, refuse_mistakes
+from ablate.mistakes import ONE_CELL, TRAINS_NOTHING, composing, is_override, refuse_mistakes
 from ablate.output import patient_output
 from ablate.protocol import Task
 from ablate.session import command_of, run_overrides
@@ -106,7 +106,7 @@ def _knobs_for_help(task: Task, config: DictConfig) -> str:
 
 def _trains_nothing(config: DictConfig) -> None:
     # Hydra calls this where its flags ask for a run.
-    raise KnobError("flags of Hydra's show what there is; without them the study is trained")
+    raise KnobError(TRAINS_NOTHING)
 
 
 def program(task: Task) -> str:

@@ -40,6 +40,11 @@ def code_digest(sources: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(sources), sort_keys=True).encode()).hexdigest()
 
 
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Names of the sources that two places do not have alike, or that one of them lacks."""
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
 def by_name(files: set[Path], folder: Path) -> dict[str, Path]:
     """Files by their names as seen from a folder, the same on every machine."""
     return {Path(os.path.relpath(path, folder)).as_posix(): path for path in sorted(files)}

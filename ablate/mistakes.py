@@ -25,6 +25,7 @@ from ablate.study.designs import LISTS
 from ablate.study.records import unknown_name
 
 ONE_CELL = "shows the knobs of one cell; leave out -m, give every knob one value (plan=true lists the cells of a study)"
+TRAINS_NOTHING = "flags of Hydra's show what there is; without them the study is trained"
 ONE_STUDY = (
     "all cells of a command are one study, which trains them in processes of its own: workers=2 says in how many"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _LONGEST = 100  # bytes of a name; a file system allows 255
@@ -20,6 +21,11 @@ def folder_name(name: str) -> str:
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
     cut = kept.encode()[: _LONGEST - 1 - len(digest)].decode(errors="ignore")
     return f"{cut}-{digest}" if cut else digest
+
+
+def some(values: Sequence[str], most: int = 6) -> str:
+    """A list in a sentence, with the rest of a long one counted."""
+    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
 def readable(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 
 from ablate.metric import Metric
@@ -108,3 +109,13 @@ def copied(folder, store, launched, looks=1):
         return len(pauses) >= looks
 
     return Mirror(folder, store, launched, notes.append).follow(is_over), notes, pauses
+
+
+def points_of(client, runs):
+    """(run, metric, step) → how often that point is in the store."""
+    return Counter(
+        (run.info.run_id, name, point.step)
+        for run in runs
+        for name in run.data.metrics
+        for point in client.get_metric_history(run.info.run_id, name)
+    )

@@ -18,6 +18,7 @@ import pytest
 from conftest import TINY, program_or_skip
 from mlflow import MlflowClient
 from program import ROOT, inside, journals, start, wait_until
+from recorded import points_of
 from test_read import assert_same
 
 from ablate.report import __main__ as report_main
@@ -104,13 +105,7 @@ class Deployed:
         parents = [run for run in own if run.data.tags.get("ablate.study") == study]
         ids = [parent.info.run_id for parent in parents]
         children = [run for run in own if run.data.tags.get("mlflow.parentRunId") in ids]
-        points = Counter(
-            (run.info.run_id, name, point.step)
-            for run in children
-            for name in run.data.metrics
-            for point in client.get_metric_history(run.info.run_id, name)
-        )
-        return parents, children, points
+        return parents, children, points_of(client, children)
 
 
 @pytest.fixture(scope="module")

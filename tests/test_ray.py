@@ -58,11 +58,16 @@ def ends_as_here(process, folder, here):
     return out, err
 
 
+def held_study(made, place, *more):
+    """A study on both nodes of a cluster, one of whose trials waits in its middle: process, folder, that trial."""
+    fill(made)
+    folder = study_in(place / "there", hold=HELD)
+    process = start_on(made, folder, *more)
+    return process, folder, held_trial(folder)
+
+
 def test_a_node_that_dies_costs_nothing_but_time(ray_cluster, here, tmp_path):
-    fill(ray_cluster)
-    folder = study_in(tmp_path / "there", hold=HELD)
-    process = start_on(ray_cluster, folder)
-    trial = held_trial(folder)
+    process, folder, trial = held_study(ray_cluster, tmp_path)
     worker = process_of(trial)
     ray_cluster.remove_node(node_of(ray_cluster, worker), allow_graceful=False)
     wait_until(lambda: has_ended(worker))
@@ -73,10 +78,7 @@ def test_a_node_that_dies_costs_nothing_but_time(ray_cluster, here, tmp_path):
 
 
 def test_nodes_without_the_runs_folder_train_through_its_keeper(ray_cluster, here, tmp_path):
-    fill(ray_cluster)
-    folder = study_in(tmp_path / "there", hold=HELD)
-    process = start_on(ray_cluster, folder, "engine.shared=false")
-    trial = held_trial(folder)
+    process, folder, trial = held_study(ray_cluster, tmp_path, "engine.shared=false")
     keeper, worker = process_of(trial), trainer_of(trial)
     assert keeper.pid != worker.pid, "the claim is the keeper's, which lives on the study's machine"
     opened = [Path(each.path) for each in worker.open_files()]
@@ -110,10 +112,7 @@ def test_what_a_node_writes_that_was_cut_off_counts_for_nothing(ray_cluster, her
 
 
 def test_a_study_that_is_stopped_or_killed_goes_on_when_it_is_typed_again(ray_cluster, here, tmp_path):
-    fill(ray_cluster)
-    folder = study_in(tmp_path / "there", hold=HELD)
-    process = start_on(ray_cluster, folder)
-    trial = held_trial(folder)
+    process, folder, trial = held_study(ray_cluster, tmp_path)
     worker = trainer_of(trial)
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=60)

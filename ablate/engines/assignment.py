@@ -1,4 +1,4 @@
-"""What a process has to know to train a trial."""
+"""What a process has to know to train a trial, and what it answers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# What became of a trial, as `ablate.engines.worker.train` has it.
+TRAINED, STANDS, BUSY, ALONE, PREEMPTED = "trained", "stands", "busy", "alone", "preempted"
 
 
 @dataclass(frozen=True)

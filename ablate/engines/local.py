@@ -9,13 +9,12 @@ from functools import cached_property
 from multiprocessing.connection import wait
 from typing import Any
 
-from ablate.engines.assignment import Assignment
+from ablate.engines.assignment import PREEMPTED, Assignment
 from ablate.engines.cores import best_workers, cores, free_memory, threads_of
 from ablate.engines.engine import Demand, Machine
 from ablate.engines.probe import settled, this_machine, visible_gpus
 from ablate.engines.processes import WorkerProcess
 from ablate.engines.share import Share
-from ablate.engines.worker import PREEMPTED
 from ablate.launch import Launch
 from ablate.protocol import Task
 

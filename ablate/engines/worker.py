@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from ablate.code import code_digest
-from ablate.engines.assignment import Assignment
+from ablate.engines.assignment import ALONE, BUSY, PREEMPTED, STANDS, TRAINED, Assignment
 from ablate.engines.cores import threads_of
 from ablate.engines.server import end_with_parent
 from ablate.find_task import load_task
@@ -28,8 +28,6 @@ from ablate.track.process import this_process
 from ablate.train import Checkpoints, preemption
 from ablate.train.machine import check_device, keep_memory, machine_facts, set_threads
 from ablate.train.preemption import Preempted
-
-TRAINED, STANDS, BUSY, ALONE, PREEMPTED = "trained", "stands", "busy", "alone", "preempted"
 
 
 def start_worker() -> None:

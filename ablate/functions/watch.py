@@ -76,7 +76,7 @@ def warm_up() -> None:
     import torch
 
     import ablate.functions.fit
-    import ablate.train  # noqa: F401
+    import ablate.train  # noqa: F401 (imported for whoever comes after)
 
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 

@@ -9,8 +9,8 @@ import pandas as pd
 from ablate.analyze.differs import Task
 from ablate.analyze.guards import HOPELESS, Disagreement, Guards, Sizes
 from ablate.metric import Metric
+from ablate.names import some
 from ablate.report import told
-from ablate.report.told import names
 
 
 def guards_told(metric: Metric, task: Task, found: Guards, trials: pd.DataFrame) -> list[str]:
@@ -32,7 +32,7 @@ def _of_hopeless(metric: Metric, hopeless: Mapping[str, float]) -> str:
     if not hopeless:
         return ""
     return (
-        f"Nothing was learned in {names(list(hopeless))}: the test {metric.name} is worse than "
+        f"Nothing was learned in {some(list(hopeless))}: the test {metric.name} is worse than "
         f"{_chance(metric, hopeless)}. A comparison with these rows says nothing about parts; a lower learning rate or "
         "a longer training may help."
     )
@@ -43,7 +43,7 @@ def _of_hardly(metric: Metric, hardly: Mapping[str, float]) -> str:
         return ""
     apart = told.size(metric, HOPELESS) if metric.scale == "log" else f"{100 * HOPELESS:.0f} %"
     return (
-        f"Hardly anything was learned in {names(list(hardly))}: the test {metric.name} is within {apart} of "
+        f"Hardly anything was learned in {some(list(hardly))}: the test {metric.name} is within {apart} of "
         f"{_chance(metric, hardly)}. That these rows differ, or are equivalent, says nothing about parts; train longer."
     )
 
@@ -61,7 +61,7 @@ def _of_starts(metric: Metric, task: Task, starts: Mapping[str, float], trials: 
         if metric.logged is not None
         else (f"the {metric.name} of the first {task['step']} is worse in", "starts best")
     )
-    which = names([f"{cell} (by {_apart(metric, above)})" for cell, above in starts.items()])
+    which = some([f"{cell} (by {_apart(metric, above)})" for cell, above in starts.items()])
     schemes = _knob(trials, "init", starts)
     return (
         f"The models do not start alike: {what} {which} than in the row that {than}. "
@@ -76,7 +76,7 @@ def _of_falling(metric: Metric, task: Task, found: Guards, trials: pd.DataFrame)
     schedules = _knob(trials, "schedule", found.falling)
     falls = schedules and not schedules <= {"constant", "plateau"}
     why = " (of which the falling learning rate has its part)" if falls else ""
-    which = names([f"{cell} ({told.change(metric, -gain)})" for cell, gain in found.falling.items()])
+    which = some([f"{cell} ({told.change(metric, -gain)})" for cell, gain in found.falling.items()])
     longer = (
         f" {task['budget'][0]}={found.longest:g},{2 * found.longest:g} shows whether a longer one changes the order."
         if pd.notna(found.longest)
@@ -92,7 +92,7 @@ def _of_falling(metric: Metric, task: Task, found: Guards, trials: pd.DataFrame)
 def _of_disagreements(metric: Metric, task: Task, found: list[Disagreement], trials: pd.DataFrame) -> str:
     if not found:
         return ""
-    which = names([f"{each.cell} seed {each.seed} ({_both(metric, each)})" for each in found])
+    which = some([f"{each.cell} seed {each.seed} ({_both(metric, each)})" for each in found])
     step = task["step"]
     carried = (
         f"A state that is carried from {step} to {step} may have gone astray in one of the two: more "
@@ -112,7 +112,7 @@ def _both(metric: Metric, trial: Disagreement) -> str:
 def _of_sizes(sizes: Sizes | None) -> str:
     if sizes is None:
         return ""
-    small, large = names(sizes.small, 3), names(sizes.large, 3)
+    small, large = some(sizes.small, 3), some(sizes.large, 3)
     return (
         f"The rows differ in size, from {sizes.smallest:,.0f} parameters ({small}) to {sizes.largest:,.0f} ({large}): "
         "where a part adds or removes parameters, its effect includes theirs."
@@ -124,7 +124,7 @@ def _of_clipping(clipped: Mapping[str, float], trials: pd.DataFrame) -> str:
     told_of = {cell: share for cell, share in clipped.items() if _knob(trials, "optimizer", [cell]) <= {"sgd"}}
     if not told_of:
         return ""
-    which = names([f"{cell} ({100 * share:.0f} %)" for cell, share in told_of.items()])
+    which = some([f"{cell} ({100 * share:.0f} %)" for cell, share in told_of.items()])
     return (
         f"The gradient was clipped nearly always in {which}: there the limit `clip`, rather than the gradient, sets "
         "the length of a step, and lr and clip may suit some rows better than others."
@@ -140,7 +140,7 @@ def _of_jumps(metric: Metric, jumps: Mapping[str, float]) -> str:
         what = f"The train {metric.name} became much worse for a while"
         which = [f"{cell} (by {told.size(metric, rise)})" for cell, rise in jumps.items()]
     return (
-        f"{what} in {names(which)}: the learning rate is near the highest that these rows bear, and may favour the "
+        f"{what} in {some(which)}: the learning rate is near the highest that these rows bear, and may favour the "
         "others."
     )
 

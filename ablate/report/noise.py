@@ -10,6 +10,7 @@ from markupsafe import Markup
 from ablate.analyze.sources import RESIDUAL, TOTAL, Sources
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
+from ablate.names import some
 from ablate.report import told
 from ablate.report.files import Files
 from ablate.report.notes import Note
@@ -131,5 +132,5 @@ def _notes(found: Sources) -> list[Note]:
         "together. In simulations of 3 to 7 seeds a source they held the truth 94 to 98 times in 100 with bell-shaped "
         "noise, 85 to 98 with long-tailed and 76 to 98 with lopsided noise."
     )
-    idle = f"Left out, as it has no effect here: {told.names(found.idle)}."
+    idle = f"Left out, as it has no effect here: {some(found.idle)}."
     return [Note(sentence) for sentence in ([said, idle] if found.idle else [said])]

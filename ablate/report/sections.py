@@ -11,7 +11,7 @@ from ablate.analyze.by_budget import PART
 from ablate.analyze.families import SETTLED
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
-from ablate.report import told
+from ablate.names import some
 from ablate.report.budgets import by_budget
 from ablate.report.figures.style import Drawn
 from ablate.report.files import Files
@@ -82,7 +82,7 @@ def _comparison(results: Results, analysis: Analysis, drawn: Figures, files: Fil
         says.append(f"The source of this data is known: no model can get {where} a test {metric.name} of {floor}.")
     if results.labels:
         called = [f"{name} is {label}" for label, name in results.labels.items()]
-        says.append(f"Display names: {told.names(called)}.")
+        says.append(f"Display names: {some(called)}.")
     return Section(
         "comparison", "Comparison", says=says, tables=[_html(table, files)], figures=_there(drawn, "comparison")
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from ablate.analyze.comparison import Missing
 from ablate.metric import Metric
+from ablate.names import some
 from ablate.track.units import percent
 
 NOT_AVAILABLE = "n/a"
@@ -92,17 +93,12 @@ def seen(task: Mapping[str, Any]) -> str:
     return f"{task['unit']} seen" if task["unit"] else "seen"
 
 
-def names(values: Sequence[str], most: int = 6) -> str:
-    """A list in a sentence, with the rest of a long one counted."""
-    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
-
-
 def by_value(values: Mapping[str, str]) -> str:
     """`x: a, b; y: c` of a ↦ x, b ↦ x, c ↦ y."""
     cells: dict[str, list[str]] = {}
     for cell, value in values.items():
         cells.setdefault(value, []).append(cell)
-    return "; ".join(f"{value}: {names(where)}" for value, where in cells.items())
+    return "; ".join(f"{value}: {some(where)}" for value, where in cells.items())
 
 
 def missing(trials: Sequence[Missing]) -> str:

@@ -6,9 +6,10 @@ from ablate.analyze.caveats import Caveats
 from ablate.analyze.differs import Task
 from ablate.analyze.study import Analysis
 from ablate.metric import Metric
+from ablate.names import some
 from ablate.report.guards import guards_told
 from ablate.report.names import knob_or_fact
-from ablate.report.told import by_value, names
+from ablate.report.told import by_value
 from ablate.track.read import Results
 
 
@@ -25,7 +26,7 @@ def _of_same(results: Results) -> list[str]:
     """Which cells of several studies are one, and stand in the table under the name that the first gave them."""
     if not results.same:
         return []
-    told = names([f"{cell} of {study} is {label}" for study, cell, label in results.same])
+    told = some([f"{cell} of {study} is {label}" for study, cell, label in results.same])
     return [f"Cells that several studies share stand here once: {told}."]
 
 
@@ -62,7 +63,7 @@ def _of_missing(found: Caveats) -> str:
     if not found.missing:
         return ""
     told = {cell: ", ".join(f"{n} {status.lower()}" for status, n in by.items()) for cell, by in found.missing.items()}
-    which = names([f"{cell} ({what})" for cell, what in told.items()])
+    which = some([f"{cell} ({what})" for cell, what in told.items()])
     missing = sum(sum(by.values()) for by in found.missing.values())
     return (
         f"{missing} of {found.trials} trials {'has' if missing == 1 else 'have'} no result: {which}. "
@@ -73,7 +74,7 @@ def _of_missing(found: Caveats) -> str:
 def _of_losses(found: Caveats) -> str:
     if not found.not_finite:
         return ""
-    which = names([f"{cell} (seed {seed})" for cell, seed in found.not_finite])
+    which = some([f"{cell} (seed {seed})" for cell, seed in found.not_finite])
     return f"A test loss that is no finite number counts as no result: {which}."
 
 

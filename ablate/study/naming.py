@@ -9,6 +9,7 @@ from itertools import chain, count
 from typing import Any
 
 from ablate.knobs import deciding, show
+from ablate.names import some
 from ablate.study.cells import Cell, Study
 from ablate.track.folder import Folder
 from ablate.track.journal import Event
@@ -67,7 +68,7 @@ def _left_out(before: Event | None, study: Study) -> str:
     if not lost:
         return ""
     cells = dict.fromkeys(label for label, _ in lost)
-    shown = ", ".join([*cells][:_TOLD]) + (f" and {len(cells) - _TOLD} more" if len(cells) > _TOLD else "")
+    shown = some([*cells], _TOLD)
     return (
         f"{study.name} had {len(lost)} trials that this command does not ask for (of {shown}); its report is without "
         "them. They are kept until python -m ablate.track prune --delete; name=… keeps two studies apart"

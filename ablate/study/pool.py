@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from ablate.engines.assignment import Assignment
+from ablate.engines.assignment import ALONE, BUSY, PREEMPTED, STANDS, Assignment
 from ablate.engines.engine import Engine, Lost, Submitted
-from ablate.engines.worker import ALONE, BUSY, PREEMPTED, STANDS
 from ablate.knobs import plain
 from ablate.study.cells import Study
 from ablate.study.launched import LaunchRecord

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ablate.knobs import KnobError, show
+from ablate.names import some
 from ablate.registry import suggest
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def display_names(cells: Sequence[str], labels: Mapping[str, str], typed: str) -
     """
     for cell, name in labels.items():
         if cell not in cells:
-            more = f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else ""
-            there = f"{', '.join(cells[:_LISTED])}{more}"
-            raise KnobError(f"{typed}: no cell {cell!r}{suggest(cell, cells)}; there are {there}")
+            raise KnobError(f"{typed}: no cell {cell!r}{suggest(cell, cells)}; there are {some(cells, _LISTED)}")
         if not name.strip() or not name.isprintable():
             raise KnobError(f"{typed}: {cell!r} as {name!r}: must be a name in one line, for example Tied LSTM")
     shown = {cell: labels.get(cell, cell) for cell in cells}

@@ -13,7 +13,7 @@ from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.names import folder_name, readable
 from ablate.registry import suggest
-from ablate.track.journal import Event
+from ablate.track.journal import DONE, Event
 from ablate.track.labels import labels_among, renamed
 from ablate.track.sources import Source
 from ablate.worth import margin
@@ -230,7 +230,7 @@ def _shared_out(parts: Sequence[Results]) -> list[pd.Series]:
     place: dict[str, int] = {}
     for number, part in enumerate(parts):
         for fingerprint, status in zip(part.trials["fingerprint"], part.trials["status"], strict=True):
-            has_ended = status in ("FINISHED", "DIVERGED")
+            has_ended = status in DONE
             if fingerprint not in place or (has_ended and not ended[fingerprint]):
                 place[fingerprint], ended[fingerprint] = number, has_ended
     return [part.trials["fingerprint"].map(place) == number for number, part in enumerate(parts)]

@@ -39,7 +39,9 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Called by Hydra where its flags ask for a run."""
-        raise HydraException("flags of Hydra's show what there is; without them the study is trained")
+        from ablate.mistakes import TRAINS_NOTHING
+
+        raise HydraException(TRAINS_NOTHING)
 
     def cells(self, arguments: list[str]) -> Any:
         """The cells that overrides ask for, each as `ablate.study.designs.jobs` gives it."""

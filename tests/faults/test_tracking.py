@@ -14,7 +14,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -25,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from pandas.testing import assert_frame_equal
 from program import ROOT, inside, journals, kill_tree, start, wait_until
-from recorded import Trial, launch
+from recorded import Trial, launch, points_of
 from test_read import assert_same
 
 from ablate.knobs import KnobError
@@ -150,12 +149,7 @@ def runs_of(tracking_uri, study="s"):
             for parent in parents
             for run in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
         ]
-        points = Counter(
-            (run.info.run_id, key, m.step)
-            for run in children
-            for key in run.data.metrics
-            for m in client.get_metric_history(run.info.run_id, key)
-        )
+        points = points_of(client, children)
     return parents, children, points
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from ablate.engines.assignment import Assignment
+from ablate.engines.assignment import ALONE, BUSY, Assignment
 from ablate.engines.ray.keeper import CHUNK_BYTES, DIGEST, OF_CLAIM, Gain, Holding
 from ablate.engines.ray.node import End, Place, train_in_child
 from ablate.track.claims import BEAT, Taken, folder_of
@@ -24,7 +24,6 @@ from ablate.track.journal import JOURNAL, LOG, whole_lines
 _SEND_SECONDS = 1.0  # between two messages
 _ANSWER_SECONDS = 60.0  # in which the keeper has answered one
 _AGAIN_SECONDS = 1.0  # before one is sent again
-_BUSY, _ALONE = "busy", "alone"  # as `ablate.engines.worker` has them, which imports torch
 
 Signature = tuple[int, int]  # size and time of a file
 
@@ -39,7 +38,7 @@ def train_apart(pack: Sequence[Assignment], place: Place) -> End:
         held = [couriers[each.fingerprint].assignment for each in pack if each.fingerprint in couriers]
         end = _train(held, place, list(couriers.values())) if held else End()
         ended = dict(zip([each.fingerprint for each in held], end.results, strict=False))
-        return replace(end, results=[ended.get(each.fingerprint, _BUSY) for each in pack])
+        return replace(end, results=[ended.get(each.fingerprint, BUSY) for each in pack])
 
 
 def _train(held: Sequence[Assignment], place: Place, couriers: Sequence[Courier]) -> End:
@@ -53,7 +52,7 @@ def _train(held: Sequence[Assignment], place: Place, couriers: Sequence[Courier]
             courier.send()
             courier.give_up()
     except Taken:  # another process has a trial, or this node was given up for dead
-        return End([_BUSY if len(held) == 1 else _ALONE] * len(held))
+        return End([BUSY if len(held) == 1 else ALONE] * len(held))
     except OSError as error:  # the disk of the study's machine is full
         return End(raised=f"{type(error).__name__}: {error}".splitlines()[0])
     return end

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate.engines.assignment import Assignment
+from ablate.engines.assignment import PREEMPTED, Assignment
 from ablate.engines.engine import Died
 from ablate.engines.processes import WorkerProcess
 from ablate.engines.server import warm_up
 
-_PREEMPTED = "preempted"  # as `ablate.engines.worker` has it, which imports torch
 _LOOK_SECONDS = 0.2  # between two looks whether the study has cancelled it
 
 
@@ -76,7 +75,7 @@ def train_in_child(pack: Sequence[Assignment], place: Place, meanwhile: Callable
         raise
     if os.environ.get("CUDA_VISIBLE_DEVICES"):
         worker.end()  # before Ray gives its GPU to another
-    elif place.is_reused and _PREEMPTED not in results:  # else it was asked to end
+    elif place.is_reused and PREEMPTED not in results:  # else it was asked to end
         _idle.append(worker)
     else:
         worker.leave()

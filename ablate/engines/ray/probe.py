@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ablate.code import ABLATE, by_name, digests, package_files
+from ablate.code import ABLATE, by_name, differing, digests, package_files
 from ablate.engines.engine import Machine
 from ablate.engines.ray.node import folder_there, missing, start_server
 from ablate.engines.server import CONTEXT, end_with_parent
 from ablate.knobs import KnobError, plain, read
+from ablate.names import some
 
 Answer = TypeVar("Answer")
 
@@ -126,11 +127,8 @@ def _machine(question: Question) -> tuple[Machine, list[str]]:
     from ablate.engines.probe import this_machine
 
     problems = []
-    own = ablate_code()
-    if changed := sorted(
-        name for name, sha in {**own, **question.code}.items() if own.get(name) != question.code.get(name)
-    ):
-        problems.append(f"ablate has other code there ({_some(changed)}); install the same on all nodes")
+    if changed := differing(ablate_code(), question.code):
+        problems.append(f"ablate has other code there ({some(changed, 3)}); install the same on all nodes")
     if question.seen is not None and not _sees(*question.seen):
         problems.append(
             f"runs={Path(question.seen[0]).parent}: it does not see this folder; name one that all nodes share, or add "
@@ -173,9 +171,8 @@ def _settled(question: Question, settling: Settling) -> list[Settled]:
 def _differences(task: Any, config: Any, asked: Asked, settling: Settling) -> list[str]:
     """What of a configuration's code and data is other than on the study's machine."""
     problems = []
-    expected, own = settling.sources[asked.code], task.sources(config)
-    if changed := sorted(name for name in {*expected, *own} if expected.get(name) != own.get(name)):
-        problems.append(f"{task.name}: its code differs there ({_some(changed)}); have the same on all nodes")
+    if changed := differing(settling.sources[asked.code], task.sources(config)):
+        problems.append(f"{task.name}: its code differs there ({some(changed, 3)}); have the same on all nodes")
     if asked.data is not None:
         try:
             facts = task.describe(config)
@@ -184,7 +181,3 @@ def _differences(task: Any, config: Any, asked: Asked, settling: Settling) -> li
         if facts.digest != asked.data:
             problems.append(f"data={facts.data}: other data than here ({facts.digest[:12]}, here {asked.data[:12]})")
     return problems
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -25,6 +25,7 @@ from ablate.engines.ray.probe import (
 )  # fmt: skip
 from ablate.knobs import KnobError, flat, read
 from ablate.launch import Launch
+from ablate.names import some
 from ablate.protocol import Task
 
 _ANSWER_SECONDS = 180.0  # a node that is busy imports torch for half a minute
@@ -180,12 +181,7 @@ def _refuse(problems: Mapping[str, Sequence[str]]) -> None:
         for problem in of_node:
             nodes_of.setdefault(problem, []).append(node)
     if nodes_of:
-        raise KnobError(*(f"node {_some(nodes)}: {problem}" for problem, nodes in nodes_of.items()))
-
-
-def _some(nodes: Sequence[str]) -> str:
-    more = len(nodes) - _MOST_TOLD
-    return ", ".join(nodes[:_MOST_TOLD]) + (f" and {more} more" if more > 0 else "")
+        raise KnobError(*(f"node {some(nodes, _MOST_TOLD)}: {problem}" for problem, nodes in nodes_of.items()))
 
 
 def _refuse_others(first: str, one: Mapping[str, object], name: str, other: Mapping[str, object]) -> None:

@@ -19,7 +19,6 @@ from ablate.knobs import KnobError, read
 from ablate.launch import Launch
 from ablate.protocol import Task
 
-_MOST_READINGS = 100.0  # of journals, in a second
 _POLL_SECONDS = 0.2
 
 
@@ -74,8 +73,6 @@ class SlurmEngine:
 
     def wait(self, submitted: Sequence[Any], seconds: float) -> None:
         self._send()
-        # Whoever waits reads the journals of all: a shared folder takes so many readings a second.
-        seconds = max(seconds, len(submitted) / _MOST_READINGS)
         end = time.monotonic() + seconds
         while True:
             self._queue.look([each.job for each in submitted])

@@ -12,11 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ablate.code import differing
 from ablate.disk import replacing
 from ablate.engines.engine import Died, Lost
 from ablate.engines.slurm.queue import Queue, SentJob, cancel
 from ablate.find_task import load_task
 from ablate.knobs import KnobError, plain, read
+from ablate.names import some
 from ablate.protocol import Task
 
 _MINUTES = 15  # time limit of the job: it imports torch and reads the data
@@ -137,9 +139,8 @@ def _problems(found: Mapping[str, Any], question: Mapping[str, Any]) -> list[str
     if "problems" in found:
         hint = "; engine.gpus=1 asks for a GPU" if question["device"] == "cuda" else ""
         return [f"{problem} (so says {host}, a node of SLURM's{hint})" for problem in found["problems"]]
-    names = question["sources"].keys() | found["sources"].keys()
-    if changed := sorted(n for n in names if question["sources"].get(n) != found["sources"].get(n)):
-        return [f"engine=slurm: {host} has other code than this machine ({', '.join(changed[:3])}); install it anew"]
+    if changed := differing(question["sources"], found["sources"]):
+        return [f"engine=slurm: {host} has other code than this machine ({some(changed, 3)}); install it anew"]
     return []
 
 
