@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -49,12 +48,7 @@ class Several:
 
     def studies(self) -> list[str]:
         """Names of all studies, sorted."""
-        return sorted({study for studies in self._studies for study in studies})
-
-    @cached_property
-    def _studies(self) -> list[list[str]]:
-        """Of each source; a store is asked once."""
-        return [_studies(source) for source in self._sources]
+        return sorted({study for source in self._sources for study in _studies(source)})
 
     def newest_study(self) -> str | None:
         """Name of the study launched last, by the clocks of the machines that launched them."""
@@ -71,7 +65,7 @@ class Several:
 
     def _of(self, study: str) -> Source:
         """The one source that has a study."""
-        found = [source for source, studies in zip(self._sources, self._studies, strict=True) if study in studies]
+        found = [source for source in self._sources if study in _studies(source)]
         if len(found) == 1:
             return found[0]
         renaming = next((_renaming(source, study) for source in found if isinstance(source, Folder)), "")
