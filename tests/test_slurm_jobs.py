@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 
 import pytest
+from conftest import TINY, study_of
 
 from ablate.engines.assignment import Assignment
 from ablate.engines.engine import Died, Lost
 from ablate.engines.slurm import node, queue
+from ablate.engines.slurm.engine import SlurmEngine
 from ablate.engines.slurm.kept import KeptJobs
 from ablate.engines.slurm.node import TrainPack
 from ablate.engines.slurm.queue import Queue, SentJob
@@ -124,3 +128,20 @@ def test_a_job_that_is_started_again_takes_over_what_its_launch_had_claimed(tmp_
         monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
         assert node._taking_over(each).silent == claim.number
         assert node._taking_over(assignment(tmp_path / "t", launch="another")).silent is None
+
+
+def test_ctrl_c_while_jobs_are_submitted_is_heard_once_they_are_on_record(tmp_path, monkeypatch):
+    each = assignment(tmp_path / "t")
+
+    def submits(queue, functions, parameters):
+        os.kill(os.getpid(), signal.SIGINT)
+        return [SentJob("7", tmp_path / "runs" / "slurm" / "sent" / "x")]
+
+    monkeypatch.setattr(Queue, "send", submits)
+    study = study_of(*TINY, "engine=slurm", f"runs={tmp_path / 'runs'}")
+    engine = SlurmEngine(study.launch, study.task)
+    submitted = engine.submit([each])
+    with pytest.raises(KeyboardInterrupt):
+        engine.wait([submitted], 1.0)
+    assert engine.parting([submitted]) == "1 job is with SLURM; scancel 7 ends it"
+    assert SlurmEngine(study.launch, study.task).submit([each]).where == "job 7", "the next launch finds it"

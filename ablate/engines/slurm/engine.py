@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from ablate.launch import Launch
 from ablate.protocol import Task
 
 _POLL_SECONDS = 0.2
+_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class SlurmEngine:
@@ -102,9 +106,27 @@ class SlurmEngine:
         unsent, self._unsent = self._unsent, []
         if not unsent:
             return
-        jobs = self._queue.send([TrainPack(each.pack, self._asked.minutes) for each in unsent], self._parameters)
-        for each, job in zip(unsent, jobs, strict=True):
-            each.sent_as(job)
+        with _signals_wait():  # a job that SLURM has, and nobody knows of, could not be found again
+            jobs = self._queue.send([TrainPack(each.pack, self._asked.minutes) for each in unsent], self._parameters)
+            for each, job in zip(unsent, jobs, strict=True):
+                each.sent_as(job)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """What asks this process to stop is heard at the end of the block."""
+    if threading.current_thread() is not threading.main_thread():  # a notebook's, which hears none
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _as_settled(task: Task, found: Mapping[str, Any], host: str) -> Any:
