@@ -217,7 +217,7 @@ def test_two_studies_of_one_name_from_two_runs_folders_at_once_do_not_touch_each
 def test_servers_that_are_away_in_the_middle_of_training_miss_nothing_and_hold_nothing_twice(
     deployed, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     (tmp_path / "gated.py").write_text(GATED)
     folder = Folder(tmp_path / "runs")
 

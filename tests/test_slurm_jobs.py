@@ -141,7 +141,11 @@ def test_ctrl_c_while_jobs_are_submitted_is_heard_once_they_are_on_record(tmp_pa
     study = study_of(*TINY, "engine=slurm", f"runs={tmp_path / 'runs'}")
     engine = SlurmEngine(study.launch, study.task)
     submitted = engine.submit([each])
-    with pytest.raises(KeyboardInterrupt):
-        engine.wait([submitted], 1.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.wait([submitted], 1.0)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert engine.parting([submitted]) == "1 job is with SLURM; scancel 7 ends it"
     assert SlurmEngine(study.launch, study.task).submit([each]).where == "job 7", "the next launch finds it"
