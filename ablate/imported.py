@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 _as_imported: dict[Path, str] = {}  # file → SHA-256 of what was made a module
 _as_found: dict[Path, str] = {}  # of a file that was not imported yet when it was first asked for
+_of_others: set[str] = set()  # modules that are neither the user's nor ablate's: a forked process leaves them untouched
 
 
 def record_imports() -> None:
     """From now on keep the digest of each of the user's modules, and of ablate's, as it is imported."""
     if _Finder not in sys.meta_path:
-        _note_imported()
+        note_imported()
         sys.meta_path.insert(sys.meta_path.index(PathFinder), _Finder)
 
 
@@ -41,7 +42,7 @@ def refuse_other_code(task: Task, trial: Trial, sources: Mapping[str, str]) -> N
         KnobError: with the file.
     """
     files = task.files(trial.config)
-    modules = _note_imported()
+    modules = note_imported()
     changed = [name for name, path in files.items() if _digest(path) != sources.get(name)]
     if changed := changed or sorted(sources.keys() - files.keys()):
         raise KnobError(
@@ -92,18 +93,21 @@ def _is_in(path: Path, folder: Path) -> bool:
     return folder in path.parents and not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _note_imported() -> dict[Path, str]:
+def note_imported() -> dict[Path, str]:
     """File → name of every module of the user's and of ablate's in this process.
 
     A compiled module, and one that another import hook has found, is digested here: as it lies there now.
     """
     found = {}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and (path := _that_counts(file)) is not None:
-            found[path] = name
-            if path not in _as_imported:
-                _as_imported[path] = digest(path)
+    for name in sorted(sys.modules.keys() - _of_others):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        path = _that_counts(file) if isinstance(file, str) else None
+        if path is None:
+            _of_others.add(name)
+            continue
+        found[path] = name
+        if path not in _as_imported:
+            _as_imported[path] = digest(path)
     return found
 
 

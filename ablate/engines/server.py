@@ -1,8 +1,7 @@
 """The server that worker processes are forked from.
 
-It has imported torch, with what torch imports when the first optimizer is made (which takes as long again), and
-nothing else of a study: workers start in milliseconds, and share no thread, lock or open file with the study. Where a
-system cannot fork, each worker imports torch by itself.
+It has imported torch and what `ablate` trains with, and nothing else of a study: workers start in milliseconds, and
+share no thread, lock or open file with the study. Where a system cannot fork, each worker imports torch by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ CONTEXT = multiprocessing.get_context(_METHOD)
 def warm_up() -> None:
     """Start the server now: it imports torch while the study does, and plans."""
     if _METHOD == "forkserver":
-        CONTEXT.set_forkserver_preload(["ablate.engines.worker", "torch._dynamo"])
+        CONTEXT.set_forkserver_preload(["ablate.engines.preloaded"])
         forkserver.ensure_running()
 
 
