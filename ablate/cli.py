@@ -19,7 +19,7 @@ from ablate.compose import presets_of_every_launch, primary, values_to_show
 from ablate.find_task import DEFAULT, load_task
 from ablate.knobs import KnobError
 from ablate.mistakes import ONE_CELL, TRAINS_NOTHING, composing, is_override, refuse_mistakes
-from ablate.output import patient_output
+from ablate.output import as_program
 from ablate.protocol import Task
 from ablate.session import command_of, run_overrides
 from ablate.study.records import describe_knobs
@@ -134,7 +134,7 @@ def _guarded(run: Callable[[], None]) -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:  # not under nohup
             signal.signal(getattr(signal, name), _stop)
-    with patient_output():
+    with as_program():
         _run_to_an_exit_code(run, show_trace)
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from ablate.disk import replacing
 from ablate.knobs import KnobError
 from ablate.launch import STUDY_NAME
-from ablate.output import make_console, patient_output
+from ablate.output import as_program, make_console
 from ablate.registry import suggest
 from ablate.track.claims import holder, read_trial
 from ablate.track.folder import Folder
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     deleted.add_argument("--yes", action="store_true", help="do it; without it, only say what would be deleted")
     options = parser.parse_args(arguments)
     try:
-        with patient_output():
+        with as_program():
             _ACTIONS[options.action or "list"](Folder(options.runs), options)
     except (KnobError, OSError) as error:
         sys.exit(f"ablate.studies: {error}")

@@ -47,22 +47,26 @@ def engines(cells: int) -> Table:
             count, "engine=ray", "engine.shared=false", f"engine.address={cluster.address}"
         ),
     }
+    own = _SECONDS / _WORKERS
     rows = []
     try:
         for name, seconds_of in contestants.items():
             fixed, whole = seconds_of(few), seconds_of(many)
-            each = (whole - fixed) / (many - few) - _SECONDS / _WORKERS
-            rows.append([name, f"{fixed:.1f}", f"{whole:.1f}", f"{1000 * each:.0f}"])
+            above = (whole - fixed) / (many - few) - own
+            rows.append([name, f"{fixed:.1f}", f"{whole:.1f}", f"{1000 * above:.0f}", f"{100 * above / own:.1f}"])
     finally:
         cluster.shutdown()
     return Table(
         title="What an engine costs a cell",
         command=f"python -m benchmarks engines --cells {cells}",
-        headings=["what trains", f"seconds, {few} cells", f"seconds, {many} cells", "ms a further cell, above its own"],
+        headings=[
+            "what trains", f"seconds, {few} cells", f"seconds, {many} cells", "ms a further cell, above its own",
+            "% above its own",
+        ],
         rows=rows,
         note=f"Cells that wait for {_SECONDS:g} s, {_WORKERS} at a time, each in a process of its own; no tracking, no "
         f"report. Load of the machine at the end: {os.getloadavg()[1]:.1f} of {os.cpu_count()} cores.",
-    )
+    )  # fmt: skip
 
 
 def _pool(cells: int) -> float:

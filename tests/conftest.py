@@ -47,7 +47,7 @@ TINY = [
 
 # Files that take long, the longest first: then two processes that take file after file end at about the same time.
 LONG = (
-    "test_ray", "test_slurm", "test_postgres", "test_tracking", "test_auto", "test_docs", "test_designs", "test_kills",
+    "test_ray", "test_slurm", "test_postgres", "test_tracking", "test_auto", "test_docs", "test_plans", "test_kills",
     "test_packs", "test_cli", "test_claims", "test_page", "test_check", "test_words", "test_headlines", "test_inputs",
     "test_read",
     "test_instants", "test_mlflow", "test_checkpoints", "test_functions", "test_examples",

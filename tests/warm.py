@@ -28,9 +28,9 @@ from pathlib import Path
 from ablate.engines.server import CONTEXT
 
 _IMPORTED = [
-    "ablate.cli", "ablate.report.write", "ablate.study.run", "ablate.engines.worker", "ablate.track.mlflow.mirror",
+    "ablate.cli", "ablate.report.write", "ablate.study.run", "ablate.track.mlflow.mirror",
     "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg", "mlflow.store.tracking.sqlalchemy_store",
-    "seaborn", "torch._dynamo",
+    "seaborn", "ablate.engines.preloaded",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ablate.knobs import KnobError
-from ablate.output import patient_output
+from ablate.output import as_program
 from ablate.report import write_report
 from ablate.track.read import read_studies
 from ablate.track.sources import open_source
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--digits", metavar="N", help="decimals of the Markdown and LaTeX tables (default: by size)")
     options = parser.parse_args(arguments)
-    with patient_output():
+    with as_program():
         _report(options)
 
 

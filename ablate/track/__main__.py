@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
 from ablate.names import folder_name
-from ablate.output import patient_output
+from ablate.output import as_program
 from ablate.track.folder import Folder
 from ablate.track.journal import read_events
 from ablate.track.mlflow.client import in_one_line, tracking_uri
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise KnobError(f"{options.study}: {options.action} takes no study; it is for all of the runs folder")
         if options.uri is not None and (refusal := refusal_of_address(options.uri)) is not None:
             raise KnobError(f"--uri {without_secrets(options.uri)}: {refusal}")
-        with patient_output():
+        with as_program():
             _ACTIONS[options.action](Folder(options.runs), options)
     except KnobError as error:
         sys.exit(f"ablate.track: {error}")
