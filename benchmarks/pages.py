@@ -162,7 +162,7 @@ def _row(scores: Array, n: int, draws: int) -> list[object]:
     """scores: [seeds, cells]."""
     rng = np.random.default_rng(n)
     shape = scores.mean(axis=0), np.cov(scores.T), len(scores)
-    normal = [_drawn(rng.multivariate_normal(*shape), n, draws // 4, rng) for _ in range(_POPULATIONS)]
+    normal = [_drawn(rng.multivariate_normal(*shape), n, draws, rng) for _ in range(_POPULATIONS)]
     held, false = _drawn(scores, n, draws, rng)
     among_held, among_false = (_median_and_range(values) for values in zip(*normal, strict=True))
     return [n, f"{held:.1f}", among_held, f"{false:.1f}", among_false]
