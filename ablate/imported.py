@@ -130,6 +130,7 @@ class FromSource(SourceFileLoader):
         """See `importlib`."""
         source = self.get_data(self.path)
         _as_imported[Path(self.path).resolve()] = hashlib.sha256(source).hexdigest()
+        _of_others.discard(fullname)  # its name may have been that of another's module
         code: CodeType = self.source_to_code(source, self.path)
         return code
 

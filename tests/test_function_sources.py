@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import sys
@@ -17,6 +18,7 @@ from ablate.code import closure
 from ablate.functions import digests
 from ablate.functions.load import load_task
 from ablate.functions.sources import sources
+from ablate.imported import note_imported
 from ablate.knobs import KnobError
 
 
@@ -182,3 +184,13 @@ def test_a_plain_call_needs_no_hydra_and_no_mlflow(tmp_path):
         print([name for name in ("hydra", "mlflow", "pandas", "omegaconf") if name in sys.modules])
     """
     assert python(code, script.parent).stdout.strip() == "[]"
+
+
+def test_a_module_of_the_users_that_has_taken_a_librarys_name_is_seen(tmp_path, monkeypatch):
+    importlib.import_module("colorsys")
+    note_imported()
+    monkeypatch.delitem(sys.modules, "colorsys")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = write(tmp_path / "colorsys.py", "")
+    importlib.import_module("colorsys")
+    assert note_imported()[own] == "colorsys"

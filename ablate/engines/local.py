@@ -29,7 +29,7 @@ class LocalEngine:
         self._launch = launch
         self._task = task
         self._most = 1
-        self._unsent = 0
+        self._left = 0
         self._share: Share | None = None
         self._held = ExitStack()
         self._running: list[LocalPack] = []
@@ -56,7 +56,7 @@ class LocalEngine:
 
     def begin(self, demand: Demand) -> None:
         self._held.close()
-        self._unsent = demand.packs
+        self._left = demand.packs
         self._most = self.most(demand)
         self._share = None
         if not self._gpus:
@@ -71,8 +71,8 @@ class LocalEngine:
         submitted = LocalPack(pack[0].launch, worker, self._ended)
         self._running.append(submitted)
         worker.give([self._with_threads(each) for each in pack])
-        self._unsent -= 1
-        if self._unsent > 0 and not self._task.leaves_no_trace:  # the next one is there when this one ends
+        self._left -= 1
+        if self._left > 0 and not self._task.leaves_no_trace:  # the next one is there when this one ends
             self._idle.append(WorkerProcess(worker.environment))
         return submitted
 
