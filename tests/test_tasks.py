@@ -10,6 +10,7 @@ from program import inside, journals
 
 TASKS = """
 import os
+import tempfile
 from dataclasses import dataclass, field
 import torch
 from typing import Annotated, Literal
@@ -64,6 +65,16 @@ def edits(config, run):
     with open(__file__, "a") as file:
         file.write("# edited")
     os._exit(1)
+
+@ablate.task(Config, metric=ERROR)
+def moves(config, run):
+    with open("seen.txt", "a") as file:
+        file.write("here ")
+    run.keep(state={})
+    os.chdir(tempfile.mkdtemp(dir="."))
+    for _ in run.epochs(2):
+        run.log(valid_error=1.0)
+    return {"test_error": config.optimizer.lr}
 """
 QUIET = ["report=false", "tracking=off", "workers=1"]
 
@@ -95,6 +106,13 @@ def test_what_a_trial_sets_in_its_process_is_not_there_for_the_next(folder):
     code, _, err = inside("-m", "task=tasks.py:small", "double=true,false", *QUIET, folder=folder)
     assert (code, err) == (0, "")
     assert sorted(results(folder)) == [(False, 0.1, 0.0), (True, 0.1, 1.0)]
+
+
+def test_a_function_that_changes_the_working_directory_loses_no_result_and_the_next_trial_starts_where_it_did(folder):
+    code, _, err = inside("-m", "task=tasks.py:moves", "optimizer.lr=1,2", *QUIET, folder=folder)
+    assert (code, err) == (0, "")
+    assert sorted(results(folder)) == [(False, 1.0, 1.0), (False, 2.0, 2.0)]
+    assert (folder / "seen.txt").read_text() == "here here "
 
 
 def test_a_level_of_several_values_leaves_the_others_at_their_defaults(folder):

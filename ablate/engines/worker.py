@@ -8,8 +8,8 @@ import signal
 import subprocess
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import asdict
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +48,9 @@ def train(pack: Sequence[Assignment]) -> list[str]:
     """
     results: dict[str, str] = {}
     free: dict[str, Claim] = {}
-    with ExitStack() as claims:
+    # A user's code may change the working directory: neither this trial's folders nor the next trial may follow it.
+    pack = [replace(each, folder=each.folder.absolute(), log=each.log or each.folder / LOG) for each in pack]
+    with chdir(Path.cwd()), ExitStack() as claims:
         for each in sorted(pack, key=lambda each: each.fingerprint):  # two studies that share some claim in one order
             try:
                 claim = claims.enter_context(claimed(each.folder, each.launch, each.silent))
