@@ -75,6 +75,11 @@ def moves(config, run):
     for _ in run.epochs(2):
         run.log(valid_error=1.0)
     return {"test_error": config.optimizer.lr}
+
+@ablate.task(Config, metric=ERROR)
+def loads(config, run):
+    loader = torch.utils.data.DataLoader(range(8), 4, collate_fn=lambda rows: sum(rows), num_workers=1)
+    return {"test_error": float(sum(loader))}
 """
 QUIET = ["report=false", "tracking=off", "workers=1"]
 
@@ -113,6 +118,12 @@ def test_a_function_that_changes_the_working_directory_loses_no_result_and_the_n
     assert (code, err) == (0, "")
     assert sorted(results(folder)) == [(False, 1.0, 1.0), (False, 2.0, 2.0)]
     assert (folder / "seen.txt").read_text() == "here here "
+
+
+def test_what_a_function_starts_is_started_as_in_a_plain_script_and_need_not_be_pickled(folder):
+    code, out, err = inside("task=tasks.py:loads", *QUIET, folder=folder)
+    assert (code, err) == (0, ""), out
+    assert results(folder) == [(False, 0.1, 28.0)]
 
 
 def test_a_level_of_several_values_leaves_the_others_at_their_defaults(folder):

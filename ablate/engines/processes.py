@@ -5,6 +5,7 @@ Processes of our own, because a pool of them ends as a whole when one of its idl
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -88,11 +89,15 @@ def _serve(connection: Connection, environment: Mapping[str, str], folder: Path 
     from ablate.engines.worker import start_worker, train
 
     start_worker()
+    if hasattr(os, "register_at_fork"):  # what a user's code forks would keep the pipe open after this process has died
+        os.register_at_fork(after_in_child=connection.close)
     while True:
         try:
             pack = connection.recv()
         except EOFError:
             return
+        # What a user's code starts, as a loader's workers, starts as in a plain script: the server has set its own way.
+        multiprocessing.set_start_method(None, force=True)
         try:
             connection.send(train(pack))
         except Exception as error:  # before or after training: the trial's folder cannot be written
