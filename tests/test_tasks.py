@@ -141,6 +141,12 @@ def test_a_component_may_be_a_list_and_a_nested_knob_that_is_none_is_refused(fol
     assert (code, err) == (2, "ablate: optimizer.lrr=5: unknown knob; did you mean 'optimizer.lr'?\n")
 
 
+def test_a_design_of_components_where_none_is_declared_says_how_one_is(folder):
+    code, _, err = inside("task=tasks.py:big", "design=leave_one_out", "plan=true", *QUIET, folder=folder)
+    assert code == 2
+    assert err.startswith("ablate: design=leave_one_out: no component is declared; add components={")
+
+
 def test_help_tells_the_default_and_the_range_of_every_knob_of_a_file(folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     code, out, _ = inside("task=tasks.py:big", "--help", folder=folder)

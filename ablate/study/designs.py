@@ -208,6 +208,11 @@ def chosen(components: Mapping[str, Component], design: Design, full: Values) ->
     missing = {name: reason for name in names if (reason := components[name].missing(full)) is not None}
     on = [components[name] for name in names if name not in missing]
     if not on:
+        if not components:
+            raise KnobError(
+                f'design={design.kind}: no component is declared; add components={{"dropout": "dropout=0"}} to the '
+                "task, or '+components.dropout=\"dropout=0\"' to the command"
+            )
         reasons = ", ".join(f"{reason} ({_as_typed(components[name].off)})" for name, reason in missing.items())
         raise KnobError(f"design={design.kind}: the full model has no component to vary: {reasons}; switch one on")
     owner: dict[str, str] = {}
