@@ -42,7 +42,17 @@ def main() -> None:
 
 def main_of_task(task: Task) -> None:
     """`python my_file.py …`: the command line of a task of one's own, as `ablate.main(train)` calls it."""
-    _guarded(lambda: _run(task, sys.argv[1:]))
+    _guarded(lambda: _run(_checked(task), sys.argv[1:]))
+
+
+def _checked(task: Task) -> Task:
+    if isinstance(getattr(task, "Config", None), type):
+        return task
+    name = getattr(task, "__name__", "train")
+    raise KnobError(
+        f"ablate.main({name if callable(task) else repr(task)}): is no task; write @ablate.task(Config, metric=…) "
+        f"above def {name}(config, run), and ablate.main({name})"
+    )
 
 
 def _run_named() -> None:

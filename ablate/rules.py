@@ -96,7 +96,9 @@ class Knob:
     def _remedy(self, value: object) -> str:
         if names := _names(self.field.annotation, self.field.metadata):
             return suggest(str(value), names)
-        return f"; for example {show(self._good)}" if self.is_number and self._good is not None else ""
+        if not self.is_number or self._good is None or (not self.field.examples and self._good == value):
+            return ""  # the default itself may be what is refused
+        return f"; for example {show(self._good)}"
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:

@@ -13,6 +13,7 @@ import pytest
 from own_task import ERROR, Config, does, lambda_named_train
 
 import ablate
+from ablate.cli import main_of_task
 from ablate.described import describe
 from ablate.functions.fresh import write_job
 from ablate.functions.records import plain
@@ -36,6 +37,11 @@ class WrongDefault:
     width: int = 0.5
 
 
+@dataclass
+class NotText:
+    activation: object = print
+
+
 @pytest.mark.parametrize(
     ("declaration", "message"),
     [
@@ -44,6 +50,7 @@ class WrongDefault:
         ({"config": make_dataclass("C", [("hydra", int, 1)])}, "C.hydra: every launch"),
         ({"config": NoDefault}, "NoDefault.width: has no default; every knob has one, for example width = 1"),
         ({"config": WrongDefault}, "width=0.5: must be a whole number"),
+        ({"config": NotText}, "NotText.activation: a builtin_function_or_method is no value of a knob; choose it by"),
         ({"config": dict}, "a configuration is a dataclass or a pydantic model; add @dataclass above it"),
         ({"metric": None}, 'needs a metric, by which cells are compared; metric=ablate.Metric("error"'),
         ({"metric": []}, "needs a metric"),
@@ -91,7 +98,20 @@ def test_only_a_function_of_config_and_run_is_a_task(function, message):
         ablate.task(Config, metric=ERROR)(function)
     assert message in str(caught.value)
     with pytest.raises(KnobError, match="its first argument is a Config class, not the function"):
-        ablate.task(lambda_named_train)(lambda_named_train)
+        ablate.task(lambda_named_train)  # as Python calls it for a decorator that stands alone
+
+
+def test_the_default_that_is_refused_is_no_example_of_what_works():
+    with pytest.raises(KnobError, match=r"^width=0\.5: must be a whole number$"):
+        ablate.task(WrongDefault, metric=ERROR)(lambda_named_train)
+
+
+@pytest.mark.parametrize("given", ["train", lambda_named_train])
+def test_main_of_what_is_no_task_says_what_a_task_is(given, capsys, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it
+    with pytest.raises(SystemExit, match="2"):
+        main_of_task(given)
+    assert "is no task; write @ablate.task(Config, metric=…) above def" in capsys.readouterr().err
 
 
 def test_a_missing_data_file_is_named_before_anything_trains():
@@ -100,6 +120,9 @@ def test_a_missing_data_file_is_named_before_anything_trains():
         task.describe(task.Config())
     task = does(lambda run: None, data=lambda config: 3)
     with pytest.raises(KnobError, match="the function returned 3, and has to return a digest"):
+        task.describe(task.Config())
+    task = does(lambda run: None, data=lambda config: 1 / 0)
+    with pytest.raises(KnobError, match=r"data: the function failed in \S+\.py, line \d+: ZeroDivisionError: division"):
         task.describe(task.Config())
 
 

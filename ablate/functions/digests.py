@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,20 +42,33 @@ def digest_of(data: Data, config: Any, folder: Path) -> str:
         folder: of the script; paths are relative to it.
 
     Raises:
-        KnobError: for a path that is missing, or a function that returns no digest.
+        KnobError: for a path that is missing, or a function that fails or returns no digest.
     """
     if data is None:
         return ""
     with _beside_of(folder):
         if not callable(data):
             return digest(*paths_of(data))
-        found = data(config)
+        found = _called(data, config)
     if not isinstance(found, str) or not found:
         raise KnobError(
             f"data: the function returned {found!r}, and has to return a digest; return ablate.digest(path) or "
             "ablate.digest(array)"
         )
     return found
+
+
+def _called(data: Callable[[Any], str], config: Any) -> Any:
+    try:
+        return data(config)
+    except KnobError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise KnobError(
+            f"data: the function failed in {Path(last.filename).name}, line {last.lineno}: {type(error).__name__}: "
+            f"{error}; it takes the configuration and returns a digest"
+        ) from error
 
 
 def paths_of(data: str | Path | Sequence[str | Path]) -> list[str | Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from ablate.knobs import STRICT, KnobError, fields_of, is_record, knobs_of, nest, plain, read, read_level
 from ablate.launch import Launch
@@ -110,4 +110,17 @@ def _check_defaults(kind: type) -> None:
         made = kind()
     except pydantic.ValidationError:  # a rule of the user's own
         made = read(kind, {})
-    read(kind, plain(made))
+    try:
+        values = plain(made)
+    except PydanticSerializationError:
+        raise KnobError(*[problem for name in fields_of(kind) if (problem := _no_text(kind, name, made))]) from None
+    read(kind, values)
+
+
+def _no_text(kind: type, name: str, made: Any) -> str | None:
+    try:
+        to_jsonable_python(getattr(made, name))
+    except PydanticSerializationError:
+        what = type(getattr(made, name)).__name__
+        return f'{kind.__name__}.{name}: a {what} is no value of a knob; choose it by a text, for example {name} = "a"'
+    return None
