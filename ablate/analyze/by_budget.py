@@ -20,7 +20,8 @@ from ablate.analyze.families import judge_alone
 from ablate.analyze.table import finished
 
 PART = ["part", "kind", "level", "reference"]
-_COLUMNS = [*PART, "budget", "seen", *ESTIMATED]
+_CONTEXTS = ["contexts", "where", "of_contexts"]
+_COLUMNS = [*PART, "budget", "seen", *_CONTEXTS, *ESTIMATED]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ def effects_by_budget(evidence: Evidence, components: Sequence[str] | None, knob
 
     Returns:
         One row a (part, budget), budgets ascending: `part` (a component or a factor), `kind` (of a component's effect,
-        "" where the study has one kind), `level`, `reference` (of a factor), `budget`, `seen` (mean), what `estimate`
-        gives, and what `judge` adds, with this table as a family of its own. Empty where the knob is no factor.
+        "" where the study has one kind), `level`, `reference` (of a factor), `budget`, `seen` (mean), `contexts`,
+        `where`, `of_contexts` (as `factor_effects` has them, of the other factors), what `estimate` gives, and what
+        `judge` adds, with this table as a family of its own. Empty where the knob is no factor.
     """
     return judge_alone("by_budget", rows_by_budget(evidence, components, knob))
 
@@ -83,24 +85,28 @@ def _effects(here: Evidence, components: Sequence[str] | None) -> list[dict[str,
         several = effects["kind"].nunique() > 1
         return [
             {"part": row["component"], "kind": row["kind"] if several else "", "level": "", "reference": ""}
+            | dict(zip(_CONTEXTS, (1, (), 1), strict=True))
             | {name: row[name] for name in ESTIMATED}
             for row in chosen.to_dict("records")
         ]
     effects = rows_of_factors(here)
     return [
         {"part": row["factor"], "kind": "", "level": row["level"], "reference": row["reference"]}
-        | {name: row[name] for name in ESTIMATED}
+        | {name: row[name] for name in (*_CONTEXTS, *ESTIMATED)}
         for row in effects[effects["at"] == ""].to_dict("records")
     ]
 
 
 def changes_of_sign(effects: pd.DataFrame) -> list[Change]:
-    """Where the mean effect of a part crosses zero between two budgets, in the order of `effects`."""
+    """Where the mean effect of a part crosses zero between two budgets, in the order of `effects`.
+
+    Two means over other settings of the rest are no change: what differs may be the settings.
+    """
     found = []
     for _, part in effects.groupby(PART, sort=False):
         for before, after in pairwise(part.to_dict("records")):
             a, b = float(before["effect"]), float(after["effect"])
-            if a * b < 0:
+            if a * b < 0 and before["where"] == after["where"]:
                 share = a / (a - b)
                 budget, seen = (float(before[x]) ** (1 - share) * float(after[x]) ** share for x in ("budget", "seen"))
                 found.append(Change(before, after, budget, seen))

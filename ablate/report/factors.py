@@ -15,7 +15,7 @@ from ablate.analyze.families import (
 from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.entries import p_value
-from ablate.report.phrases import Row, capital, diverged, interval, listed, margin, other_text, seeds
+from ablate.report.phrases import Row, capital, diverged, interval, label, listed, margin, other_text, seeds
 
 _MOST = 3  # of a kind, in a headline
 _CONTEXTS_NAMED = 3
@@ -31,14 +31,23 @@ def of_factors(metric: Metric, factors: pd.DataFrame, together: pd.DataFrame, si
     marginal = factors[(factors["at"] == "") & factors["effect"].notna()] if len(factors) else factors
     if marginal.empty or marginal["factor"].nunique() < 2:
         return ""
-    settled = together[together["verdict"].isin([BETTER_TOGETHER, WORSE_TOGETHER])]
-    said = [_interaction(metric, row) for row in _largest(settled)]
-    if len(settled) > _MOST:
-        said.append(f"{len(settled) - _MOST} more interactions are in the table.")
+    settled, said = _settled(together), of_interactions(metric, together)
     entangled = {*settled["factor"], *settled["other"]}
     rows: Sequence[Row] = marginal[~marginal["factor"].isin(entangled)].to_dict("records")
-    said += _alone(metric, rows, size, first=not said)
+    trains = not any(lost.any for lost in factors.loc[factors["at"] == "", "lost"])
+    said += _alone(metric, rows, size, not said, trains)
     return " ".join(said)
+
+
+def of_interactions(metric: Metric, together: pd.DataFrame) -> list[str]:
+    """Those that are settled, the largest first, each with what it means at both levels of the other factor."""
+    settled = _settled(together)
+    more = [f"{len(settled) - _MOST} more interactions are in the table."] if len(settled) > _MOST else []
+    return [*(_interaction(metric, row) for row in _largest(settled)), *more]
+
+
+def _settled(together: pd.DataFrame) -> pd.DataFrame:
+    return together[together["verdict"].isin([BETTER_TOGETHER, WORSE_TOGETHER])]
 
 
 def _largest(rows: pd.DataFrame) -> list[Row]:
@@ -53,8 +62,8 @@ def _interaction(metric: Metric, row: Row) -> str:
     ]
     return (
         f"What {row['factor']} does depends on {row['other']}: {row['factor']}={row['level']} instead of "
-        f"{row['reference']} changes test {metric.name} by {at[0]} and by {at[1]}{_averaged(row)} (interaction: p "
-        f"{_p(row['p_holm'])} after correction, {seeds(row)}{_lost(row)})."
+        f"{row['reference']} changes test {metric.name} by {at[0]} and by {at[1]}{averaged(row)} (interaction: p "
+        f"{_p(row['p_holm'])} after correction, {seeds(row)}{label(row)}{_lost(row)})."
     )
 
 
@@ -69,27 +78,34 @@ def _simple(metric: Metric, row: Row, which: str) -> str:
     return told.change(metric, row[f"effect_at_{which}"]) + interval(metric, low, high, seeds(row))
 
 
-def _alone(metric: Metric, rows: Sequence[Row], size: float | None, first: bool) -> list[str]:
-    """Factors that depend on no other. `first`: nothing was said of the others."""
+def _alone(metric: Metric, rows: Sequence[Row], size: float | None, first: bool, trains: bool) -> list[str]:
+    """Factors that depend on no other. `first`: nothing was said of the others; `trains`: no trial diverged.
+
+    Where some setting does not train, no percentage matters most.
+    """
     settled = sorted((row for row in rows if row["verdict"] in SETTLED), key=_size, reverse=True)
     alike = [row for row in rows if row["verdict"] == EQUIVALENT]
     unsure = [row for row in rows if row["verdict"] not in (*SETTLED, EQUIVALENT)]
     said = [f"{capital(_does(metric, row))}." for row in settled[:_MOST]]
-    if said and first and len(rows) > 1 and settled[0] is max(rows, key=_size):
+    if said and first and trains and len(rows) > 1 and settled[0] is max(rows, key=_size):
         said[0] = f"{capital(settled[0]['factor'])} matters most, by the mean: {_does(metric, settled[0])}."
     if len(settled) > _MOST:
         said.append(f"{len(settled) - _MOST} more levels have an effect that is in the table.")
     if alike and size is not None:
-        named = listed([_which(row) for row in alike])
+        named = listed([f"{_which(row)}{_where(row)}{_those_lost(row)}" for row in alike])
         said.append(f"Less difference than {margin(metric, size)} either way: {named}.")
     if unsure:
-        said.append(_unsure(metric, unsure, nothing=first and not said))
+        said.append(_unsure(metric, unsure, nothing=first and trains and not said))
     return said
+
+
+def _those_lost(row: Row) -> str:
+    return f" ({lost.removeprefix('; ')})" if (lost := diverged(row)) else ""
 
 
 def _unsure(metric: Metric, rows: Sequence[Row], nothing: bool) -> str:
     """`nothing`: there is nothing else to tell of the study."""
-    if not nothing or any(row["lost"].any for row in rows):
+    if not nothing:
         shown = [f"{_which(row)} ({told.change(metric, row['effect'])}{_where(row)}{diverged(row)})" for row in rows]
         return f"Not decided: {listed(shown)}."
     if any(row["n"] > 1 for row in rows):
@@ -107,7 +123,7 @@ def _does(metric: Metric, row: Row) -> str:
     sure = interval(metric, row["low"], row["high"], seeds(row)) if row["n"] > 1 else ", one seed: this may be chance"
     change = told.change(metric, row["effect"])
     besides = diverged(row) + _other(metric, row)
-    return f"{_which(row)} changes test {metric.name} by {change}{_averaged(row)}{sure}{besides}"
+    return f"{_which(row)} changes test {metric.name} by {change}{averaged(row)}{sure}{besides}"
 
 
 def _other(metric: Metric, row: Row) -> str:
@@ -118,7 +134,7 @@ def _which(row: Row) -> str:
     return f"{row['factor']}={row['level']} instead of {row['reference']}"
 
 
-def _averaged(row: Row) -> str:
+def averaged(row: Row) -> str:
     """Over which settings of the other factors an effect is averaged."""
     if where := _where(row):
         return where
