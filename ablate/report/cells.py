@@ -50,8 +50,11 @@ def of_cells(metric: Metric, comparison: pd.DataFrame, ends: pd.DataFrame) -> st
     if len(done) == 1:
         return f"{best['cell']} reaches a test {metric.name} of {value} (n = {best['n']})."
     split = "valid" if by == "valid_mean" else "test"
-    least = ", of the cells that diverge least," if len(steady) < len(done) else ""
-    most = f"{best['cell']} has{least} the {told.best(metric)} {split} {metric.name}"
+    alike = steady.loc[steady[by] == best[by], "cell"].tolist()
+    asides = ["of the cells that diverge least"] if len(steady) < len(done) else []
+    asides += [f"like {listed(alike[1:])}"] if alike[1:] else []
+    among = f", {', '.join(asides)}," if asides else ""
+    most = f"{best['cell']} has{among} the {told.best(metric)} {split} {metric.name}"
     if best["cell"] == base["cell"] or math.isnan(float(best["effect"])):
         return f"{most}, and a test {metric.name} of {value} (n = {best['n']})."
     role = "the first row" if base["cell"] == comparison["cell"].iloc[0] else "the baseline"
@@ -61,7 +64,8 @@ def of_cells(metric: Metric, comparison: pd.DataFrame, ends: pd.DataFrame) -> st
 
 def _beside(metric: Metric, best: Row, other: str) -> str:
     """How the chosen row stands beside the baseline, which its own seeds need not confirm."""
-    seeds = f"{best['pairs']} seeds" if best["difference_kind"] == "paired" else "no seed in common"
+    paired = best["difference_kind"] == "paired"
+    seeds = f"{best['pairs']} seeds" if paired else "no seed in common"
     where = {"lower": "below", "higher": "above"}[told.direction(metric, best["effect"])]
     apart = f"{told.size(metric, best['effect'])} {where} {other}"
     sure = interval(metric, best["low"], best["high"], seeds + label(best))
@@ -76,7 +80,8 @@ def _beside(metric: Metric, best: Row, other: str) -> str:
     if is_flattered(best):
         left = f"among the trials that are left{_lost(best, other)}"
         return f"{told.change(metric, best['effect'])} beside {other}, {left}"
-    return f"{told.change(metric, best['effect'])} beside {other}, which {seeds} cannot tell from chance"
+    which = seeds if paired else "these seeds"
+    return f"{told.change(metric, best['effect'])} beside {other}, which {which} cannot tell from chance"
 
 
 def _lost(best: Row, other: str) -> str:
