@@ -23,7 +23,8 @@ _BY_STEPS = ("removal", "addition", "cumulative")
 _PREFERRED = ("shapley", "removal", "cumulative", "addition")
 # What a design of components is made to measure.
 MEASURES = {"leave_one_out": "removal", "cumulative": "cumulative", "add_one_in": "addition"}
-_DISAGREEMENT = ["component", "at", "first", "second", "first_effect", "second_effect", *ESTIMATED]
+_SIDES = ("first_effect", "second_effect")
+_DISAGREEMENT = ["component", "at", "first", "second", *_SIDES, *ESTIMATED]
 _COLUMNS = ["component", "kind", "at", "without", "with_", *ESTIMATED]
 
 
@@ -114,8 +115,8 @@ def disagreements(effects: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
 
     Returns:
         One row a component and two of the kinds removal, addition and cumulative that have a result: `component`,
-        `at`, `first`, `second` (kinds), `first_effect`, `second_effect`, and what `estimate` knows of the first minus
-        the second.
+        `at`, `first`, `second` (kinds), `first_effect`, `second_effect` (over the seeds of their difference), and what
+        `estimate` knows of the first minus the second.
     """
     rows = []
     told = effects[effects["kind"].isin(_BY_STEPS) & effects["effect"].notna()]
@@ -124,8 +125,11 @@ def disagreements(effects: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
             apart = combined([(one["contrast"], 1.0), (other["contrast"], -1.0)])
             if apart.weights:
                 named = {"component": component, "at": at, "first": one["kind"], "second": other["kind"]}
-                both = {"first_effect": one["effect"], "second_effect": other["effect"]}
-                rows.append({**named, **both, **estimate(apart, evidence)})
+                found = estimate(apart, evidence)
+                seeds = found["delta_seeds"]
+                same = evidence.of(evidence.trials[evidence.trials["seed"].isin(seeds)]) if seeds else evidence
+                sides = (estimate(side["contrast"], same)["effect"] for side in (one, other))
+                rows.append({**named, **dict(zip(_SIDES, sides, strict=True)), **found})
     return pd.DataFrame(rows, columns=_DISAGREEMENT)
 
 

@@ -48,7 +48,7 @@ def of_parts(metric: Metric, effects: pd.DataFrame, size: float | None) -> str:
     hurting = sorted(by[HURTS], key=lambda row: -float(row["effect"]))
     said = []
     if helping:
-        most = "has the largest mean benefit" if _is_largest(helping, rows, by[DIVERGES]) else "earns its keep"
+        most = "has the largest mean benefit" if _is_largest(helping, rows) else "earns its keep"
         said.append(f"{capital(_name(helping[0]))} {most}: {_phrase(metric, helping[0])}.")
     if helping[1:]:
         said.append(f"{capital(_list(metric, helping[1:]))} {verb(helping[1:], 'helps', 'help')} too.")
@@ -64,18 +64,18 @@ def of_parts(metric: Metric, effects: pd.DataFrame, size: float | None) -> str:
         )
     unsure = [row for row in by[UNDECIDED] + by[ONE_SEED] if not is_flattered(row)]
     said += [_unsure(metric, unsure, n) for n in sorted({int(row["n"]) for row in unsure}, reverse=True)]
-    if flattered := [row for row in by[UNDECIDED] if is_flattered(row)]:
+    if flattered := [row for row in by[UNDECIDED] + by[ONE_SEED] if is_flattered(row)]:
         said.append(f"Of {_list(metric, flattered)} nothing can be said: the side that looks better lost more trials.")
     return " ".join(said)
 
 
-def _is_largest(helping: Sequence[Row], rows: Sequence[Row], without_training: Sequence[Row]) -> bool:
+def _is_largest(helping: Sequence[Row], rows: Sequence[Row]) -> bool:
     """Whether the first of those that help has the largest mean effect of all, undecided ones included.
 
-    Where a model without some part does not train at all, no percentage is the largest.
+    Where a model without some part diverges more often than with it, no percentage is the largest.
     """
     largest = min(float(row["effect"]) for row in rows if not math.isnan(row["effect"]))
-    return len(helping) > 1 and not without_training and float(helping[0]["effect"]) <= largest
+    return len(helping) > 1 and not any(row["lost"].more < 0 for row in rows) and float(helping[0]["effect"]) <= largest
 
 
 _TOLD = (HELPS, HURTS, EQUIVALENT, UNDECIDED, ONE_SEED, DIVERGES)
