@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
-from made import _row, results
+import pytest
+from made import _row, ladder, one_out, results
 from test_guards import by_budget_of
 from test_headlines import depth_tie, diverged, grid, said
 
 from ablate.analyze.study import analyse
+from ablate.report.files import Files
+from ablate.report.sections import make_sections
 from ablate.report.words import findings
 
 
@@ -75,3 +81,69 @@ def test_nothing_matters_most_where_some_setting_does_not_train():
     assert "matters most" not in " ".join(said(grid(means)))
     trained = {levels: mean for levels, mean in means.items() if mean is not None}
     assert "X matters most" in " ".join(said(grid(trained)))
+
+
+AUTO = {"seeds": "auto", "max_seeds": 9, "look": None}
+
+
+def page(results, folder):
+    """The sections' sentences, and the comparison as Markdown."""
+    made = make_sections(results, analyse(results), defaultdict(lambda: None), Files(folder, "study"))
+    said = {section.id: " ".join(section.says) for section in made}
+    return said, (folder / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_an_interval_that_seeds_auto_cannot_give_is_not_told_as_a_lack_of_spread(tmp_path):
+    few = lost(depth_tie(noise=0.05, seeds=3), depth="4", tie="false", seed=2)
+    apart = depth_tie(noise=0.05)
+    apart.loc[apart["cell"] == "depth=4 tie=false", "seed"] += 10
+    for table in (few, apart):
+        _, shown = page(replace(results(table), stopping=AUTO), tmp_path)
+        assert "(no interval)" in shown
+        assert "no spread" not in shown
+
+
+def test_the_page_of_seeds_auto_names_the_test_that_it_used(tmp_path):
+    said, shown = page(replace(results(depth_tie()), stopping=AUTO), tmp_path)
+    assert "Student's t: a rule" not in said["method"]
+    assert "at all looks at once" in said["method"]
+    assert "p: t test that is valid at every look" in shown
+    said, shown = page(results(depth_tie()), tmp_path)
+    assert "Student's t: a rule" in said["method"]
+    assert "p: t test, corrected" in shown
+
+
+def test_rows_without_pairs_are_told_from_chance_by_their_seeds():
+    table = grid({(("x", "1"),): 4.0, (("x", "2"),): 3.99}, noise=0.05)
+    table.loc[table["cell"] == "x=2", "seed"] += 10
+    assert said(table)[-1].endswith(" beside x=1, the first row, which these seeds cannot tell from chance.")
+
+
+def test_no_winner_is_named_alone_where_validation_is_a_tie():
+    table = grid({(("x", "1"),): 4.0, (("x", "2"),): 3.9, (("x", "3"),): 3.8})
+    table.loc[table["cell"] != "x=1", ["valid_nll", "valid_perplexity"]] = [3.0, np.exp(3.0)]
+    assert said(table)[-1].startswith("x=2 has, like x=3, the lowest valid perplexity")
+
+
+def test_two_ways_of_measuring_a_part_differ_by_what_is_said():
+    subsets = {"none": "", "only a": "a", "only b": "b", "without a": "bc", "without b": "ac", "full": "abc"}
+    table = ladder({"a": -0.1, "b": -0.05, "c": -0.05}, seeds=8, noise=0.002, subsets=subsets)
+    table.loc[(table["cell"] == "without a") & (table["seed"] > 3), "test_nll"] += 0.2
+    table.loc[table["cell"] == "only a", "test_nll"] -= 0.05
+    few = ((table["cell"] == "only a") & (table["seed"] > 3)).to_numpy()
+    design = {"kind": "leave_one_out+add_one_in", "components": ["a", "b", "c"]}
+    found = analyse(results(diverged(table, few), design=design)).disagreements
+    row = found.set_index("component").loc["a"]
+    assert row["n"] == 4
+    assert row["first_effect"] - row["second_effect"] == pytest.approx(row["effect"])
+
+
+def test_a_part_without_which_most_trials_diverge_is_named_and_nothing_has_the_largest_benefit():
+    table = one_out({"a": -0.2, "b": -0.05, "c": -0.03}, seeds=3, noise=0.003)
+    design = {"kind": "leave_one_out", "components": ["a", "b", "c"]}
+    table.loc[table["cell"] == "without a", "test_nll"] -= 0.4  # the one that is left is lucky
+    where = ((table["cell"] == "without a") & (table["seed"] < 2)).to_numpy()
+    (_, told, *_) = said(diverged(table, where), design)
+    assert told.startswith("B earns its keep: ")
+    assert "Of a (without it −18" in told
+    assert "nothing can be said: the side that looks better lost more trials." in told

@@ -78,6 +78,11 @@ def of_other(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> str:
     return value(metric, row[f"test_{metric.name}_mean"], row[f"test_{metric.name}_sd"], digits)
 
 
+def without_interval(row: Mapping[Any, Any]) -> str:
+    """Why an effect of two seeds or more has no interval: nothing varied, or none holds at every look (seeds=auto)."""
+    return "no spread" if row["sd"] == 0 else "no interval"
+
+
 def difference(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> str:
     """A row's difference to the baseline, with its interval."""
     if not known(row["effect"]):
@@ -86,6 +91,6 @@ def difference(metric: Metric, row: Mapping[Any, Any], digits: int | None) -> st
     if row["pairs"] == 1 or (row["difference_kind"] == "unpaired" and row["n"] == 1):
         return f"{change} (n = 1)"
     if not known(row["low"]):
-        return f"{change} (no spread)"
+        return f"{change} ({without_interval(row)})"
     low, high = (told.change(metric, end, digits) for end in told.ends(metric, row["low"], row["high"]))
     return f"{change} [{low}, {high}]"

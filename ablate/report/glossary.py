@@ -15,7 +15,8 @@ from ablate.report.section import Section, Table
 from ablate.track.read import Results
 
 _TESTED = (
-    "p-value of the t test, corrected for the comparisons that count together (Holm); the intervals are not corrected"
+    "p-value of no difference, corrected for the comparisons that count together (Holm); the intervals are not "
+    "corrected"
 )
 _EVERYWHERE = {
     "cell": "a configuration: one combination of the levels that the study varies",

@@ -76,8 +76,13 @@ def comparison_notes(results: Results, analysis: Analysis) -> list[Note]:
         Note("n: finished trials.", ("n",)),
         Note(f"{of_train}{', with dropout at work' if at_work else ''}.", (train,)),
         Note("n = 1: a difference of one seed has no interval.", ("difference",), "(n = 1)"),
-        Note("no spread: all pairs of seeds gave the same difference.", ("difference",), "(no spread)"),
-        Note("p: t test, corrected for what counts together (Holm); the intervals are not.", ("p",)),
+        Note("no spread: all seeds gave the same difference.", ("difference",), "(no spread)"),
+        Note(
+            "no interval: none that holds however often one looks, for rows of two pairs of seeds or without pairs.",
+            ("difference",),
+            "(no interval)",
+        ),
+        Note(f"p: {_test(analysis)}, corrected for what counts together (Holm); the intervals are not.", ("p",)),
         *_of_verdicts(analysis, "of the row", "of the baseline"),
         _OVER_TEXT,
         Note(f"wins: seeds in which the row is better than the baseline, {_CHANCE}.", ("wins",)),
@@ -137,10 +142,14 @@ def _looked(analysis: Analysis) -> str:
     return ", valid although seeds were added until enough" if analysis.stopping else ""
 
 
+def _test(analysis: Analysis) -> str:
+    return "t test that is valid at every look" if analysis.stopping else "t test"
+
+
 def _of_verdicts(analysis: Analysis, with_: str, without: str) -> list[Note]:
     within = "" if analysis.margin is None else f" within {margin(analysis.metric, analysis.margin)}"
     explained = {
-        "equivalent": f"two one-sided tests put the difference{within}",
+        "equivalent": f"{'the tests put' if analysis.stopping else 'two one-sided tests put'} the difference{within}",
         "undecided": "neither a difference nor its absence was shown",
         "diverged": f"trials that diverged; with: {with_}, without: {without}",
         "diverges": "every trial of one side diverged",

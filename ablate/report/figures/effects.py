@@ -11,6 +11,7 @@ import pandas as pd
 
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.entries import without_interval
 from ablate.report.figures.hover import Marks
 from ablate.report.figures.style import (
     EQUIVALENT,
@@ -87,7 +88,7 @@ def _draw_effect(metric: Metric, axis: Axes, place: int, row: dict[Any, Any]) ->
     colour = VERDICTS.get(row["verdict"], UNSURE)
     seeds = np.array([metric.change(delta) for delta in row["deltas"]], float)
     axis.plot(seeds, np.full(len(seeds), place), "o", ms=4, color=colour, alpha=0.45, mew=0)
-    certain = " (one seed)" if row["n"] == 1 else " (no spread)"
+    certain = " (one seed)" if row["n"] == 1 else f" ({without_interval(row)})"
     if np.isfinite(row["low"]) and np.isfinite(row["high"]):
         ends = told.ends(metric, row["low"], row["high"])
         axis.plot(list(map(metric.change, ends)), [place, place], color=colour, lw=2.4, solid_capstyle="butt")
