@@ -87,7 +87,7 @@ class Metric:
         unit = f" {self.unit}" if self.unit else ""
         if abs(value) > _ABSURD:
             return f"over {_ABSURD:,.0f}{unit}"
-        return f"{value:,.{self.decimals(value)}f}{unit}".replace("-", "−")
+        return f"{value:,.{self.decimals(value)}f}".replace("-", "−") + unit
 
     def decimals(self, value: float) -> int:
         """How many are worth printing of a value, or of a difference on a linear scale."""

@@ -12,9 +12,16 @@ from made import _row, ladder, one_out, results
 from test_guards import by_budget_of
 from test_headlines import depth_tie, diverged, grid, said
 
+from ablate.analyze.evidence import Diverged
+from ablate.analyze.paired import paired
 from ablate.analyze.study import analyse
+from ablate.metric import Metric
+from ablate.report import told
 from ablate.report.files import Files
+from ablate.report.notes import effects_caption
 from ablate.report.sections import make_sections
+from ablate.report.tables import _changes as changes
+from ablate.report.warnings import warnings_of
 from ablate.report.words import findings
 
 
@@ -147,3 +154,37 @@ def test_a_part_without_which_most_trials_diverge_is_named_and_nothing_has_the_l
     assert told.startswith("B earns its keep: ")
     assert "Of a (without it −18" in told
     assert "nothing can be said: the side that looks better lost more trials." in told
+
+
+def test_what_varies_in_its_last_digit_alone_has_no_spread():
+    found = paired([12092.91] * 3)
+    assert np.std([12092.91] * 3, ddof=1) > 0
+    assert (found.sd, found.p) == (0.0, 0.25)
+
+
+def test_a_hyphen_in_a_unit_is_no_minus():
+    metric = Metric("score", "higher", unit="F1-points")
+    assert told.value(metric, -1.5, 0.1) == "−1.50 ± 0.10 F1-points"
+    assert told.change(metric, 2.0) == "−2.00 F1-points"
+    assert metric.text(-1.5) == "−1.50 F1-points"
+
+
+def test_what_could_have_been_shown_is_a_size_whichever_way_is_better():
+    rows = pd.DataFrame({"detectable": [0.5], "lost": [Diverged()], "deltas": [()], "delta_seeds": [()], "contrast": 0})
+    for better in ("lower", "higher"):
+        assert changes(Metric("score", better), rows)["detectable"].tolist() == [0.5]
+
+
+def test_a_row_without_a_result_is_no_single_run():
+    table = grid({(("x", "1"),): 4.0, (("x", "2"),): None}, seeds=1)
+    (first, *_) = warnings_of(results(table), analyse(results(table)))
+    assert first.startswith("Every row that has a result is a single run (n = 1)")
+
+
+def test_a_table_of_effects_says_where_there_are_no_pairs():
+    table = grid({(("x", "1"),): 4.0, (("x", "2"),): 3.99}, noise=0.05)
+    for shift, welch in ((0, False), (10, True)):
+        table.loc[table["cell"] == "x=2", "seed"] += shift
+        found = analyse(results(table))
+        (note, *_) = effects_caption(results(table), found, found.factors, "by it")
+        assert ("Welch's" in note.says) == welch

@@ -219,6 +219,8 @@ def holm(p: Sequence[float] | Array) -> Array:
 
 
 def _sd(values: Array) -> Array:
-    """Standard deviation over the last axis; exactly 0 where values do not vary."""
-    sd = np.asarray(values.std(-1, ddof=1)) if values.shape[-1] > 1 else np.zeros(values.shape[:-1])
-    return np.where(sd < NO_SPREAD, 0.0, sd)
+    """Standard deviation over the last axis; exactly 0 where values do not vary, but by how they are rounded."""
+    if values.shape[-1] < 2:
+        return np.zeros(values.shape[:-1])
+    sd, largest = values.std(-1, ddof=1), np.abs(values).max(-1)
+    return np.where(sd < NO_SPREAD * np.maximum(1.0, largest), 0.0, sd)

@@ -100,7 +100,7 @@ def _of_disagreements(metric: Metric, task: Task, found: list[Disagreement], tri
         else "More "
     )
     return (
-        f"Valid and test data disagree about {which} more than about the other trials. {carried}seeds show whether it "
+        f"Valid and test data disagree about {which}, more than about the other trials. {carried}seeds show whether it "
         "is chance."
     )
 

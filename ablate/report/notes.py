@@ -98,7 +98,9 @@ def effects_caption(results: Results, analysis: Analysis, table: pd.DataFrame, b
         by: what makes the change, and which sign is the better one: "by having the part (below zero it helps)".
     """
     metric = analysis.metric
-    averaged = f"averaged over seeds{f' as log-{metric.name}' if metric.scale == 'log' else ''}, paired by seed"
+    kinds = {*table["difference_kind"]}
+    paired = "paired by seed" + (" (Welch's where two cells share no seeds)" if "unpaired" in kinds else "")
+    averaged = f"averaged over seeds{f' as log-{metric.name}' if metric.scale == 'log' else ''}, {paired}"
     return [
         Note(f"Change of test {metric.name}{_on_data(results)} {by}, {averaged}; {_seeds(table['n'])}."),
         *([Note(f"95 % intervals{_looked(analysis)}.", ("95 % interval",))] if analysis.stopping else []),

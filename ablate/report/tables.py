@@ -120,8 +120,9 @@ def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
     changes = {
         name: table[_end(metric, name)].astype(float).map(metric.change)
         for name in map(str, table.columns)
-        if name.startswith(("effect", "low", "high")) or name in ("detectable", "text_low", "text_high")
+        if name.startswith(("effect", "low", "high")) or name in ("text_low", "text_high")
     }
+    changes["detectable"] = (metric.sign * table["detectable"].astype(float)).map(metric.change)  # a size
     lost = table["lost"].map(lambda found: f"{found.with_}/{found.of_with} {found.without}/{found.of_without}")
     shown = table.assign(**changes, diverged=lost).drop(columns=["deltas", "delta_seeds", "contrast", "lost"])
     return shown.rename(columns={"effect": "change"})

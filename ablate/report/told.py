@@ -25,7 +25,7 @@ def change(metric: Metric, effect: float, digits: int | None = None) -> str:
         return percent(metric.change(effect), digits)
     difference = metric.change(effect)
     digits = metric.decimals(difference) if digits is None else digits
-    return f"{difference:+.{digits}f}{_unit_of_differences(metric)}".replace("-", "−")
+    return f"{difference:+.{digits}f}".replace("-", "−") + _unit_of_differences(metric)
 
 
 def size(metric: Metric, effect: float) -> str:
@@ -61,7 +61,7 @@ def value(metric: Metric, mean: float, sd: float = math.nan, digits: int | None 
         return f"over {ABSURD:,.0f}{_unit(metric)}"
     digits = metric.decimals(mean) if digits is None else digits
     spread = "" if math.isnan(sd) else f" ± {sd:,.{digits}f}"
-    return f"{mean:,.{digits}f}{spread}{_unit(metric)}".replace("-", "−")
+    return f"{mean:,.{digits}f}{spread}".replace("-", "−") + _unit(metric)
 
 
 def best(metric: Metric) -> str:

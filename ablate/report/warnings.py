@@ -49,8 +49,9 @@ def caveats_told(metric: Metric, task: Task, found: Caveats) -> list[str]:
 def _of_seeds(found: Caveats) -> str:
     counts = {*found.seeds.values()}
     if max(counts, default=0) == 1:
+        every = "Every row that has a result" if 0 in counts else "Every row"
         return (
-            "Every row is a single run (n = 1): how far seeds alone move these numbers was not measured. "
+            f"{every} is a single run (n = 1): how far seeds alone move these numbers was not measured. "
             "Add seeds=5 to the command to know."
         )
     if len(counts) > 1:
