@@ -22,7 +22,7 @@ from ablate.report.notes import effects_caption
 from ablate.report.sections import make_sections
 from ablate.report.tables import _changes as changes
 from ablate.report.warnings import warnings_of
-from ablate.report.words import findings
+from ablate.report.words import findings, stopped
 
 
 def lost(table, status="FAILED", **of):
@@ -188,3 +188,20 @@ def test_a_table_of_effects_says_where_there_are_no_pairs():
         found = analyse(results(table))
         (note, *_) = effects_caption(results(table), found, found.factors, "by it")
         assert ("Welch's" in note.says) == welch
+
+
+def test_seeds_with_other_numbers_of_blocks_give_no_interval_over_test_data():
+    table = one_out({"a": -0.2, "b": -0.02}, seeds=4, noise=0.002)
+    blocks = pd.DataFrame([
+        {"cell": row.cell, "seed": row.seed, "block": block, "examples": 10, "total": 10 * row.test_nll + block}
+        for row in table.itertuples()
+        for block in range(3 if row.seed % 2 else 5)
+    ])  # fmt: skip
+    design = {"kind": "leave_one_out", "components": ["a", "b"]}
+    assert analyse(results(table, design=design, blocks=blocks)).components["text_low"].isna().all()
+
+
+def test_a_comparison_that_is_left_alone_is_not_all_that_the_study_was_made_for():
+    assert "where the only comparison that has a result is decided" in stopped(
+        {"max_seeds": 6, "look": {"seeds": 3, "decided": ["a"], "undecided": []}}
+    )

@@ -104,7 +104,7 @@ class Evidence:
         found = {}
         for cell, part in self.blocks.sort_values(["seed", "block"]).groupby("cell", sort=False):
             seeds = part["seed"].unique()
-            if len(part) % len(seeds) == 0:
+            if part.groupby("seed").size().nunique() == 1:
                 sizes, totals = (part[name].to_numpy(float).reshape(len(seeds), -1) for name in ("examples", "total"))
                 if (sizes == sizes[0]).all():
                     found[str(cell)] = pd.DataFrame(self.metric.sign * totals, index=seeds), sizes[0]

@@ -89,7 +89,7 @@ def stopped(stopping: Mapping[str, Any]) -> str:
         return f"{how}: it stopped at {found['seeds']}, because no comparison has a result. {rest}"
     if not undecided:
         which = (
-            "the comparison that the study was made for is"
+            "the only comparison that has a result is"
             if decided == 1
             else f"all {decided} comparisons that have a result are"
         )
