@@ -8,7 +8,7 @@ import pytest
 from conftest import make_plan
 from program import inside
 from test_designs import QUIET, study_of
-from test_read import record
+from written import record
 
 from ablate.analyze.study import analyse
 from ablate.knobs import KnobError

@@ -19,7 +19,7 @@ from conftest import TINY, program_or_skip
 from mlflow import MlflowClient
 from program import ROOT, inside, journals, start, wait_until
 from recorded import points_of
-from test_read import assert_same
+from written import assert_same
 
 from ablate.report import __main__ as report_main
 from ablate.track.folder import Folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_read import record
+from written import record
 
 from ablate.knobs import KnobError
 from ablate.report import __main__ as report_main

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import TINY
 from program import inside, journals
-from test_read import assert_same
+from written import assert_same
 
 from ablate.analyze.differs import code_in_common, confounds_between
 from ablate.tasks.language_model.own_parts import check_layer, check_optimizer

@@ -25,7 +25,7 @@ from mlflow.entities import Metric
 from pandas.testing import assert_frame_equal
 from program import ROOT, inside, journals, kill_tree, start, wait_until
 from recorded import Trial, launch, points_of
-from test_read import assert_same
+from written import assert_same
 
 from ablate.knobs import KnobError
 from ablate.study.mirroring import MirrorProcess
