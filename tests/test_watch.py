@@ -7,6 +7,7 @@ from conftest import TINY
 from program import inside
 
 from ablate.knobs import KnobError
+from ablate.track import claims
 from ablate.track import watch as watch_module
 from ablate.track.__main__ import main as track
 from ablate.track.claims import claimed
@@ -70,6 +71,29 @@ def test_a_failure_of_an_earlier_launch_is_no_end(tmp_path, monkeypatch):
             claim.append("failed", reason="its disk was full")
     watch(folder, "s", lambda line: None)
     assert looks == [1], "it ended when the launch did"
+
+
+def test_what_a_journal_has_said_is_not_read_again(tmp_path, monkeypatch):
+    folder, read = launched(tmp_path), []
+    parse = claims.parse_events
+
+    def parsed(lines):
+        read.extend(events := parse(lines))
+        return events
+
+    def time_passes(_):
+        with claimed(folder.trial("2" * 64), "a launch") as claim:
+            claim.append("finished", status="FINISHED", values={"test_error": 0.5}, seconds=1.0)
+
+    monkeypatch.setattr(watch_module.time, "sleep", time_passes)
+    for fingerprint in ("1" * 64, "2" * 64):
+        with claimed(folder.trial(fingerprint), "a launch") as claim:
+            claim.append("started")
+            if fingerprint == "1" * 64:
+                claim.append("finished", status="FINISHED", values={"test_error": 0.5}, seconds=1.0)
+    monkeypatch.setattr(claims, "parse_events", parsed)
+    watch(folder, "s", lambda line: None)
+    assert [event["event"] for event in read] == ["started", "finished", "started", "finished"]
 
 
 def test_a_study_that_there_is_not_is_refused_with_those_that_there_are(tmp_path):

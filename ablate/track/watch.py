@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ablate.knobs import KnobError
 from ablate.metric import Metric
 from ablate.registry import suggest
-from ablate.track.claims import TrialTail, read_trial
+from ablate.track.claims import TrialTail
 from ablate.track.folder import Folder
 from ablate.track.journal import DONE, Event, last_attempt, read_events, status
 from ablate.track.lines import measured, result
@@ -18,13 +18,27 @@ from ablate.track.lines import measured, result
 _LOOK_SECONDS = 2.0  # between two readings of all journals
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Followed:
-    """A trial of the launch that is followed."""
+    """A trial of the launch that is followed, and what its journal has said so far."""
 
     label: str
     seed: int
     tail: TrialTail
+    attempt: list[Event] = field(default_factory=list)
+
+    def read(self) -> list[Event]:
+        """What is new."""
+        if new := self.tail.read():
+            self.attempt = last_attempt(self.attempt + new)
+        return new
+
+    def has_ended(self, since: str) -> bool:
+        """Whether it is a result, or has an end that is not of a launch before `since`."""
+        state = status(self.attempt)
+        if state in DONE:
+            return True
+        return state not in ("UNFINISHED", "INTERRUPTED") and self.attempt[-1]["time"] >= since
 
 
 def watch(folder: Folder, study: str | None, say: Callable[[str], None], seconds: float = _LOOK_SECONDS) -> None:
@@ -46,41 +60,34 @@ def watch(folder: Folder, study: str | None, say: Callable[[str], None], seconds
     while True:
         launch = folder.launch(name)
         assert launch is not None, "a study is there once it was launched"
-        is_over = _is_over(folder, name, launch)  # asked before the last reading
+        is_over = _is_over(folder, name)  # asked before the trials are read
         metric, step = Metric(**launch["metrics"][0]), launch["task"]["step"]
-        _take_in(followed, folder, launch)
-        for each in followed.values():
-            for line in (_in_words(event, metric, step) for event in each.tail.read()):
+        trials = _trials(folder, launch, followed)
+        for each in trials:
+            for line in (_in_words(event, metric, step) for event in each.read()):
                 if line:
                     say(f"{each.label} · seed {each.seed}: {line}")
-        if is_over:
+        if is_over or all(each.has_ended(launch["time"]) for each in trials):
             break
         time.sleep(seconds)
-    counts = Counter(status(attempt).lower() for attempt in folder.attempts(name, launch))
+    counts = Counter(status(each.attempt).lower() for each in trials)
     say(f"study {name}: {', '.join(f'{count} {state}' for state, count in counts.items())}")
     say(f"python -m ablate.report {name} writes the report, python -m ablate.track sync copies it to MLflow")
 
 
-def _take_in(followed: dict[str, _Followed], folder: Folder, launch: Event) -> None:
-    """With seeds=auto there are more of them later."""
-    for cell in launch["cells"]:
-        for trial in cell["trials"]:
-            if (name := trial["fingerprint"]) not in followed:
-                followed[name] = _Followed(cell["label"], trial["seed"], TrialTail(folder.trial(name)))
+def _trials(folder: Folder, launch: Event, followed: dict[str, _Followed]) -> list[_Followed]:
+    """The trials of a launch, some of which are followed already; with seeds=auto there are more of them later."""
+    trials = [(cell["label"], trial) for cell in launch["cells"] for trial in cell["trials"]]
+    for label, trial in trials:
+        name = trial["fingerprint"]
+        followed.setdefault(name, _Followed(label, trial["seed"], TrialTail(folder.trial(name))))
+    return [followed[trial["fingerprint"]] for _, trial in trials]
 
 
-def _is_over(folder: Folder, name: str, launch: Event) -> bool:
-    """Whether nothing more will happen: each trial has an end that is newer than the launch, or is a result."""
+def _is_over(folder: Folder, name: str) -> bool:
+    """Whether the process that launched the study has said that it is over."""
     last = read_events(folder.study(name))[0][-1]
-    if last["event"] == "ended":
-        return True
-    for cell in launch["cells"]:
-        for trial in cell["trials"]:
-            attempt = last_attempt(read_trial(folder.trial(trial["fingerprint"])))
-            state = status(attempt)
-            if state in ("UNFINISHED", "INTERRUPTED") or (state not in DONE and attempt[-1]["time"] < launch["time"]):
-                return False
-    return True
+    return bool(last["event"] == "ended")
 
 
 def _in_words(event: Event, metric: Metric, step: str) -> str:
