@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _ABSURD = 1e6  # values beyond it differ from each other in nothing that matters
+_SMALL, _NOISE = 0.01, 1e-12  # below these: two decimals say next to nothing; what is left is rounding
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,13 @@ class Metric:
         return f"{value:,.{self.decimals(value)}f}".replace("-", "−") + unit
 
     def decimals(self, value: float) -> int:
-        """How many are worth printing of a value, or of a difference on a linear scale."""
+        """How many are worth printing of a value, or of a difference on a linear scale; of a small one three digits."""
+        size = abs(value)
+        if _NOISE < size < _SMALL:
+            return 2 - math.floor(math.log10(size))
         if self.scale == "log":
-            return 1 if abs(value) < 10_000 else 0
-        return 2 if self.unit or abs(value) >= 10 else 4  # a share, a loss: what has no unit is often small
+            return 1 if size < 10_000 else 0
+        return 2 if self.unit or size >= 10 else 4  # a share, a loss: what has no unit is often small
 
 
 # Columns of the table of curves that are not a metric's.

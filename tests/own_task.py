@@ -121,10 +121,10 @@ def step_of(model, optimizer, x, y):
     return loss.detach()
 
 
-def returns(value):
+def returns(value, metric=ERROR):
     """A task that logs and returns this."""
 
-    @ablate.task(Config, metric=ERROR)
+    @ablate.task(Config, metric=metric)
     def train(config, run):
         for _ in run.epochs(1):
             run.log(valid_error=1.0)

@@ -406,3 +406,11 @@ def test_a_result_that_cannot_be_recorded_is_refused(tmp_path, result, message):
     with pytest.raises(RunError) as caught:
         Trained(tmp_path, returns(result)).train()
     assert message in str(caught.value)
+
+
+def test_a_metric_that_is_compared_by_ratios_is_above_zero(tmp_path):
+    ratio = ablate.Metric("error", scale="log")
+    with pytest.raises(RunError, match=r"returned test_error=0: error is compared by ratios.*without scale='log'"):
+        Trained(tmp_path / "zero", returns({"test_error": 0.0}, ratio)).train()
+    assert Trained(tmp_path / "small", returns({"test_error": 1e-9}, ratio)).train().status == "FINISHED"
+    assert Trained(tmp_path / "none", returns({"test_error": -np.inf}, ratio)).train().status == "DIVERGED"

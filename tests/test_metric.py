@@ -77,6 +77,8 @@ def test_metrics_are_recorded_under_names_of_their_own():
         (Metric("loss"), 0.25, "+0.2500", "0.2500", "higher"),
         (Metric("delay", unit="ms"), 0.25, "+0.25 ms", "0.25 ms", "higher"),
         (SPEED, -0.1, "+10.5 %", "10.5 %", "higher"),
+        (Metric("mse"), 2.5e-6, "+0.00000250", "0.00000250", "higher"),
+        (Metric("mse"), 1e-17, "+0.0000", "0.0000", "higher"),
     ],
     ids=str,
 )

@@ -190,6 +190,11 @@ def test_a_table_of_effects_says_where_there_are_no_pairs():
         assert ("Welch's" in note.says) == welch
 
 
+def test_where_every_trial_diverged_this_is_what_is_told():
+    table = depth_tie()
+    assert said(diverged(table, np.full(len(table), True)))[-1] == "No trial has a result: 20 of 20 diverged."
+
+
 def test_seeds_with_other_numbers_of_blocks_give_no_interval_over_test_data():
     table = one_out({"a": -0.2, "b": -0.02}, seeds=4, noise=0.002)
     blocks = pd.DataFrame([

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -174,7 +175,7 @@ def refuse_many_processes() -> None:
 
 
 def check_result(result: object, metrics: Sequence[Metric]) -> None:
-    """Raise RunError for a result that lacks a metric, or is no dict."""
+    """Raise RunError for a result that lacks a metric, has none that can be compared, or is no dict."""
     if not isinstance(result, dict):
         example = f'{{"test_{metrics[0].recorded}": …}}'
         raise RunError(f"the function returned {_a(result)}; return a dict, {example}")
@@ -185,6 +186,12 @@ def check_result(result: object, metrics: Sequence[Metric]) -> None:
             why = f", the logarithm of {metric.name}" if instead != name and instead in result else ""
             names = ", ".join(map(str, result)) or "nothing"
             raise RunError(f"the function returned no {name} ({names}); add {name}{why}")
+        value = None if result[name] is None else number_of(f"the result's {name}", result[name])
+        if metric.scale == "log" and metric.logged is None and value is not None and -math.inf < value <= 0:
+            raise RunError(
+                f"the function returned {name}={value:g}: {metric.name} is compared by ratios, for which it has to be "
+                "above zero; declare the metric without scale='log'"
+            )
 
 
 def _a(value: object) -> str:

@@ -40,7 +40,8 @@ def of_cells(metric: Metric, comparison: pd.DataFrame, ends: pd.DataFrame) -> st
     if done.empty:
         done = comparison[comparison["n"] > 0]
     if done.empty:
-        return "No trial has finished yet."
+        diverged, asked = int(ends["diverged"].sum()), int(ends["asked"].sum())
+        return f"No trial has a result: {diverged} of {asked} diverged." if diverged else "No trial has finished yet."
     shares = (ends["diverged"] / ends["asked"]).reindex(done["cell"]).to_numpy()
     steady = done[shares == shares.min()]
     by = "valid_mean" if steady["valid_mean"].notna().all() else "test_mean"
