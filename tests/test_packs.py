@@ -17,6 +17,7 @@ from ablate.engines.assignment import Assignment
 from ablate.engines.cores import best_workers, container_memory, control_groups, threads_of
 from ablate.engines.engine import Demand, Machine
 from ablate.engines.local import LocalEngine
+from ablate.engines.processes import WorkerProcess
 from ablate.knobs import KnobError
 from ablate.protocol import Trial
 from ablate.study.packs import demand_of, make_packs
@@ -417,6 +418,11 @@ def test_every_gpu_has_a_worker_that_sees_no_other_and_its_part_of_the_cores(mon
         def __init__(self, environment):
             self.environment = environment
 
+        def start(self):
+            pass
+
+        leave = kill = start
+
         def give(self, pack):
             given.append((self.environment["CUDA_VISIBLE_DEVICES"], pack[0].threads))
 
@@ -436,6 +442,32 @@ def test_every_gpu_has_a_worker_that_sees_no_other_and_its_part_of_the_cores(mon
     engine.submit([assigned()])
     assert given == [("3", 4), ("5", 4), ("5", 4), ("3", 4)]
     engine.close()
+
+
+@pytest.mark.parametrize("instant", ["start", "give"])
+def test_a_signal_while_a_trial_is_handed_out_leaves_no_worker(instant, monkeypatch):
+    made = []
+
+    class Worker(WorkerProcess):
+        def start(self):
+            super().start()
+            made.append(self)
+            comes("start")
+
+        def give(self, pack):
+            comes("give")
+
+    def comes(here):
+        if here == instant:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("ablate.engines.local.WorkerProcess", Worker)
+    engine = engine_of()
+    engine.begin(Demand(2, 0))
+    with pytest.raises(KeyboardInterrupt):
+        engine.submit([assigned()])
+    engine.close()
+    assert [worker.is_alive for worker in made] == [False]
 
 
 def assigned():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -34,7 +34,7 @@ class LocalEngine:
         self._held = ExitStack()
         self._running: list[LocalPack] = []
         self._idle: list[WorkerProcess] = []
-        self._leaving: list[WorkerProcess] = []
+        self._workers: list[WorkerProcess] = []  # all that may live, whatever they do
 
     @cached_property
     def machine(self) -> Machine:
@@ -73,7 +73,7 @@ class LocalEngine:
         worker.give([self._with_threads(each) for each in pack])
         self._left -= 1
         if self._left > 0 and not self._task.leaves_no_trace:  # the next one is there when this one ends
-            self._idle.append(WorkerProcess(worker.environment))
+            self._idle.append(self._started(worker.environment))
         return submitted
 
     def wait(self, submitted: Sequence[Any], seconds: float) -> None:
@@ -93,7 +93,11 @@ class LocalEngine:
         )
 
     def close(self) -> None:
-        for worker in (*self._idle, *self._leaving):
+        for pack in self._running:  # a signal may have come before anybody else knew of it
+            pack.worker.kill()
+        for worker in self._workers:
+            worker.leave()
+        for worker in self._workers:
             worker.end()
         self._held.close()
 
@@ -116,7 +120,14 @@ class LocalEngine:
             if worker.is_alive:
                 return worker
             worker.kill()  # it has died since
-        return WorkerProcess(environment)
+        return self._started(environment)
+
+    def _started(self, environment: Mapping[str, str]) -> WorkerProcess:
+        """A new worker, on record before it lives: a signal may come at any instant."""
+        self._workers = [each for each in self._workers if each.is_alive]
+        self._workers.append(worker := WorkerProcess(environment))
+        worker.start()
+        return worker
 
     def _ended(self, pack: LocalPack, is_usable: bool) -> None:
         self._running.remove(pack)
@@ -126,7 +137,6 @@ class LocalEngine:
             self._idle.append(pack.worker)
         else:
             pack.worker.leave()
-            self._leaving.append(pack.worker)
 
 
 class LocalPack:

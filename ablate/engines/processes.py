@@ -21,7 +21,7 @@ _STOP_SECONDS = 10.0  # for what a process does at its end
 
 
 class WorkerProcess:
-    """A process that trains what it is given.
+    """A process that trains what it is given, once it was started.
 
     Args:
         environment: variables that it has besides those of its server.
@@ -30,13 +30,17 @@ class WorkerProcess:
 
     def __init__(self, environment: Mapping[str, str], folder: Path | None = None) -> None:
         self.environment = environment
-        self.connection, theirs = CONTEXT.Pipe()
-        # No daemon: those may have no children, as the loaders of a user's data are.
+        self.connection, self._theirs = CONTEXT.Pipe()
+        # No daemon: those may have no children, as the loaders of a user's data are. So Python waits for it at its own
+        # end, and whoever starts one has it on record before.
         self._process = CONTEXT.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(theirs, environment, folder), name="worker"
+            target=_serve, args=(self._theirs, environment, folder), name="worker"
         )
+
+    def start(self) -> None:
+        """Start it."""
         self._process.start()
-        theirs.close()  # so that its end, however it comes, is heard
+        self._theirs.close()  # so that its end, however it comes, is heard
 
     @property
     def is_alive(self) -> bool:
@@ -70,14 +74,20 @@ class WorkerProcess:
     def end(self) -> None:
         """Have it end, and wait until it has."""
         self.leave()
-        self._process.join(_STOP_SECONDS)
+        if self._is_started:
+            self._process.join(_STOP_SECONDS)
         self.kill()
 
     def kill(self) -> None:
         """End it, whatever it does: what is on disk is whole at any instant."""
-        self._process.kill()
-        self._process.join()
+        if self._is_started:
+            self._process.kill()
+            self._process.join()
         self.connection.close()
+
+    @property
+    def _is_started(self) -> bool:
+        return self._process.ident is not None
 
 
 def _serve(connection: Connection, environment: Mapping[str, str], folder: Path | None) -> None:

@@ -191,7 +191,7 @@ class _Worker:
     def end(self):
         pass
 
-    leave = kill = end
+    start = leave = kill = end
 
 
 class _Lines:

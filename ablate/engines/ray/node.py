@@ -88,7 +88,9 @@ _idle: list[WorkerProcess] = []
 def new_worker(place: Place) -> WorkerProcess:
     """A worker process; it ends with this one."""
     start_server()
-    return WorkerProcess(missing(place.environment), folder_there(place.folder))
+    worker = WorkerProcess(missing(place.environment), folder_there(place.folder))
+    worker.start()
+    return worker
 
 
 def missing(environment: Mapping[str, str]) -> dict[str, str]:

@@ -52,6 +52,7 @@ class TrainPack:
         with _blocked(_OF_SLURM):  # SLURM signals every process of a job; those started here must not end by it
             warm_up()
             self._worker = WorkerProcess({})
+            self._worker.start()
         try:
             self._worker.give([_taking_over(each) for each in self._pack])
             self._watch(self._worker)
