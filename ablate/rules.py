@@ -96,7 +96,7 @@ class Knob:
     def _remedy(self, value: object) -> str:
         if names := _names(self.field.annotation, self.field.metadata):
             return suggest(str(value), names)
-        if not self.is_number or self._good is None or (not self.field.examples and self._good == value):
+        if not self.is_number or self._good is None or (not self.field.examples and show(self._good) == show(value)):
             return ""  # the default itself may be what is refused
         return f"; for example {show(self._good)}"
 

@@ -171,7 +171,7 @@ def test_the_real_program_says_of_a_mistake_what_main_does_and_nothing_else(mist
 def test_one_configuration_needs_no_multirun_flag_and_may_track_nothing(tmp_path):
     code, out, _ = inside("model=rnn", "tracking=off", "report=false", "seeds=2", *TINY, folder=tmp_path)
     assert code == 0
-    assert "study rnn: 1 cells, 2 trials" in out
+    assert "study rnn: 1 cell, 2 trials" in out
     assert "mlflow" not in out
     assert not (tmp_path / "runs" / "mlflow.db").exists()
 

@@ -42,6 +42,12 @@ class NotText:
     activation: object = print
 
 
+@dataclass
+class WithoutType:
+    width = 8
+    LARGEST = 64
+
+
 @pytest.mark.parametrize(
     ("declaration", "message"),
     [
@@ -50,6 +56,7 @@ class NotText:
         ({"config": make_dataclass("C", [("hydra", int, 1)])}, "C.hydra: every launch"),
         ({"config": NoDefault}, "NoDefault.width: has no default; every knob has one, for example width = 1"),
         ({"config": WrongDefault}, "width=0.5: must be a whole number"),
+        ({"config": WithoutType}, "WithoutType.width: has no type, and is no knob without; write width: int = 8"),
         ({"config": NotText}, "NotText.activation: a builtin_function_or_method is no value of a knob; choose it by"),
         ({"config": dict}, "a configuration is a dataclass or a pydantic model; add @dataclass above it"),
         ({"metric": None}, 'needs a metric, by which cells are compared; metric=ablate.Metric("error"'),

@@ -78,7 +78,8 @@ def test_metrics_are_recorded_under_names_of_their_own():
         (Metric("delay", unit="ms"), 0.25, "+0.25 ms", "0.25 ms", "higher"),
         (SPEED, -0.1, "+10.5 %", "10.5 %", "higher"),
         (Metric("mse"), 2.5e-6, "+0.00000250", "0.00000250", "higher"),
-        (Metric("mse"), 1e-17, "+0.0000", "0.0000", "higher"),
+        (Metric("mse"), -1e-17, "+0.0000", "0.0000", "lower"),
+        (PERPLEXITY, -1e-17, "+0.0 %", "0.0 %", "lower"),
     ],
     ids=str,
 )

@@ -64,7 +64,7 @@ def test_a_newcomers_mistake_is_one_line_that_says_what_to_type(arguments, messa
 def test_a_study_may_be_called_by_a_number_in_quotes(tmp_path):
     code, out, err = inside(*PLAN, 'name="2024"', folder=tmp_path)
     assert (code, err) == (0, "")
-    assert "study 2024: 1 cells" in out
+    assert "study 2024: 1 cell," in out
 
 
 def test_what_is_no_mistake_is_taken(tmp_path):

@@ -31,10 +31,9 @@ def number_of(where: str, value: Any) -> float:
             raise TypeError
         return float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError):
-        size = f" of {len(value)}" if hasattr(value, "__len__") else ""
-        raise RunError(
-            f"{where}: must be one number, not a {type(value).__name__}{size}; for example its mean"
-        ) from None
+        several = hasattr(value, "__len__") and not isinstance(value, (str, bytes))
+        remedy = f" of {len(value)}; for example its mean" if several else ""
+        raise RunError(f"{where}: must be one number, not a {type(value).__name__}{remedy}") from None
 
 
 def _check_name(metrics: Sequence[Metric], name: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pydantic
@@ -99,10 +100,21 @@ def _full(kind: type) -> type:
 
 
 def _strict(kind: type) -> type:
+    if problems := list(_without_type(kind)):
+        raise KnobError(*problems)
     if issubclass(kind, BaseModel):
         return type(kind.__name__, (kind,), {"model_config": _CONFIG, "__module__": kind.__module__})
     frozen = bool(kind.__dataclass_params__.frozen)  # type: ignore[attr-defined]
     return typing.cast(type, pydantic.dataclasses.dataclass(kind, config=_CONFIG, frozen=frozen))
+
+
+def _without_type(kind: type) -> Iterator[str]:
+    """Python takes a value without a type for one of the class, not for a field: it would be no knob, silently."""
+    typed = inspect.get_annotations(kind)
+    for name, value in vars(kind).items():
+        if name.islower() and not name.startswith("_") and name not in typed and type(value) in (bool, int, float, str):
+            written = f"{name}: {type(value).__name__} = {value!r}"
+            yield f"{kind.__name__}.{name}: has no type, and is no knob without; write {written}"
 
 
 def _check_defaults(kind: type) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ablate.analyze.comparison import Missing
 from ablate.metric import Metric
 from ablate.names import some
-from ablate.track.units import percent
+from ablate.track.units import percent, without_rounding
 
 NOT_AVAILABLE = "n/a"
 ABSURD = 1e6  # values beyond it differ from each other in nothing that matters
@@ -23,7 +23,7 @@ def change(metric: Metric, effect: float, digits: int | None = None) -> str:
     """
     if metric.scale == "log":
         return percent(metric.change(effect), digits)
-    difference = metric.change(effect)
+    difference = without_rounding(metric.change(effect))
     digits = metric.decimals(difference) if digits is None else digits
     return f"{difference:+.{digits}f}".replace("-", "−") + _unit_of_differences(metric)
 

@@ -22,7 +22,7 @@ from ablate.study.stages import Stages, to_train
 from ablate.study.view import describe_left_out, describe_look
 from ablate.track.claims import attempt_folders, read_bytes, read_trial
 from ablate.track.journal import last_attempt
-from ablate.track.units import duration
+from ablate.track.units import duration, how_many
 from ablate.train import Checkpoints
 from ablate.train.machine import set_threads
 
@@ -191,7 +191,8 @@ def _totals(
     with_: str,
     estimates: Estimates | None,
 ) -> list[str]:
-    lines = [f"study {study.name}: {len(study.cells)} cells, {len(plan)} trials: {_counts(plan, starts)}"]
+    size = f"{how_many(len(study.cells), 'cell')}, {how_many(len(plan), 'trial')}"
+    lines = [f"study {study.name}: {size}: {_counts(plan, starts)}"]
     lines += [f"note: {note}" for note in describe_left_out(study.left_out)]
     how = "" if estimates is None else estimates.how
     if wall is not None:

@@ -19,7 +19,7 @@ from ablate.study.plan import PlannedTrial
 from ablate.study.progress import Progress
 from ablate.track.journal import Event
 from ablate.track.lines import measured, result
-from ablate.track.units import duration
+from ablate.track.units import duration, how_many
 
 if TYPE_CHECKING:
     from ablate.analyze.stopping import Look
@@ -43,7 +43,7 @@ class View:
 
     def __enter__(self) -> Self:
         cells = len({p.cell.label for p in self.progress.plan})
-        self._print(f"study {self.name}: {cells} cells, {len(self.progress.plan)} trials")
+        self._print(f"study {self.name}: {how_many(cells, 'cell')}, {how_many(len(self.progress.plan), 'trial')}")
         return self
 
     def __exit__(

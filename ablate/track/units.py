@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 _TIMES, _ABSURD = 10.0, 1e6
+_NOISE = 1e-12
 
 
 def duration(seconds: float) -> str:
@@ -25,11 +26,22 @@ def percent(ratio: float, digits: int | None = None) -> str:
     Args:
         digits: decimals; None: one, or two where one would say nothing.
     """
+    ratio = without_rounding(ratio)
     if ratio >= _TIMES:
         return f"×{1 + ratio:,.0f}" if ratio < _ABSURD else f"over ×{_ABSURD:,.0f}"
     if digits is None:
         digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
     return f"{100 * ratio:+.{digits}f} %".replace("-", "−")
+
+
+def without_rounding(value: float) -> float:
+    """The same, and 0 in place of −0 and of what is left where two equal numbers are subtracted."""
+    return value if abs(value) > _NOISE else 0.0
+
+
+def how_many(count: int, noun: str) -> str:
+    """1 cell, 12 cells."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def rounded(count: float) -> str:

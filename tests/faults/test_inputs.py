@@ -58,7 +58,7 @@ def test_a_bad_value_is_one_line_and_trains_nothing(overrides, message, tmp_path
 def test_cells_given_twice_are_trained_once(tmp_path):
     code, out, _ = inside("-m", *THREE_WINDOWS, "depth=1,1,1", "model=lstm,lstm", folder=tmp_path)
     assert code == 0
-    assert "1 cells, 1 trials" in out
+    assert "1 cell, 1 trial" in out
     assert len(list(tmp_path.glob("runs/trials/*"))) == 1
 
 
