@@ -51,9 +51,10 @@ def noise_told(metric: Metric, found: Sources) -> list[str]:
     first, *others = sources.to_dict("records")
     (residual,), (total,) = (found.table[found.table["kind"] == kind].to_dict("records") for kind in (RESIDUAL, TOTAL))
     sd, interval = told.spread(metric, first["sd"]), _interval(metric, first)
+    settled = all(first["low"] > other["high"] for other in others)
     said = (
-        f"{_lead(metric, first)} {first['source']} (standard deviation {sd}, 95 % interval {interval}; {_share(first)} "
-        "of the variance)"
+        f"{_lead(metric, first, settled)} {first['source']} (standard deviation {sd}, 95 % interval {interval}; "
+        f"{_share(first)} of the variance)"
     )
     if others:
         said += ", followed by " + listed([_sized(metric, row) for row in others])
@@ -61,14 +62,17 @@ def noise_told(metric: Metric, found: Sources) -> list[str]:
         f". The residual, which holds their interactions, is {_spread(metric, residual)}; a new seed, which varies all "
         f"of them, changes the result by {_spread(metric, total)}."
     )
-    if others and first["low"] <= others[0]["high"]:
+    if not settled:
         said += " The intervals overlap: which source is the largest is not settled."
     return [said]
 
 
-def _lead(metric: Metric, first: Row) -> str:
-    if first["low"] > 0:
+def _lead(metric: Metric, first: Row, settled: bool) -> str:
+    """`settled`: no other source can be as large."""
+    if first["low"] > 0 and settled:
         return f"The largest source of noise in test {metric.name} is"
+    if first["low"] > 0:
+        return f"Of the sources of noise in test {metric.name} the largest estimate is that of"
     return f"No source of noise in test {metric.name} can be told from the residual; the largest estimate is that of"
 
 

@@ -23,8 +23,9 @@ from ablate.report.phrases import listed
 def findings(analysis: Analysis) -> list[str]:
     """The headline and what stands beside it, the most important first; never empty."""
     metric, size = analysis.metric, analysis.margin
+    lost = of_divergence(analysis.ends, analysis.components)
     if of_noise := noise_told(metric, analysis.sources):
-        return of_noise
+        return [sentence for sentence in (lost, *of_noise) if sentence]
     if analysis.primary == "components":
         asked = of_parts(metric, analysis.components, size)
     elif analysis.primary == "by_budget":
@@ -33,7 +34,6 @@ def findings(analysis: Analysis) -> list[str]:
         asked = of_factors(metric, analysis.factors, analysis.interactions, size)
     else:
         asked = ""
-    lost = of_divergence(analysis.ends, analysis.components)
     if analysis.learned_nothing:
         nothing = (
             f"No cell has learned anything: every test {metric.name} is worse than that of a model that knows nothing."
