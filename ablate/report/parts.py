@@ -66,6 +66,7 @@ def of_parts(metric: Metric, effects: pd.DataFrame, size: float | None) -> str:
     said += [_unsure(metric, unsure, n) for n in sorted({int(row["n"]) for row in unsure}, reverse=True)]
     if flattered := [row for row in by[UNDECIDED] + by[ONE_SEED] if is_flattered(row)]:
         said.append(f"Of {_list(metric, flattered)} nothing can be said: the side that looks better lost more trials.")
+    said += [_otherwise(metric, row) for row in _contrary(asked, rows)]
     return " ".join(said)
 
 
@@ -85,6 +86,21 @@ def _unsure(metric: Metric, rows: Sequence[Row], n: int) -> str:
     unsure = [row for row in rows if row["n"] == n]
     why = f"{n} seeds cannot tell" if n > 1 else "one seed cannot tell, it may be chance"
     return f"Whether {_list(metric, unsure)} {verb(unsure, 'helps', 'help')}: {why}."
+
+
+def _contrary(asked: pd.DataFrame, rows: Sequence[Row]) -> list[Row]:
+    """Verdicts of another way of measuring, as much asked for, on parts of which `rows` say the contrary or nothing."""
+    said = {(row["component"], row["at"]): row["verdict"] for row in rows}
+    kinds = {row["kind"] for row in rows}
+    return [
+        row
+        for row in asked[~asked["kind"].isin(kinds)].to_dict("records")
+        if row["verdict"] in SETTLED and said.get((row["component"], row["at"])) != row["verdict"]
+    ]
+
+
+def _otherwise(metric: Metric, row: Row) -> str:
+    return f"Measured another way, {_name(row)} {row['verdict']}: {_phrase(metric, row)}."
 
 
 def _phrase(metric: Metric, row: Row) -> str:
