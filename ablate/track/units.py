@@ -36,7 +36,7 @@ def percent(ratio: float, digits: int | None = None) -> str:
 
 def without_rounding(value: float) -> float:
     """The same, and 0 in place of −0 and of what is left where two equal numbers are subtracted."""
-    return value if abs(value) > _NOISE else 0.0
+    return 0.0 if abs(value) <= _NOISE else value
 
 
 def how_many(count: int, noun: str) -> str:

@@ -116,9 +116,12 @@ def _draw_row(
     shown = shown[np.isfinite(shown)]
     room = 0.08 * float(np.ptp(shown)) or 1e-3
     axis.set_ylim(shown.min() - room, shown.max() + room)
-    ends = (told.span(metric, *pair) for pair in zip(low, high, strict=True))
+    ends = (
+        f" ({told.span(metric, *pair)})" if np.isfinite(pair).all() else ", without an interval,"
+        for pair in zip(low, high, strict=True)
+    )
     says = [
-        f"{told.change(metric, mean)} ({span}) by the first {n} seeds"
+        f"{told.change(metric, mean)}{span} by the first {n} seeds"
         for n, mean, span in zip(counts, means, ends, strict=True)
     ]
     return Marks(axis, str(row["name"]), counts, _changes(metric, means), says)
