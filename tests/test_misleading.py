@@ -8,16 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made import _row, ladder, one_out, results
+from made import PERPLEXITY, _row, ladder, one_out, results
 from test_guards import by_budget_of
 from test_headlines import depth_tie, diverged, grid, said
+from test_sources import SQUARE, found_in, study, values
 
 from ablate.analyze.evidence import Diverged
 from ablate.analyze.paired import paired
 from ablate.analyze.study import analyse
 from ablate.metric import Metric
 from ablate.report import told
+from ablate.report.figures import stability
 from ablate.report.files import Files
+from ablate.report.noise import noise_told
 from ablate.report.notes import effects_caption
 from ablate.report.sections import make_sections
 from ablate.report.tables import _changes as changes
@@ -210,3 +213,61 @@ def test_a_comparison_that_is_left_alone_is_not_all_that_the_study_was_made_for(
     assert "where the only comparison that has a result is decided" in stopped(
         {"max_seeds": 6, "look": {"seeds": 3, "decided": ["a"], "undecided": []}}
     )
+
+
+def test_a_part_that_two_designs_answer_differently_is_told_by_both():
+    subsets = {"full": "abc", "without a": "bc", "without b": "ac", "without c": "ab", "none": "", "+ a": "a"}
+    table = ladder({"a": 0.1, "b": -0.03, "c": -0.03}, noise=0.003, subsets=subsets)
+    table.loc[table["cell"] == "full", "test_nll"] -= 0.3
+    design = {"kind": "leave_one_out+cumulative", "components": ["a", "b", "c"]}
+    (told, _) = said(table, design)
+    assert " and a (without it +2" in told
+    assert "Measured another way, a hurts: added in its turn it makes test perplexity 10." in told
+    assert "another way, b" not in told
+    few = diverged(table, ((table["cell"] == "without a") & (table["seed"] > 0)).to_numpy()).assign(status="FAILED")
+    few["status"] = few["status"].where(few["test_nll"].isna(), "FINISHED")
+    (told, _) = said(few, design)
+    assert "Whether a (without it +2" in told
+    assert "Measured another way, a hurts: " in told
+
+
+def test_no_source_is_called_the_largest_where_that_is_not_settled():
+    (told,) = noise_told(PERPLEXITY, found_in(study(values((0.02, 0.02, 0.02), 0.002))))
+    assert told.startswith("Of the sources of noise in test perplexity the largest estimate is that of ")
+    assert told.endswith("not settled.")
+
+
+def test_a_source_of_few_seeds_may_be_the_largest_although_its_estimate_is_the_least():
+    codes = np.array([(a, b, c) for a in range(9) for b in range(9) for c in range(2)])
+    wide, narrow, pair = (np.random.default_rng(1).normal(0, 1, n) for n in (9, 9, 2))
+    rest = np.random.default_rng(2).normal(0, 0.001, len(codes))
+    score = 4 + 0.05 * wide[codes[:, 0]] + 0.005 * narrow[codes[:, 1]] + 0.003 * pair[codes[:, 2]] + rest
+    found = found_in(study(score.tolist(), codes))
+    first, second, third = found.table["low"][0], found.table["high"][1], found.table["high"][2]
+    assert second < first < third
+    (told,) = noise_told(PERPLEXITY, found)
+    assert told.startswith("Of the sources")
+    assert told.endswith("not settled.")
+
+
+def test_what_diverged_is_told_before_the_sources_of_noise():
+    table = study(values())
+    where = SQUARE[:, 0] == 0
+    told = findings(analyse(results(diverged(table, where), design={"kind": "latin_square"})))
+    assert told[0].startswith("Trials that diverged: ")
+    assert len(told) == 2
+
+
+def test_the_figure_by_seeds_has_no_interval_of_two_that_are_alike(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(stability, "save", lambda *drawn: shown.extend(drawn[-1]))
+    effects = pd.DataFrame({"name": ["a"], "deltas": [(0.01, 0.01, 0.02, 0.03)], "verdict": ["helps"]})
+    for looked in (False, True):
+        stability.draw_stability(Metric("error"), effects, None, looked, tmp_path)
+        assert shown[-1].says[0] == "+0.0100, without an interval, by the first 2 seeds"
+        assert shown[-1].says[1].startswith("+0.0133 (−0.0")
+
+
+def test_the_settings_of_an_average_are_words_in_a_spreadsheet():
+    found = analyse(results(depth_tie())).factors
+    assert changes(PERPLEXITY, found)["where"].tolist()[0] == "tie=false; tie=true"

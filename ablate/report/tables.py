@@ -124,7 +124,8 @@ def _changes(metric: Metric, table: pd.DataFrame) -> pd.DataFrame:
     }
     changes["detectable"] = (metric.sign * table["detectable"].astype(float)).map(metric.change)  # a size
     lost = table["lost"].map(lambda found: f"{found.with_}/{found.of_with} {found.without}/{found.of_without}")
-    shown = table.assign(**changes, diverged=lost).drop(columns=["deltas", "delta_seeds", "contrast", "lost"])
+    where = {"where": table["where"].map("; ".join)} if "where" in table else {}
+    shown = table.assign(**changes, **where, diverged=lost).drop(columns=["deltas", "delta_seeds", "contrast", "lost"])
     return shown.rename(columns={"effect": "change"})
 
 
