@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made import PERPLEXITY, _row, ladder, one_out, results
+from made import PERPLEXITY, TASK, _row, ladder, one_out, results
 from test_guards import by_budget_of
 from test_headlines import depth_tie, diverged, grid, said
 from test_sources import SQUARE, found_in, study, values
 
+from ablate.analyze.caveats import caveats
 from ablate.analyze.evidence import Diverged
+from ablate.analyze.guards import disagreements, falling
 from ablate.analyze.paired import paired
 from ablate.analyze.study import analyse
 from ablate.metric import Metric
@@ -24,7 +26,7 @@ from ablate.report.noise import noise_told
 from ablate.report.notes import effects_caption
 from ablate.report.sections import make_sections
 from ablate.report.tables import _changes as changes
-from ablate.report.warnings import warnings_of
+from ablate.report.warnings import caveats_told, warnings_of
 from ablate.report.words import findings, stopped
 
 
@@ -271,3 +273,44 @@ def test_the_figure_by_seeds_has_no_interval_of_two_that_are_alike(tmp_path, mon
 def test_the_settings_of_an_average_are_words_in_a_spreadsheet():
     found = analyse(results(depth_tie())).factors
     assert changes(PERPLEXITY, found)["where"].tolist()[0] == "tie=false; tie=true"
+
+
+def test_a_row_has_not_converged_only_where_most_of_its_trials_have_not():
+    table = grid({(("x", "1"),): 4.0}).assign(steps=8)
+    points = pd.DataFrame([
+        {"cell": "x=1", "seed": seed, "split": "valid", "step": step, "nll": 4 - step / 20}
+        for seed in range(5)
+        for step in (2, 4, 8)
+    ])  # fmt: skip
+    for late, speaks in ((1, False), (3, True)):
+        best = np.where(table["seed"] < late, 8, 4)
+        assert bool(falling(PERPLEXITY, table.assign(best_step=best), points)) is speaks
+
+
+def test_rows_whose_valid_and_test_data_agree_are_not_blamed_for_as_many_that_do_not():
+    table = grid({(("x", "1"),): 4.0, (("x", "2"),): 3.9})
+    for apart in (-2.0, 2.0):
+        odd = table.assign(valid_nll=table["test_nll"] + np.where(table["cell"] == "x=2", apart, 0.0))
+        assert {each.cell for each in disagreements(PERPLEXITY, odd)} == {"x=2"}
+
+
+def test_a_row_of_which_some_trials_are_evaluated_on_other_data_is_not_compared():
+    table = grid({(("x", "1"),): 4.0, (("x", "2"),): 3.9})
+    for cell in ("x=1", "x=2"):
+        odd = table.assign(evaluated=np.where((table["cell"] == cell) & (table["seed"] == 1), "e", "d"))
+        assert said(odd)[-1].startswith("x=1 reaches a test perplexity of ")
+
+
+def test_warnings_say_no_more_than_was_recorded():
+    table = grid({(("x", "1"),): 4.0, (("x", "2"),): 3.9})
+    table["precision"] = np.where(table["cell"] == "x=1", "fp32", "bf16")
+    (told, *_) = warnings_of(results(table), analyse(results(table)))
+    assert told.endswith("Results change with the precision, and times cannot be compared.")
+    waiting = lost(table.assign(precision="fp32"), "UNFINISHED", x="2")
+    (*_, told) = warnings_of(results(waiting), analyse(results(waiting)))
+    assert told.endswith("(5 unfinished). The means of these rows will change with them.")
+    accuracy = Metric("accuracy", better="higher")
+    shown = replace(caveats(PERPLEXITY, TASK, table), not_finite=[("x=2", 1)])
+    assert "A test accuracy that is no finite number counts as no result: x=2 (seed 1)." in caveats_told(
+        accuracy, TASK, shown
+    )

@@ -325,7 +325,7 @@ def test_a_loss_that_is_no_finite_number_is_no_result_and_is_named(odd):
     table = trials({"a": [4.0, 4.1, 4.2], "b": [3.9, odd, 4.15]})
     row = compare(Evidence(PERPLEXITY, table)).iloc[1]
     assert (row["n"], row["pairs"]) == (2, 2)
-    assert missing(row["missing"]) == "seed 1 finished with a test loss that is no finite number"
+    assert missing(row["missing"]) == "seed 1 finished with a test result that is no finite number"
     assert any("no finite number counts as no result: b (seed 1)" in w for w in warnings_for(table))
 
 

@@ -113,10 +113,11 @@ def other_spreads(metric: Metric, metrics: Sequence[Metric], trials: pd.DataFram
 
 
 def comparable(trials: pd.DataFrame, baseline: str) -> list[str]:
-    """The cells that are evaluated on what the baseline is, in the study's order; what never started counts too."""
+    """The cells whose trials are evaluated on what the baseline's are, in the study's order; what never started counts
+    too."""
     known = started(trials)
-    known = known[known["evaluated"].notna()].drop_duplicates("cell")
-    evaluated = dict(zip(known["cell"], known["evaluated"], strict=True))
+    known = known[known["evaluated"].notna()].drop_duplicates(["cell", "evaluated"])
+    evaluated = dict(known.groupby("cell")["evaluated"].agg(frozenset))
     mine = evaluated.get(baseline)
     return [cell for cell in cells_of(trials) if mine is None or evaluated.get(cell, mine) == mine]
 

@@ -136,8 +136,10 @@ def longest_budget(task: Task, done: pd.DataFrame) -> tuple[float, pd.DataFrame]
 
 
 def falling(metric: Metric, done: pd.DataFrame, curves: pd.DataFrame) -> ByCell:
-    """Cells that were best at their last step and gained more than `CONVERGED` over the last half of the budget."""
-    best_last = done[numbers(done["best_step"]) == numbers(done["steps"])]
+    """Cells of which most trials were best at their last step, and these gained more than `CONVERGED` over the last
+    half of the budget."""
+    at_end = pd.Series(numbers(done["best_step"]) == numbers(done["steps"]), done.index)
+    best_last = done[at_end & (at_end.groupby(done["cell"]).transform("mean") > 0.5)]
     gains: dict[str, list[tuple[float, float]]] = {}
     valid = dict(iter(curves[curves["split"] == "valid"].groupby(["cell", "seed"], sort=False)))
     for cell, seed, steps in zip(best_last["cell"], best_last["seed"], best_last["steps"], strict=True):
@@ -161,7 +163,8 @@ def _last_doubling(metric: Metric, curve: pd.DataFrame, budget: float) -> tuple[
 
 
 def disagreements(metric: Metric, done: pd.DataFrame) -> list[Disagreement]:
-    """Trials whose valid and test scores differ otherwise than the median of those that are evaluated on the same.
+    """Trials whose valid and test scores differ otherwise than the median of those that are evaluated on the same; of
+    two in the middle, the one that differs less.
 
     On a logarithmic scale alone: what chance does to the errors in a few hundred examples is more than any such limit.
     """
@@ -171,11 +174,16 @@ def disagreements(metric: Metric, done: pd.DataFrame) -> list[Disagreement]:
     valid, test = (pd.Series(scores(metric, done[name]), done.index) for name in names)
     data = done["evaluated"].fillna("") if "evaluated" in done else pd.Series("", done.index)
     apart = valid - test
-    off = (apart - apart.groupby(data).transform("median")).abs()
+    off = (apart - apart.groupby(data).transform(_middle)).abs()
     limit = READS_ALIKE * test.map(lambda score: _unit(metric, score))
     odd = done[(off > limit) & (apart.groupby(data).transform("size") >= _FEW)]
     columns = (odd[name] for name in ("cell", "seed", f"valid_{metric.name}", f"test_{metric.name}"))
     return [Disagreement(str(c), int(s), float(v), float(t)) for c, s, v, t in zip(*columns, strict=True)]
+
+
+def _middle(values: pd.Series[float]) -> float:
+    low, high = (float(values.quantile(0.5, interpolation=which)) for which in ("lower", "higher"))
+    return min(low, high, key=abs)
 
 
 def sizes(done: pd.DataFrame) -> Sizes | None:

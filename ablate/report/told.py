@@ -108,5 +108,5 @@ def missing(trials: Sequence[Missing]) -> str:
 
 def _missing(trial: Missing) -> str:
     if trial.status == "FINISHED":
-        return f"seed {trial.seed} finished with a test loss that is no finite number"
+        return f"seed {trial.seed} finished with a test result that is no finite number"
     return f"seed {trial.seed} {trial.status.lower()}" + (f" ({trial.reason})" if trial.reason else "")

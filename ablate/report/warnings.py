@@ -35,7 +35,7 @@ def caveats_told(metric: Metric, task: Task, found: Caveats) -> list[str]:
     sentences = [
         _of_seeds(found),
         _of_missing(found),
-        _of_losses(found),
+        _of_losses(metric, found),
         _of_data(metric, found),
         _of_seen(task, found),
         _of_code(found),
@@ -65,18 +65,21 @@ def _of_missing(found: Caveats) -> str:
         return ""
     told = {cell: ", ".join(f"{n} {status.lower()}" for status, n in by.items()) for cell, by in found.missing.items()}
     which = some([f"{cell} ({what})" for cell, what in told.items()])
-    missing = sum(sum(by.values()) for by in found.missing.values())
-    return (
-        f"{missing} of {found.trials} trials {'has' if missing == 1 else 'have'} no result: {which}. "
-        "What diverges or fails may be just what would have been worse: the means of these rows leave it out."
+    why = (
+        "The means of these rows will change with them."
+        if all({*by} == {"UNFINISHED"} for by in found.missing.values())
+        else "What diverges or fails may be just what would have been worse: the means of these rows leave it out."
     )
+    missing = sum(sum(by.values()) for by in found.missing.values())
+    return f"{missing} of {found.trials} trials {'has' if missing == 1 else 'have'} no result: {which}. {why}"
 
 
-def _of_losses(found: Caveats) -> str:
+def _of_losses(metric: Metric, found: Caveats) -> str:
     if not found.not_finite:
         return ""
     which = some([f"{cell} (seed {seed})" for cell, seed in found.not_finite])
-    return f"A test loss that is no finite number counts as no result: {which}."
+    what = "loss" if metric.logged is not None else metric.name
+    return f"A test {what} that is no finite number counts as no result: {which}."
 
 
 def _of_data(metric: Metric, found: Caveats) -> str:
@@ -113,7 +116,8 @@ def _of_machines(found: Caveats) -> str:
     if not found.machines:
         return ""
     told = "; ".join(f"{fact} {by_value(values)}" for fact, values in found.machines.items())
-    return f"The rows were not computed alike: {told}. Last digits differ, and times cannot be compared."
+    change = "Results change with the precision" if "precision" in found.machines else "Last digits differ"
+    return f"The rows were not computed alike: {told}. {change}, and times cannot be compared."
 
 
 def _of_settings(task: Task, found: Caveats) -> str:
