@@ -314,3 +314,34 @@ def test_warnings_say_no_more_than_was_recorded():
     assert "A test accuracy that is no finite number counts as no result: x=2 (seed 1)." in caveats_told(
         accuracy, TASK, shown
     )
+
+
+def on_blocks(table, apart):
+    """Ten blocks of test data, on which cells differ by up to `apart` more or less than on average, by their place."""
+    place = {cell: i for i, cell in enumerate(dict.fromkeys(table["cell"]))}
+    return pd.DataFrame([
+        {"cell": row.cell, "seed": row.seed, "block": block, "examples": 10}
+        | {"total": 10 * (row.test_nll + place[row.cell] * apart * (1 if block % 2 else -1))}
+        for row in table.itertuples()
+        for block in range(10)
+    ])  # fmt: skip
+
+
+def test_what_is_as_good_as_none_on_these_test_data_may_be_more_on_others():
+    parts = one_out({"a": -0.2, "b": 0.0}, seeds=6, noise=0.001)
+    means = {(("x", x), ("y", y)): 4.0 - (y == "2") / 5 for x in "12" for y in "12"}
+    factors = grid(means, noise=0.0005)
+    design = {"kind": "leave_one_out", "components": ["a", "b"]}
+    for table, of in ((parts, design), (factors, None)):
+        for apart, larger in ((0.03, True), (0.0001, False)):
+            told = " ".join(findings(analyse(results(table, design=of, blocks=on_blocks(table, apart)))))
+            assert "ess difference than ±1.0 %" in told
+            assert ("with other test data the difference may be larger (−" in told) is larger
+
+
+def test_what_helps_at_a_budget_may_be_nothing_on_other_test_data():
+    table = by_budget_of({0.5: -0.02, 1: -0.02, 2: -0.02})
+    for apart, none in ((0.05, True), (0.0001, False)):
+        told = " ".join(findings(analyse(results(table, blocks=on_blocks(table, apart)))))
+        assert "helps at budget=" in told
+        assert ("; with other test data it may be none (−" in told) is none

@@ -16,7 +16,7 @@ from ablate.metric import Metric
 from ablate.report import told
 from ablate.report.factors import averaged, of_interactions
 from ablate.report.names import named_by_budget, part_of
-from ablate.report.phrases import NAMED, Row, capital, diverged, listed, margin, why_undecided
+from ablate.report.phrases import NAMED, Row, capital, diverged, listed, margin, other_text, why_undecided
 from ablate.track.units import rounded
 
 
@@ -38,7 +38,7 @@ def by_budget(analysis: Analysis) -> list[str]:
 
 def _alike(row: Row) -> tuple[object, ...]:
     """What neighbouring budgets share that are told in one."""
-    return row["verdict"], is_flattered(row), row["lost"].any, row["where"]
+    return row["verdict"], is_flattered(row), row["lost"].any, row["where"], row["text_low"] * row["text_high"] <= 0
 
 
 def _crossings(task: Task, changes: Sequence[Change]) -> str:
@@ -59,6 +59,7 @@ def _at_budgets(analysis: Analysis, rows: Sequence[Row], first: bool) -> str:
         return f"{_does(analysis, row)} at {analysis.task['budget'][0]}={listed(budgets)}{diverged(row)}"
     at = f"at {row['budget']:g}: " if len(rows) > 1 else ""
     effect = f"{at}{told.change(metric, row['effect'])}{averaged(row)}{_signed_interval(metric, row)}{diverged(row)}"
+    effect += other_text(metric, row, analysis.margin)
     return f"{_does(analysis, row)} at {analysis.task['budget'][0]}={listed(budgets)} ({effect})"
 
 

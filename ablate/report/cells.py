@@ -34,8 +34,11 @@ def of_divergence(ends: pd.DataFrame, components: pd.DataFrame) -> str:
     )
 
 
-def of_cells(metric: Metric, comparison: pd.DataFrame, ends: pd.DataFrame) -> str:
-    """The best cell, chosen by validation among those that diverge least, beside the baseline."""
+def of_cells(metric: Metric, comparison: pd.DataFrame, ends: pd.DataFrame, size: float | None) -> str:
+    """The best cell, chosen by validation among those that diverge least, beside the baseline.
+
+    `size`: the margin of what matters; None: nobody said so.
+    """
     done = comparison[(comparison["n"] > 0) & (comparison["verdict"] != NOT_COMPARABLE)]
     if done.empty:
         done = comparison[comparison["n"] > 0]
@@ -59,11 +62,11 @@ def of_cells(metric: Metric, comparison: pd.DataFrame, ends: pd.DataFrame) -> st
     if best["cell"] == base["cell"] or math.isnan(float(best["effect"])):
         return f"{most}, and a test {metric.name} of {value} (n = {best['n']})."
     role = "the first row" if base["cell"] == comparison["cell"].iloc[0] else "the baseline"
-    beside = _beside(metric, best, f"{base['cell']}, {role}")
+    beside = _beside(metric, best, f"{base['cell']}, {role}", size)
     return f"{most}, and a test {metric.name} of {value}: {beside}."
 
 
-def _beside(metric: Metric, best: Row, other: str) -> str:
+def _beside(metric: Metric, best: Row, other: str, size: float | None) -> str:
     """How the chosen row stands beside the baseline, which its own seeds need not confirm."""
     paired = best["difference_kind"] == "paired"
     seeds = f"{best['pairs']} seeds" if paired else "no seed in common"
@@ -71,11 +74,11 @@ def _beside(metric: Metric, best: Row, other: str) -> str:
     apart = f"{told.size(metric, best['effect'])} {where} {other}"
     sure = interval(metric, best["low"], best["high"], seeds + label(best))
     if best["verdict"] == BETTER:
-        return apart + sure + _lost(best, other) + other_text(metric, best)
+        return apart + sure + _lost(best, other) + other_text(metric, best, size)
     if best["verdict"] == WORSE:
-        return f"but it is {apart}{sure}{_lost(best, other)}"
+        return f"but it is {apart}{sure}{_lost(best, other)}{other_text(metric, best, size)}"
     if best["verdict"] == EQUIVALENT:
-        return f"as good as equal to {other}{sure}"
+        return f"as good as equal to {other}{sure}{other_text(metric, best, size)}"
     if best["verdict"] == ONE_SEED:
         return f"{apart}; with one seed this may be chance"
     if is_flattered(best):

@@ -92,15 +92,16 @@ def _alone(metric: Metric, rows: Sequence[Row], size: float | None, first: bool,
     if len(settled) > _MOST:
         said.append(f"{len(settled) - _MOST} more levels have an effect that is in the table.")
     if alike and size is not None:
-        named = listed([f"{_which(row)}{_where(row)}{_those_lost(row)}" for row in alike])
+        named = listed([f"{_which(row)}{_where(row)}{_besides(metric, row, size)}" for row in alike])
         said.append(f"Less difference than {margin(metric, size)} either way: {named}.")
     if unsure:
         said.append(_unsure(metric, unsure, nothing=first and trains and not said))
     return said
 
 
-def _those_lost(row: Row) -> str:
-    return f" ({lost.removeprefix('; ')})" if (lost := diverged(row)) else ""
+def _besides(metric: Metric, row: Row, size: float | None) -> str:
+    said = diverged(row) + other_text(metric, row, size)
+    return f" ({said.removeprefix('; ')})" if said else ""
 
 
 def _unsure(metric: Metric, rows: Sequence[Row], nothing: bool) -> str:
@@ -122,12 +123,8 @@ def _size(row: Row) -> float:
 def _does(metric: Metric, row: Row) -> str:
     sure = interval(metric, row["low"], row["high"], seeds(row)) if row["n"] > 1 else ", one seed: this may be chance"
     change = told.change(metric, row["effect"])
-    besides = diverged(row) + _other(metric, row)
+    besides = diverged(row) + other_text(metric, row, None)
     return f"{_which(row)} changes test {metric.name} by {change}{averaged(row)}{sure}{besides}"
-
-
-def _other(metric: Metric, row: Row) -> str:
-    return other_text(metric, row) if row["verdict"] in SETTLED else ""
 
 
 def _which(row: Row) -> str:

@@ -59,8 +59,8 @@ def of_parts(metric: Metric, effects: pd.DataFrame, size: float | None) -> str:
     if by[EQUIVALENT] and size is not None:
         are = verb(by[EQUIVALENT], "makes", "each make")
         said.append(
-            f"{capital(_list(metric, by[EQUIVALENT]))} {are} less difference than {margin(metric, size)}: as good as "
-            "none."
+            f"{capital(_list(metric, by[EQUIVALENT], size))} {are} less difference than {margin(metric, size)}: as "
+            "good as none."
         )
     unsure = [row for row in by[UNDECIDED] + by[ONE_SEED] if not is_flattered(row)]
     said += [_unsure(metric, unsure, n) for n in sorted({int(row["n"]) for row in unsure}, reverse=True)]
@@ -108,7 +108,7 @@ def _phrase(metric: Metric, row: Row) -> str:
     effect, low, high = _as_told(row)
     how = _HOW[row["kind"]].format(metric.name)
     what = f"{how} {told.size(metric, effect)} {told.direction(metric, effect)}"
-    return what + interval(metric, low, high, seeds(row)) + diverged(row) + other_text(metric, row, _sign(row))
+    return what + interval(metric, low, high, seeds(row)) + diverged(row) + other_text(metric, row, None, _sign(row))
 
 
 def _sign(row: Row) -> int:
@@ -123,20 +123,15 @@ def _as_told(row: Row) -> tuple[float, float, float]:
     return sign * float(row["effect"]), low, high
 
 
-def _other(metric: Metric, row: Row) -> str:
-    """Of an effect that is told: an undecided one is no surer with other test data."""
-    return other_text(metric, row, _sign(row)) if row["verdict"] in SETTLED else ""
-
-
 def _name(row: Row) -> str:
     return f"{row['component']} at {row['at']}" if row["at"] else str(row["component"])
 
 
-def _list(metric: Metric, rows: Sequence[Row]) -> str:
+def _list(metric: Metric, rows: Sequence[Row], size: float | None = None) -> str:
     """Names with their effects."""
     shown = [
         f"{_name(row)} ({'without it ' if row['kind'] == 'removal' else ''}{told.change(metric, _as_told(row)[0])}"
-        f"{diverged(row)}{_other(metric, row)})"
+        f"{diverged(row)}{other_text(metric, row, size, _sign(row))})"
         for row in rows
     ]
     return listed(shown)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate.analyze.families import EXPLORATORY, is_flattered
+from ablate.analyze.families import EQUIVALENT, EXPLORATORY, is_claim, is_flattered
 from ablate.metric import Metric
 from ablate.report import told
 
@@ -47,15 +47,21 @@ def interval(metric: Metric, low: float, high: float, of: str) -> str:
     return f" (95 % interval {told.span(metric, low, high)}, {of})"
 
 
-def other_text(metric: Metric, row: Row, sign: int = 1) -> str:
-    """That another sample of test data may show no such effect, where the wider interval says so.
+def other_text(metric: Metric, row: Row, size: float | None, sign: int = 1) -> str:
+    """That another sample of test data may not show what a verdict says, where the wider interval says so.
 
-    `sign`: −1 where the effect is told the other way round.
+    Args:
+        size: the margin of what matters; None: nobody said so.
+        sign: −1 where the effect is told the other way round.
     """
-    if not row["text_low"] * row["text_high"] <= 0:  # also where it is not known
-        return ""
     low, high = sorted((sign * row["text_low"], sign * row["text_high"]))
-    return f"; with other test data it may be none ({told.span(metric, low, high)})"
+    over = f"({told.span(metric, low, high)})"
+    if row["verdict"] == EQUIVALENT:
+        ends = [max(abs(row[low]), abs(row[high])) for low, high in (("low", "high"), ("text_low", "text_high"))]
+        larger = size is not None and ends[0] <= size < ends[1]
+        return f"; with other test data the difference may be larger {over}" if larger else ""
+    none = is_claim(row["verdict"]) and low * high <= 0  # not where it is not known
+    return f"; with other test data it may be none {over}" if none else ""
 
 
 def margin(metric: Metric, size: float) -> str:

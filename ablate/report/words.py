@@ -39,7 +39,7 @@ def findings(analysis: Analysis) -> list[str]:
             f"No cell has learned anything: every test {metric.name} is worse than that of a model that knows nothing."
         )
         return [sentence for sentence in (lost, nothing) if sentence]
-    best = of_cells(metric, analysis.comparison, analysis.ends)
+    best = of_cells(metric, analysis.comparison, analysis.ends, size)
     return [sentence for sentence in (lost, asked, best) if sentence]
 
 
