@@ -15,6 +15,7 @@ from ablate.report import write_report
 from ablate.track.folder import Folder
 from ablate.track.journal import Journal
 from ablate.track.read import read_studies, read_study
+from ablate.track.sources import open_source
 
 
 def test_two_studies_are_read_as_one_and_what_they_share_is_there_once(tmp_path, empty_store):
@@ -110,3 +111,13 @@ def test_one_name_is_that_study_none_the_newest_and_many_a_name_that_a_folder_ca
     assert len(read_studies(folder, names).trials) == 1
     with pytest.raises(KnobError, match=f"{names[0]}: named twice"):
         read_studies(folder, [names[0], names[1], names[0]])
+
+
+def test_the_first_cell_of_the_first_study_stays_first_where_its_trials_ended_in_another(tmp_path):
+    here, there = Folder(tmp_path / "here"), Folder(tmp_path / "there")
+    record(here, "one", {"full": ["new", "new"], "without tying": ["finished", "finished"]})
+    record(there, "two", {"+ tying": ("full", ["finished", "finished"]), "base": ["finished", "finished"]})
+    both = read_studies(open_source([str(here.root), str(there.root)], None), ["one", "two"])
+    assert list(dict.fromkeys(both.trials["cell"])) == ["full", "without tying", "base"]
+    assert set(both.trials["status"]) == {"FINISHED"}
+    assert both.same == [("two", "+ tying", "full")]

@@ -231,6 +231,8 @@ def test_a_part_that_two_designs_answer_differently_is_told_by_both():
     (told, _) = said(few, design)
     assert "Whether a (without it +2" in told
     assert "Measured another way, a hurts: " in told
+    (_, told, _) = said(diverged(table, (table["cell"] == "full").to_numpy()), design)
+    assert told.startswith("A hurts: added in its turn it makes")
 
 
 def test_no_source_is_called_the_largest_where_that_is_not_settled():

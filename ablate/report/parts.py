@@ -66,7 +66,8 @@ def of_parts(metric: Metric, effects: pd.DataFrame, size: float | None) -> str:
     said += [_unsure(metric, unsure, n) for n in sorted({int(row["n"]) for row in unsure}, reverse=True)]
     if flattered := [row for row in by[UNDECIDED] + by[ONE_SEED] if is_flattered(row)]:
         said.append(f"Of {_list(metric, flattered)} nothing can be said: the side that looks better lost more trials.")
-    said += [_otherwise(metric, row) for row in _contrary(asked, rows)]
+    way = "measured another way, " if said else ""
+    said += [capital(f"{way}{_verdict(metric, row)}.") for row in _contrary(asked, rows)]
     return " ".join(said)
 
 
@@ -99,8 +100,8 @@ def _contrary(asked: pd.DataFrame, rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _otherwise(metric: Metric, row: Row) -> str:
-    return f"Measured another way, {_name(row)} {row['verdict']}: {_phrase(metric, row)}."
+def _verdict(metric: Metric, row: Row) -> str:
+    return f"{_name(row)} {row['verdict']}: {_phrase(metric, row)}"
 
 
 def _phrase(metric: Metric, row: Row) -> str:

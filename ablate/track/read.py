@@ -188,10 +188,11 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
     samples: dict[str, str] = {}
     same: list[tuple[str, str, str]] = []
     names: dict[str, str] = {}
+    cells: list[str] = []  # in the order of the studies, whichever of them a trial is taken from
     for part, own, labels in zip(parts, _shared_out(parts), labels_among(parts), strict=True):
-        here = {cell for table in trials for cell in table["cell"]}
         names = {label: labels[name] for label, name in part.labels.items()} | names
-        same += [(part.name, cell, label) for cell, label in labels.items() if label != cell and label in here]
+        same += [(part.name, cell, label) for cell, label in labels.items() if label != cell and label in cells]
+        cells += [label for label in labels.values() if label not in cells]
         new = part.trials[own]
         trials.append(new.assign(cell=new["cell"].map(labels)))
         curves.append(_of(part.curves, new, labels))
@@ -202,8 +203,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         {str(name): None if pd.isna(value) else value for name, value in record.items()}
         for record in pd.concat(trials).to_dict("records")
     ]
-    cells = list(dict.fromkeys(record["cell"] for record in rows))
-    rows.sort(key=lambda record: cells.index(record["cell"]))
+    rows.sort(key=lambda record: cells.index(str(record["cell"])))
     where = f"the studies {', '.join(part.name for part in parts)} in {source}"
     return Results(
         name=folder_name("+".join(part.name for part in parts)),
