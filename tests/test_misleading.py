@@ -17,6 +17,7 @@ from ablate.analyze.caveats import caveats
 from ablate.analyze.evidence import Diverged
 from ablate.analyze.guards import disagreements, falling
 from ablate.analyze.paired import paired
+from ablate.analyze.published import figures
 from ablate.analyze.study import analyse
 from ablate.metric import Metric
 from ablate.report import told
@@ -24,6 +25,7 @@ from ablate.report.figures import stability
 from ablate.report.files import Files
 from ablate.report.noise import noise_told
 from ablate.report.notes import effects_caption
+from ablate.report.records import published
 from ablate.report.sections import make_sections
 from ablate.report.tables import _changes as changes
 from ablate.report.warnings import caveats_told, warnings_of
@@ -347,3 +349,18 @@ def test_what_helps_at_a_budget_may_be_nothing_on_other_test_data():
         told = " ".join(findings(analyse(results(table, blocks=on_blocks(table, apart)))))
         assert "helps at budget=" in told
         assert ("; with other test data it may be none (−" in told) is none
+
+
+def test_beside_what_is_published_trials_that_diverged_are_told_and_no_infinite_number():
+    table = grid({(("x", "1"),): 4.8, (("x", "2"),): 4.7}, seeds=3).assign(data="ptb")
+    recipe = next(figure["match"] for figure in figures("language_model") if figure["match"])
+    for name, value in recipe.items():
+        table[f"knob.{name}"] = pd.Series([None if value == "null" else value] * len(table), dtype=object)
+    first = (table["cell"] == "x=1").to_numpy()
+    table.loc[~first, "knob.depth"] = 7
+    some = published(analyse(results(diverged(table, first & (table["seed"] == 0).to_numpy()))))
+    assert some.rows[0][1].endswith(" (n = 2; 1 of 3 diverged)")
+    none = published(analyse(results(diverged(table, first))))
+    assert none.says[0].startswith("No cell that has a result follows a published recipe.")
+    table.loc[first & (table["seed"] == 0), ["test_nll", "test_perplexity"]] = [800.0, np.inf]
+    assert published(analyse(results(table))).rows[0][1] == "over 1,000,000 (n = 3)"

@@ -24,7 +24,7 @@ def published(analysis: Analysis) -> Section:
     rows = [
         [
             str(row["cell"]),
-            f"{row['ours']:,.1f} (n = {row['n']})",
+            f"{told.value(analysis.metric, row['ours'])} (n = {row['n']}{_diverged(analysis, row['cell'])})",
             f"{row['published']:,.2f}" + ("" if pd.isna(row["published_sd"]) else f" ± {row['published_sd']:.2f}"),
             told.change(analysis.metric, row["effect"]),
             f"{row['name']}: {row['cite']}",
@@ -39,9 +39,17 @@ def published(analysis: Analysis) -> Section:
         [str(row["name"]), f"{row['valid']:.1f}", f"{row['test']:.1f}", f"{row['cite']} ({row['source']})"]
         for row in analysis.same_data.to_dict("records")
     ]
-    says = ["No cell follows a published recipe. What others reached on this data with theirs, for orientation:"]
+    says = [
+        "No cell that has a result follows a published recipe. What others reached on this data with theirs, for "
+        "orientation:"
+    ]
     headings = ["model", "valid", "test", "source"]
     return Section("published", "Beside what is published", says=says if others else (), headings=headings, rows=others)
+
+
+def _diverged(analysis: Analysis, cell: str) -> str:
+    asked, lost = analysis.ends.loc[cell, ["asked", "diverged"]].to_numpy(int)
+    return f"; {lost} of {asked} diverged" if lost else ""
 
 
 def differs(analysis: Analysis) -> Section:
