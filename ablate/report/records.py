@@ -39,10 +39,8 @@ def published(analysis: Analysis) -> Section:
         [str(row["name"]), f"{row['valid']:.1f}", f"{row['test']:.1f}", f"{row['cite']} ({row['source']})"]
         for row in analysis.same_data.to_dict("records")
     ]
-    says = [
-        "No cell that has a result follows a published recipe. What others reached on this data with theirs, for "
-        "orientation:"
-    ]
+    nothing = "No cell that has a result follows a published recipe."
+    says = [f"{nothing} What others reached on this data with theirs, for orientation:"]
     headings = ["model", "valid", "test", "source"]
     return Section("published", "Beside what is published", says=says if others else (), headings=headings, rows=others)
 
