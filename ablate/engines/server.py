@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from multiprocessing import forkserver
 
@@ -19,8 +20,12 @@ CONTEXT = multiprocessing.get_context(_METHOD)
 def warm_up() -> None:
     """Start the server now: it imports torch while the study does, and plans."""
     if _METHOD == "forkserver":
-        CONTEXT.set_forkserver_preload(["ablate.engines.preloaded"])
-        forkserver.ensure_running()
+        CONTEXT.set_forkserver_preload(["ablate.engines.stoppable", "ablate.engines.preloaded"])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -117,6 +119,25 @@ def test_sigterm_and_ctrl_c_end_in_a_line_and_leave_no_process(tmp_path, undistu
     assert [events[-1]["event"] for events in journals(tmp_path).values()] == ["interrupted"]
     wait_until(lambda: not group_lives(process.pid), seconds=20)
     ends_as_if_undisturbed(tmp_path, undisturbed)
+
+
+def test_ctrl_c_while_the_server_of_the_workers_imports_torch_ends_it_without_a_traceback():
+    done = subprocess.run(
+        [sys.executable, "-c", WARMED], capture_output=True, text=True, start_new_session=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+WARMED = """
+import os, signal, time
+from ablate.engines.server import warm_up
+signal.signal(signal.SIGINT, lambda *_: None)
+warm_up()
+time.sleep(0.5)
+for _ in range(40):
+    os.killpg(0, signal.SIGINT)
+    time.sleep(0.05)
+"""
 
 
 @pytest.mark.parametrize("task", ["language model", "function"])
