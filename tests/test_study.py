@@ -21,7 +21,7 @@ from ablate.knobs import KnobError, deciding, flat
 from ablate.registry import Registry
 from ablate.study.cells import Job
 from ablate.study.jobs import make_study
-from ablate.study.plan import fingerprint
+from ablate.study.plan import fingerprint, what_changed
 from ablate.study.progress import Progress
 from ablate.study.view import View
 from ablate.tasks.language_model import LANGUAGE_MODEL, METRICS, task, training
@@ -163,6 +163,18 @@ def test_why_something_is_trained_again_is_told_and_what_changed(tmp_path, monke
     launched[0]["trials"][0]["fingerprint"] = "0123456789abcdef"
     Journal(Folder(tmp_path).study("s")).append("launched", cells=launched)
     assert planned("windows=3").why == "code changed (tasks/language_model/optim.py)"
+
+
+def test_a_knob_that_is_new_or_gone_is_told_as_that():
+    started = {
+        "event": "started",
+        "sources": {},
+        "data": {"digest": "d"},
+        "knobs": {"lr": 0.1, "clip": None, "path": "a"},
+    }
+    finished = {"event": "finished", "status": "FINISHED"}
+    why = what_changed([started, finished], {"rate": 0.1, "clip": 2}, {}, "d", ["rate", "clip", "path"])
+    assert why == "rate is new (0.1); clip changed (null → 2); lr is gone (0.1)"
 
 
 def test_a_trial_stays_on_the_kind_of_device_that_it_was_planned_for(tmp_path, monkeypatch):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ablate.code import code_digest
 from ablate.engines.engine import Engine
-from ablate.knobs import KnobError, deciding, show
+from ablate.knobs import KnobError, deciding, knobs_of, show
 from ablate.protocol import Facts, Trial
 from ablate.study.cells import Cell, Study
 from ablate.track.claims import read_trial
@@ -90,6 +90,7 @@ def _trials(
     sources = dict(study.task.sources(cell.config))
     code = code_digest(sources)
     knobs = deciding(cell.config)
+    kind: type = type(cell.config)
     trials = []
     for seed in cell.seeds:
         print_ = fingerprint(study.task.name, knobs, seed, facts.digest, code, device)
@@ -100,7 +101,7 @@ def _trials(
         why = ""
         if state not in DONE and former not in (None, print_):
             attempt = last_attempt(read_trial(folder.trial(str(former))))
-            why = what_changed(attempt, knobs, sources, facts.digest)
+            why = what_changed(attempt, knobs, sources, facts.digest, knobs_of(kind))
             other = "cpu" if device == "cuda" else "cuda"
             # Also where the former trial has only begun: it does not go on here.
             if attempt and former == fingerprint(study.task.name, knobs, seed, facts.digest, code, other):
@@ -129,10 +130,19 @@ def _last_launch(folder: Folder, study: str) -> dict[tuple[str, int], str]:
     return {(c["label"], t["seed"]): t["fingerprint"] for c in launch["cells"] for t in c["trials"]}
 
 
-def what_changed(former: list[Event], knobs: Mapping[str, Any], sources: Mapping[str, str], data_digest: str) -> str:
+def what_changed(
+    former: list[Event],
+    knobs: Mapping[str, Any],
+    sources: Mapping[str, str],
+    data_digest: str,
+    known: Collection[str],
+) -> str:
     """What differs between a finished trial and one of the same name: code, data, or knobs; "" when it had no result.
 
     For example: "code changed (train/checkpoint.py)".
+
+    Args:
+        knobs: those that decide the result; known: the names of all that the task has.
     """
     if status(former) not in DONE:
         return ""
@@ -145,8 +155,11 @@ def what_changed(former: list[Event], knobs: Mapping[str, Any], sources: Mapping
         changes.append(f"data changed ({started['data']['digest'][:12]} → {data_digest[:12]})")
     before = started["knobs"]
     for name, value in knobs.items():
-        if name not in before or before[name] != value:
-            changes.append(f"{name} changed ({show(before.get(name))} → {show(value)})")
+        if name not in before:
+            changes.append(f"{name} is new ({show(value)})")
+        elif before[name] != value:
+            changes.append(f"{name} changed ({show(before[name])} → {show(value)})")
+    changes += [f"{name} is gone ({show(value)})" for name, value in before.items() if name not in known]
     return "; ".join(changes)
 
 
