@@ -97,6 +97,12 @@ def test_a_plan_tells_what_is_done_what_goes_on_and_what_is_left(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("runs/**/*") if path.is_file()} == before
 
 
+def test_a_plan_says_what_is_trained_again_and_why(tmp_path):
+    assert inside("depth=1", "lr=0.01", "name=s", "seeds=2", *QUIET, folder=tmp_path)[0] == 0
+    _, text = planned("depth=1", "lr=0.02", "name=s", "seeds=3", *TINY, folder=tmp_path)
+    assert text[:2] == ["study s: 1 cell, 3 trials: 3 to train", "2 trials again: lr changed (0.01 → 0.02)"]
+
+
 def test_a_plan_is_of_trials_together_where_they_train_together(tmp_path):
     cells, text = planned("-m", "depth=1,2", *TINY, "seeds=5", "pack=3", "workers=2", folder=tmp_path)
     assert set(cells.values()) == {"5 to train"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def _estimates(study: Study, plan: Sequence[PlannedTrial], packs: Sequence[Seque
     if not of_each:
         return None
     rest = [statistics.mean(of_each)] * len(packs)
-    return Estimates([0.0] * len(packs), rest, f"the mean of {len(of_each)} trials of this study that are finished")
+    return Estimates([0.0] * len(packs), rest, f"the mean of {how_many(len(of_each), 'finished trial')} of this study")
 
 
 def _seconds(
@@ -193,6 +194,8 @@ def _totals(
 ) -> list[str]:
     size = f"{how_many(len(study.cells), 'cell')}, {how_many(len(plan), 'trial')}"
     lines = [f"study {study.name}: {size}: {_counts(plan, starts)}"]
+    again = Counter(planned.why for planned in to_train(plan) if planned.why)
+    lines += [f"{how_many(count, 'trial')} again: {why}" for why, count in again.items()]
     lines += [f"note: {note}" for note in describe_left_out(study.left_out)]
     how = "" if estimates is None else estimates.how
     if wall is not None:
