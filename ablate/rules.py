@@ -96,6 +96,8 @@ class Knob:
     def _remedy(self, value: object) -> str:
         if names := _names(self.field.annotation, self.field.metadata):
             return suggest(str(value), names)
+        if "a text" in self.range and isinstance(value, (int, float)):
+            return f"""; in quotes it is one, '{self.name}="{show(value)}"'"""
         if not self.is_number or self._good is None or (not self.field.examples and show(self._good) == show(value)):
             return ""  # the default itself may be what is refused
         return f"; for example {show(self._good)}"
@@ -138,8 +140,18 @@ def _one(kind: Any, metadata: Sequence[Any], good: object, alone: bool) -> str:
     if kind in (int, float):
         return _number(kind, metadata)
     if (get_origin(kind) or kind) in (list, tuple, set, frozenset, Sequence):
-        return "a list" if good is None else f"a list, for example {show(good)}"
+        return f"a list{_of(kind)}" if good is None else f"a list{_of(kind)}, for example {show(good)}"
     return {str: "a text", Path: "a path"}.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _of(kind: Any) -> str:
+    """What a list has to hold, where that is numbers alone: " of 2 whole numbers"."""
+    items = [item for item in get_args(kind) if item is not Ellipsis]
+    noun = {int: "whole numbers", float: "finite numbers"}.get(items[0]) if len({*items}) == 1 else None
+    if noun is None:
+        return ""
+    is_fixed = get_origin(kind) is tuple and Ellipsis not in get_args(kind)
+    return f" of {len(items)} {noun}" if is_fixed else f" of {noun}"
 
 
 def _number(kind: type, metadata: Sequence[Any]) -> str:

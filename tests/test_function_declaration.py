@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass, field, make_dataclass
 from enum import Enum
 from pathlib import Path
@@ -175,6 +176,30 @@ def test_seed_and_device_are_filled_in_and_are_no_knobs(kind):
     assert getattr(seen[0], "device", "cpu") == "cpu"
     again = train.configured(train._configuration.of(plain(train.Config())), 5, "cpu")
     assert again == seen[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (tuple[int, ...], "a list of whole numbers, for example [1,2]"),
+        (tuple[float, float], "a list of 2 finite numbers, for example [1,2]"),
+        (set[str | int], "a list, for example [1,2]"),
+    ],
+)
+def test_what_a_list_holds_is_told_where_one_of_its_values_is_wrong(kind, message):
+    config = make_dataclass("Config", [("sizes", kind, field(default_factory=lambda: [1, 2]))])
+    task = ablate.task(config, metric=ERROR)(lambda_named_train)
+    with pytest.raises(KnobError, match=re.escape(f"sizes=[1,true]: must be {message}")):
+        task.run(sizes=[1, True])
+
+
+@pytest.mark.parametrize(("value", "typed"), [(1, "1"), (True, "true")])
+def test_a_number_or_a_truth_value_for_a_text_is_told_to_go_into_quotes(value, typed):
+    config = make_dataclass("Config", [("label", str, "x")])
+    task = ablate.task(config, metric=ERROR)(lambda_named_train)
+    with pytest.raises(KnobError) as caught:
+        task.run(label=value)
+    assert str(caught.value) == f"""label={typed}: must be a text; in quotes it is one, 'label="{typed}"'"""
 
 
 def test_a_rule_of_the_users_class_is_checked_before_anything_trains():
