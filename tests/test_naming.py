@@ -70,6 +70,8 @@ def test_a_command_that_asks_for_less_than_before_says_what_the_report_goes_with
         "depth had 2 trials that this command does not ask for (of depth=3); its report is without them."
     )
     assert folder.asks("depth=1,2,3", "seeds=2") == ("depth", "")
+    assert folder.asks("depth=1,2,3")[1].startswith("depth had 3 trials that")
+    assert folder.asks("depth=1,2")[1].startswith("depth had 1 trial that")
 
 
 def test_another_full_model_is_another_question_and_fewer_of_its_components_are_not():

@@ -13,6 +13,7 @@ from ablate.names import some
 from ablate.study.cells import Cell, Study
 from ablate.track.folder import Folder
 from ablate.track.journal import Event
+from ablate.track.units import how_many
 
 _TOLD = 3  # differences in a sentence
 
@@ -70,8 +71,9 @@ def _left_out(before: Event | None, study: Study) -> str:
     cells = dict.fromkeys(label for label, _ in lost)
     shown = some([*cells], _TOLD)
     return (
-        f"{study.name} had {len(lost)} trials that this command does not ask for (of {shown}); its report is without "
-        "them. They are kept until python -m ablate.track prune --delete; name=… keeps two studies apart"
+        f"{study.name} had {how_many(len(lost), 'trial')} that this command does not ask for (of {shown}); "
+        "its report is without them. They are kept until python -m ablate.track prune --delete; name=… keeps two "
+        "studies apart"
     )
 
 
