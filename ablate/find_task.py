@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from ablate.imported import record_imports
 from ablate.knobs import KnobError
@@ -31,9 +32,10 @@ def load_task(reference: str) -> Task:
         return function
     points = {point.name: point for point in entry_points(group=_GROUP)}
     if reference not in points:
+        file = f"; did you mean task={reference}.py?" if reference and Path(f"{reference}.py").is_file() else ""
         raise KnobError(
-            f"task={reference}: no such task{suggest(reference, points)}; installed are {', '.join(sorted(points))}, "
-            "and a file of your own is task=my_file.py:train"
+            f"task={reference}: no such task{file or suggest(reference, points)}; "
+            f"installed are {', '.join(sorted(points))}, and a file of your own is task=my_file.py:train"
         )
     task: Task = points[reference].load()
     return task

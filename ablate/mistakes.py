@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
@@ -66,6 +67,8 @@ def _of_words(task: Task, arguments: Sequence[str]) -> list[str]:
         return [
             f"{flag}: not in use here; presets of your own are files GROUP/NAME.yaml: --config-dir FOLDER +GROUP=NAME"
         ]
+    if (flag := next((word for word in arguments if word.startswith("-") and not _is_flag(word)), None)) is not None:
+        return [f"{flag}: no such flag; a knob is set with =, NAME=VALUE, and --help shows them"]
     for number, word in enumerate(arguments):
         before = arguments[number - 1] if number else ""
         is_set = "=" in word and not word.startswith("=")
@@ -81,6 +84,13 @@ def _of_words(task: Task, arguments: Sequence[str]) -> list[str]:
             return [f"{' '.join(together)}: a space separates arguments; leave it out, {''.join(together)}"]
         return [_alone(task, word, *arguments[number + 1 : number + 2])]
     return []
+
+
+def _is_flag(word: str) -> bool:
+    """Whether Hydra's parser may know it: a flag, the beginning of a long one, a short one with its value."""
+    name = word.partition("=")[0]
+    known = get_args_parser()._option_string_actions
+    return any(flag.startswith(name) if name.startswith("--") else name.startswith(flag) for flag in known)
 
 
 def _go_together(before: str, word: str) -> bool:
@@ -115,6 +125,9 @@ def _of_overrides(task: Task, arguments: Sequence[str]) -> Iterator[str]:
         except HydraException as error:
             if text.endswith(","):
                 yield f"{text}: ends with a comma; levels are listed without spaces, {text}…"
+                continue
+            if re.search(r"=,|,,", text) and not _GRAMMAR.search(text):
+                yield f"{text}: a comma without a level before it; leave it out, or the empty text is ''"
                 continue
             if re.search(r"\s\+*[\w./]+=", text) and not _GRAMMAR.search(text):
                 yield f"{text}: cannot be read; each knob is an argument of its own"
@@ -160,8 +173,9 @@ def _how_to_quote(text: str) -> str:
         return f"""quote it twice, '{key}="{value}"'"""
     if key not in LISTS:
         # Where the value has neither quotes nor anything that is grammar, it is its letters that need them.
-        helps = value and not re.search(r"""[][(){}'",=]""", value)
-        return f"""quote it twice, '{key}="{value}"'""" if helps else "quote it if it holds brackets"
+        helps = value and not re.search(r"""[][(){}'",]|^=""", value)
+        several = """a level with brackets or letters other than a to z goes into quotes, 'label="ä [1]",b'"""
+        return f"""quote it twice, '{key}="{value}"'""" if helps else several
     items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
     return f"quote it twice, '{key}=[{items}]'"
 

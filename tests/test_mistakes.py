@@ -17,6 +17,8 @@ NAME = (
     "must be a name of at most 100 letters, digits, '.', '_' and '-', for example my-study; a number or a truth value "
     "goes into quotes, for example 'name=\"2024\"', or null"
 )
+QUOTED = """a level with brackets or letters other than a to z goes into quotes, 'label="ä [1]",b'"""
+COMPONENTS = "gating, depth, dropout, tying, residual, forget_bias, projection"
 PLAN = [*TINY, "tracking=off", "report=false", "plan=true"]
 
 
@@ -36,6 +38,17 @@ PLAN = [*TINY, "tracking=off", "report=false", "plan=true"]
         (["-m", "depth=1,", "2,", "3"], "depth=1, 2, 3: a space separates arguments; leave it out, depth=1,2,3"),
         (["-m", "depth=1", ",2"], "depth=1 ,2: a space separates arguments; leave it out, depth=1,2"),
         (["-m", "depth=1,"], "depth=1,: ends with a comma; levels are listed without spaces, depth=1,…"),
+        (["--halp"], "--halp: no such flag; a knob is set with =, NAME=VALUE, and --help shows them"),
+        (["-depth=2"], "-depth=2: no such flag; a knob is set with =, NAME=VALUE, and --help shows them"),
+        (["-m", "seeds=1,2"], "seeds=1,2: is how many seeds each cell has; seed=1,2 names the seeds themselves"),
+        (["design=leave_one_out", "design.components=[]"],
+         f"design.components=[]: names none; declared are {COMPONENTS}, null: all of them"),
+        (["-m", "depth=,1"], "depth=,1: a comma without a level before it; leave it out, or the empty text is ''"),
+        (["-m", "depth=1,,2"], "depth=1,,2: a comma without a level before it; leave it out, or the empty text is ''"),
+        (["-m", "depth=glob(*)"], "depth=glob(*): names no level; list them with commas"),
+        (["runs=a=b"],
+         "runs=a=b: cannot be read, mismatched input '=' expecting <EOF>; quote it twice, 'runs=\"a=b\"'"),
+        (["-m", 'runs="a b",ñ'], f"runs=\"a b\",ñ: cannot be read, token recognition error at: 'ñ'; {QUOTED}"),
         (["study=three_models"], "study=three_models: no default chooses study; add a plus, +study=three_models"),
         (["runs=añb"], "runs=añb: cannot be read, token recognition error at: 'ñ'; quote it twice, 'runs=\"añb\"'"),
         (["design.components=dropout,tying"],
@@ -59,6 +72,21 @@ def test_a_newcomers_mistake_is_one_line_that_says_what_to_type(arguments, messa
     code, out, err = inside(*arguments, *rest, folder=tmp_path)
     assert (code, out, err) == (2, "", f"ablate: {message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_script_that_is_named_without_its_ending_is_suggested(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    code, _, err = inside("task=mine", folder=tmp_path)
+    assert (code, err.partition(";")[0]) == (2, "ablate: task=mine: no such task")
+    assert "did you mean task=mine.py?" in err
+
+
+@pytest.mark.parametrize("place", ["runs", "reports"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(place, tmp_path):
+    code, out, err = inside(*TINY, "tracking=off", f"{place}=/proc/ablate", folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert err == f"ablate: {place}=/proc/ablate: cannot be written (No such file or directory); name another folder\n"
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_a_study_may_be_called_by_a_number_in_quotes(tmp_path):

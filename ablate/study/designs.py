@@ -73,6 +73,11 @@ def jobs(typed: Typed, space: Space) -> list[tuple[list[str], Asked | None]]:
         KnobError: for a design that cannot be made of what was typed.
     """
     for key in typed.factors:
+        if key.lstrip("+") == "seeds" and "auto" not in typed.levels[key]:
+            levels = ",".join(typed.levels[key])
+            raise KnobError(
+                f"seeds={levels}: is how many seeds each cell has; seed={levels} names the seeds themselves"
+            )
         if key.lstrip("+").partition(".")[0] in _ONCE:
             name = key.lstrip("+")
             if name in LISTS:
@@ -212,6 +217,10 @@ def chosen(components: Mapping[str, Component], design: Design, full: Values) ->
             raise KnobError(
                 f'design={design.kind}: no component is declared; add components={{"dropout": "dropout=0"}} to the '
                 "task, or '+components.dropout=\"dropout=0\"' to the command"
+            )
+        if not names:
+            raise KnobError(
+                f"design.components=[]: names none; declared are {', '.join(components)}, null: all of them"
             )
         reasons = ", ".join(f"{reason} ({_as_typed(components[name].off)})" for name, reason in missing.items())
         raise KnobError(f"design={design.kind}: the full model has no component to vary: {reasons}; switch one on")

@@ -63,8 +63,10 @@ def run_study(study: Study, program: str, arguments: str) -> Ended:
     """
     launch = study.launch
     _check_tracking(launch.tracking)
-    if launch.report and not launch.plan:
-        _check_reports(Path(launch.reports))
+    if not launch.plan:
+        _check_folder("runs", Path(launch.runs))
+        if launch.report:
+            _check_folder("reports", Path(launch.reports))
     command = f"{program} {arguments}".rstrip()
     folder = Folder(launch.runs)
     with closing(make_engine(launch, study.task)) as engine:
@@ -204,14 +206,14 @@ def _check_tracking(tracking: Tracking) -> None:
         raise KnobError(f"tracking.uri={without_secrets(tracking.uri)}: {refusal}")
 
 
-def _check_reports(folder: Path) -> None:
-    """Refuse before anything is trained what could not be written after it."""
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse before anything is trained what could not be written then or after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise KnobError(f"reports={folder}: cannot be written ({error.strerror}); name another folder") from error
+        raise KnobError(f"{name}={folder}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def _how_to_browse(folder: Folder, uri: str | None, page: str | None) -> str:

@@ -66,6 +66,8 @@ class StudySweeper(Sweeper):
             if not override.is_discrete_sweep():
                 raise HydraException(f"{override.input_line}: an interval has no levels; list them with commas")
             levels[key] = list(override.sweep_string_iterator())
+            if not levels[key]:
+                raise HydraException(f"{override.input_line}: names no level; list them with commas")
             factors[key] = None
         designs = levels.pop("design") if "design" in factors else ()
         return Typed(levels, [key for key in factors if key != "design"], designs)
