@@ -107,7 +107,10 @@ def curves(*studies: str, runs: Folders | None = None, store: Stores | None = No
 
 def _read(studies: tuple[str, ...], runs: Folders | None, store: Stores | None) -> Results:
     # Late: whoever imports ablate to train needs no pandas.
+    from ablate.knobs import KnobError
     from ablate.track.read import read_studies
     from ablate.track.sources import open_source
 
+    if odd := [study for study in studies if not isinstance(study, str)]:
+        raise KnobError(f"{odd[0]!r}: a study is named by a text, several by one text each: results('one', 'two')")
     return read_studies(open_source(runs, store), studies)

@@ -32,7 +32,7 @@ def load(trial: str | Mapping[str, Any], runs: str | Path = "runs") -> Any:
     """
     from ablate.train.checkpoint import Checkpoints, Damaged
 
-    fingerprint = trial if isinstance(trial, str) else trial.get("fingerprint")
+    fingerprint = trial if isinstance(trial, str) else trial.get("fingerprint") if hasattr(trial, "get") else None
     if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{64}", fingerprint):
         what = f"{trial!r}" if isinstance(trial, str) else type(trial).__name__
         raise KnobError(f"{what}: ablate.load takes one row of ablate.results(), for example trials.iloc[0]")

@@ -14,6 +14,7 @@ import torch
 from conftest import TINY
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from own_task import Config
 from program import ROOT, inside
 
 import ablate
@@ -192,6 +193,25 @@ SCRIPT = f"""
 import ablate
 print(len(ablate.run("model=rnn", *{QUIET!r})))
 """
+
+
+def test_what_is_no_name_no_trial_no_task_and_no_seed_is_refused_in_a_line():
+    @ablate.task(Config, metric=ablate.Metric("error"))
+    def train(config, run):
+        return {"test_error": 1.0}
+
+    for read in (ablate.results, ablate.curves):
+        with pytest.raises(KnobError, match="a study is named by a text"):
+            read(["one", "two"])
+    with pytest.raises(KnobError, match="NoneType: ablate.load takes one row"):
+        ablate.load(None)
+    with pytest.raises(KnobError, match="int: ablate.load takes one row"):
+        ablate.load(3)
+    with pytest.raises(KnobError, match="3: is no task; check takes a function"):
+        ablate.check(3)
+    for seed in ("a", -1, 1.5, None):
+        with pytest.raises(KnobError, match="must be a whole number at least 0"):
+            train.run(seed=seed)
 
 
 def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):

@@ -59,6 +59,10 @@ def check(task: FunctionTask, *, seed: int = 0, say: Callable[[str], None] = pri
     Raises:
         KnobError: for values that the config refuses, and a task that no other process can import.
     """
+    if not hasattr(task, "_configuration"):
+        raise KnobError(
+            f"{getattr(task, '__name__', repr(task))}: is no task; check takes a function under @ablate.task"
+        )
     short = _short(task) if not set(_EPOCHS) & set(overrides) else {}
     if short:
         say(f"{_shown(short)}: shortened; give check(…, epochs=…) for another")

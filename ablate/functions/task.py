@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,10 @@ class FunctionTask:
         """
         from ablate.functions.fit import plain_call
 
-        return plain_call(self, self._configuration.of(knobs), seed, None if folder is None else Path(folder))
+        given: Any = seed  # of NumPy too
+        if not isinstance(given, Integral) or given < 0:
+            raise KnobError(f"seed={seed!r}: must be a whole number at least 0; for example 0")
+        return plain_call(self, self._configuration.of(knobs), int(given), None if folder is None else Path(folder))
 
     def settle(self, config: Any, device: str) -> Any:
         """The configuration as it is. Raises KnobError within a process group of torchrun's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -100,6 +101,8 @@ def upgrade(folder: Folder, options: argparse.Namespace) -> None:
 
 def prune(folder: Folder, options: argparse.Namespace) -> None:
     """Say what nothing needs any more, and why; delete it where that is asked for."""
+    if not folder.root.is_dir():
+        raise KnobError(f"{folder}: there is no such folder; name the folder of the journals, --runs runs")
     found = list(unneeded(folder))
     for each in found:
         what = "all of it" if [*each.paths] == [each.trial] else f"{len(each.paths)} files"
@@ -108,7 +111,9 @@ def prune(folder: Folder, options: argparse.Namespace) -> None:
     if not found:
         print(f"{folder}: nothing that is not needed")
     elif not options.delete:
-        print(f"{decimal(total)} could be deleted: python -m ablate.track prune --runs {folder} --delete")
+        print(
+            f"{decimal(total)} could be deleted: python -m ablate.track prune --runs {shlex.quote(str(folder))} --delete"
+        )
     else:
         deleted = delete(found)
         left = len(found) - len(deleted)
