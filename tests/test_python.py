@@ -203,9 +203,9 @@ def test_what_is_no_name_no_trial_no_task_and_no_seed_is_refused_in_a_line():
     for read in (ablate.results, ablate.curves):
         with pytest.raises(KnobError, match="a study is named by a text"):
             read(["one", "two"])
-    with pytest.raises(KnobError, match="NoneType: ablate.load takes one row"):
+    with pytest.raises(KnobError, match=r"NoneType: ablate\.load takes one row"):
         ablate.load(None)
-    with pytest.raises(KnobError, match="int: ablate.load takes one row"):
+    with pytest.raises(KnobError, match=r"int: ablate\.load takes one row"):
         ablate.load(3)
     with pytest.raises(KnobError, match="3: is no task; check takes a function"):
         ablate.check(3)

@@ -111,9 +111,8 @@ def prune(folder: Folder, options: argparse.Namespace) -> None:
     if not found:
         print(f"{folder}: nothing that is not needed")
     elif not options.delete:
-        print(
-            f"{decimal(total)} could be deleted: python -m ablate.track prune --runs {shlex.quote(str(folder))} --delete"
-        )
+        typed = f"python -m ablate.track prune --runs {shlex.quote(str(folder))} --delete"
+        print(f"{decimal(total)} could be deleted: {typed}")
     else:
         deleted = delete(found)
         left = len(found) - len(deleted)

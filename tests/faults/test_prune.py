@@ -49,6 +49,14 @@ def test_a_trial_that_no_newest_launch_asks_for_is_named_and_deleted_on_request_
     assert (code, "finished before" in out) == (0, True)
 
 
+def test_a_folder_with_a_space_is_quoted_and_one_that_is_not_there_is_refused(runs):
+    (runs / "runs").rename(runs / "my runs")
+    assert prune(runs, "--runs", "my runs").endswith("python -m ablate.track prune --runs 'my runs' --delete\n")
+    code, out, err = inside(folder=runs, main=lambda: main(["prune", "--runs", "rusn"]))
+    assert (code, out) == (1, "")
+    assert err == "ablate.track: rusn: there is no such folder; name the folder of the journals, --runs runs\n"
+
+
 def test_what_served_to_go_on_is_deleted_of_a_finished_trial_and_its_weights_stay(runs):
     trial = max(journals(runs), key=lambda trial: journals(runs)[trial][0]["knobs"]["lr"])
     claim = trial / "claim-0001"
