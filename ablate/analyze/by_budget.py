@@ -16,7 +16,7 @@ import pandas as pd
 from ablate.analyze.components import rows_of_components, widest_kind
 from ablate.analyze.effects import rows_of_factors
 from ablate.analyze.evidence import ESTIMATED, Evidence
-from ablate.analyze.families import judge_alone
+from ablate.analyze.families import SETTLED, judge_alone
 from ablate.analyze.table import finished
 
 PART = ["part", "kind", "level", "reference"]
@@ -98,7 +98,7 @@ def _effects(here: Evidence, components: Sequence[str] | None) -> list[dict[str,
 
 
 def changes_of_sign(effects: pd.DataFrame) -> list[Change]:
-    """Where the mean effect of a part crosses zero between two budgets, in the order of `effects`.
+    """Where the effect of a part crosses zero between two budgets at which it is told from zero, in their order.
 
     Two means over other settings of the rest are no change: what differs may be the settings.
     """
@@ -106,7 +106,8 @@ def changes_of_sign(effects: pd.DataFrame) -> list[Change]:
     for _, part in effects.groupby(PART, sort=False):
         for before, after in pairwise(part.to_dict("records")):
             a, b = float(before["effect"]), float(after["effect"])
-            if a * b < 0 and before["where"] == after["where"]:
+            is_told = before["verdict"] in SETTLED and after["verdict"] in SETTLED
+            if a * b < 0 and is_told and before["where"] == after["where"]:
                 share = a / (a - b)
                 budget, seen = (float(before[x]) ** (1 - share) * float(after[x]) ** share for x in ("budget", "seen"))
                 found.append(Change(before, after, budget, seen))
