@@ -54,8 +54,12 @@ LONG = (
 )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is not asked for is left out
 def pytest_collection_modifyitems(items):
-    """Long files first, the others in the order of their names."""
+    """Long files first, the others in the order of their names; what kills processes and fills disks is slow."""
+    for item in items:
+        if item.path.parent.name == "faults":
+            item.add_marker("slow")
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 

@@ -18,6 +18,8 @@ from ablate.track.mlflow.store import Store
 from ablate.track.mlflow.study_run import digest
 from ablate.track.read import read_studies, read_study
 
+pytestmark = pytest.mark.slow  # whole studies, again and again
+
 # The error is the effect, and a noise that follows from seed and effect.
 TASKS = """
 import random

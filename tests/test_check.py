@@ -316,6 +316,7 @@ def test_a_task_without_a_loop_passes_with_a_note(tmp_path, servers):
     assert "the function uses neither run.epochs nor run.steps" in report.notes[0]
 
 
+@pytest.mark.slow
 def test_it_runs_from_the_command_line(tmp_path):
     script = write(tmp_path / "itself.py")
     environment = os.environ | {"PYTHONPATH": str(Path(ablate.__file__).parent.parent)}

@@ -214,6 +214,7 @@ def test_what_is_no_name_no_trial_no_task_and_no_seed_is_refused_in_a_line():
             train.run(seed=seed)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(

@@ -73,6 +73,7 @@ runpy.run_module("ablate.report", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.figures
 def test_a_report_needs_a_copied_store_alone_neither_journals_nor_torch_nor_hydra(study, tmp_path):
     here, there = tmp_path / "here", tmp_path / "moved"
