@@ -155,7 +155,7 @@ def test_help_tells_the_default_and_the_range_of_every_knob_of_a_file(folder, mo
     for line in (
         "double true or false; default false",
         "optimizer.lr a finite number; default 0.1",
-        "layers a list; default [8,8]",
+        "layers a list of whole numbers; default [8,8]",
         "price in $ {price} (a finite number above 0; default 2.5)",
         "kind one of cheap, dear; default cheap",
         "where a text; default ''",

@@ -73,7 +73,7 @@ def trains_on(mount):
     ("mount", "says"),
     [
         ("mount -t tmpfs -o size=4k tmpfs runs", "ablate: [Errno 28] No space left on device"),
-        ("mount --bind runs runs && mount -o remount,ro,bind runs", "ablate: [Errno 30] Read-only file system: '"),
+        ("mount --bind runs runs && mount -o remount,ro,bind runs", "ablate: runs=runs: cannot be written (Read-only"),
     ],
     ids=["full", "read-only"],
 )
