@@ -14,17 +14,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from ablate.address import without_secrets
 from ablate.compose import presets_of_every_launch, primary, values_to_show
 from ablate.find_task import DEFAULT, load_task
 from ablate.knobs import KnobError
 from ablate.mistakes import ONE_CELL, TRAINS_NOTHING, composing, is_override, refuse_mistakes
-from ablate.output import as_program
+from ablate.programs import as_program
 from ablate.protocol import Task
 from ablate.session import command_of, run_overrides
 from ablate.study.records import describe_knobs
-
-_USER_ERROR = 2
 
 
 class Stopped(KeyboardInterrupt):
@@ -137,31 +134,15 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _guarded(run: Callable[[], None]) -> None:
-    """A user's mistake ends in one line and exit code 2, a signal in 128 + its number."""
-    show_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    # Hydra then raises instead of printing, and the message below is the only one.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    """A signal ends it in 128 + its number."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:  # not under nohup
             signal.signal(getattr(signal, name), _stop)
-    with as_program():
-        _run_to_an_exit_code(run, show_trace)
-
-
-def _run_to_an_exit_code(run: Callable[[], None], show_trace: bool) -> None:
-    try:
-        run()
-    except KnobError as error:
-        if show_trace:
-            raise
-        for problem in error.problems:
-            print(f"ablate: {without_secrets(problem)}", file=sys.stderr)
-        sys.exit(_USER_ERROR)
-    except OSError as error:  # a folder that cannot be written, a full disk
-        if show_trace:
-            raise
-        print(f"ablate: {error}", file=sys.stderr)
-        sys.exit(_USER_ERROR)
-    except KeyboardInterrupt as error:
-        print("ablate: stopped; the same command goes on with what is not finished", file=sys.stderr)
-        sys.exit(128 + (error.number if isinstance(error, Stopped) else signal.SIGINT))
+    with as_program("ablate"):
+        # Hydra then raises instead of printing, and what as_program says is the only message.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            run()
+        except KeyboardInterrupt as error:
+            print("ablate: stopped; the same command goes on with what is not finished", file=sys.stderr)
+            sys.exit(128 + (error.number if isinstance(error, Stopped) else signal.SIGINT))

@@ -1,29 +1,14 @@
-"""What a program prints while somebody reads it, and when nobody does any more; how it ends."""
+"""What a program prints while somebody reads it, and when nobody does any more."""
 
 from __future__ import annotations
 
-import atexit
 import errno
-import gc
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-@contextmanager
-def as_program() -> Iterator[None]:
-    """In this block output that has lost its reader is dropped: a closed pipe or terminal stops nothing.
-
-    And the process ends at once: to look for what could be freed in all that it has imported takes half a second.
-    """
-    atexit.register(gc.freeze)
-    with redirect_stdout(_Patient(sys.stdout)), redirect_stderr(_Patient(sys.stderr)):
-        yield
 
 
 def make_console() -> Console:
@@ -37,7 +22,9 @@ def make_console() -> Console:
 _WIDTH = 160  # where there is no terminal
 
 
-class _Patient:
+class Patient:
+    """A stream that drops what is written once it has lost its reader: a closed pipe or terminal stops nothing."""
+
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from rich.text import Text
 from ablate.disk import replacing
 from ablate.knobs import KnobError
 from ablate.launch import STUDY_NAME
-from ablate.output import as_program, make_console
+from ablate.output import make_console
+from ablate.programs import as_program
 from ablate.registry import suggest
 from ablate.track.claims import holder, read_trial
 from ablate.track.folder import Folder
@@ -32,7 +32,7 @@ _DONE = ("FINISHED", "DIVERGED")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Do what the command line asks for; what is wrong ends in one line and exit code 1."""
+    """Do what the command line asks for; what is wrong ends in one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m ablate.studies", description=__doc__)
     parser.add_argument("--runs", default="runs", help="folder of the journals (default: %(default)s)")
     parser.add_argument("--uri", help="MLflow tracking URI, for rename and delete (default: the runs folder's SQLite)")
@@ -47,11 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     deleted.add_argument("study", metavar="STUDY")
     deleted.add_argument("--yes", action="store_true", help="do it; without it, only say what would be deleted")
     options = parser.parse_args(arguments)
-    try:
-        with as_program():
-            _ACTIONS[options.action or "list"](Folder(options.runs), options)
-    except (KnobError, OSError) as error:
-        sys.exit(f"ablate.studies: {error}")
+    with as_program("ablate.studies"):
+        _ACTIONS[options.action or "list"](Folder(options.runs), options)
 
 
 @dataclass(frozen=True)

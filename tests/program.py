@@ -13,6 +13,7 @@ from contextlib import ExitStack, chdir, contextmanager, nullcontext, redirect_s
 from pathlib import Path
 from unittest import mock
 
+import pytest
 from warm import Warm, module, warm_up
 
 from ablate.cli import main
@@ -78,13 +79,20 @@ def inside(*arguments, folder, main=main, meanwhile=None):
             main()
         except SystemExit as ended:
             code = ended.code or 0
-            if isinstance(code, str):  # what Python itself does with a message
-                err.write(f"{code}\n")
-                code = 1
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     return code, out.getvalue(), err.getvalue()
+
+
+def mistake(main, *arguments):
+    """What a program says of a mistake in its command line: one line, with exit code 2."""
+    err = io.StringIO()
+    with redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == 2
+    (line,) = err.getvalue().splitlines()
+    return line
 
 
 @contextmanager

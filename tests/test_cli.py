@@ -131,10 +131,10 @@ def test_a_report_of_an_unknown_study_names_the_known_ones(study, tmp_path):
     folder, *_ = study
     process = start(["ablate.report", "depth-tye"], folder)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert err.strip() == "ablate.report: no study 'depth-tye'; did you mean 'depth-tie'? in runs; there are depth-tie"
     code, _, err = inside(folder=tmp_path, main=report_main.main)
-    assert (code, err) == (1, "ablate.report: no study in runs; start one with python -m ablate\n")
+    assert (code, err) == (2, "ablate.report: no study in runs; start one with python -m ablate\n")
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,20 @@ def test_the_first_cell_of_the_first_study_stays_first_where_its_trials_ended_in
     assert list(dict.fromkeys(both.trials["cell"])) == ["full", "without tying", "base"]
     assert set(both.trials["status"]) == {"FINISHED"}
     assert both.same == [("two", "+ tying", "full")]
+
+
+def test_studies_that_do_not_think_the_same_worth_a_difference_say_which_counts(tmp_path):
+    folder = Folder(tmp_path)
+    record(folder, "one", {"full": ["finished"]}, worth="2%")
+    record(folder, "two", {"b": ["finished"]}, worth="1%")
+    record(folder, "none", {"c": ["finished"]})
+    said = "What difference is worth something was not said alike"
+    for names, told in (
+        (["one", "two"], f"{said} (2%: one; 1%: two): the least, 1%, counts here."),
+        (["one", "none"], f"{said} (2%: one; nothing: none): none is called equivalent."),
+    ):
+        warnings = write_report(read_studies(folder, names), tmp_path / "reports").warnings
+        assert [line for line in warnings if line.startswith(said)] == [f"{told} --worth sets it for all of them."]
+    for given in ({"worth": "3%"}, {}):
+        both = read_studies(folder, ["one", "two"] if given else ["one"], **given)
+        assert not [line for line in write_report(both, tmp_path / "reports").warnings if line.startswith(said)]

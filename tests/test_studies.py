@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from program import mistake
 from recorded import Trial, copied, finished_study, launch
 
 from ablate import studies
@@ -25,9 +26,7 @@ def said(capsys, folder, *arguments):
 
 
 def refused(folder, *arguments):
-    with pytest.raises(SystemExit) as caught:
-        studies.main(["--runs", str(folder), *arguments])
-    return str(caught.value)
+    return mistake(studies.main, "--runs", folder, *arguments)
 
 
 def half_done(folder, name="half"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 import os
@@ -58,14 +59,28 @@ def task(
 def _declare(*declaration: Any) -> FunctionTask:
     """A task; in the script that is run, what is wrong with it is said as `ablate.main` says it: in a line."""
     function = declaration[-1]
+    in_script = getattr(function, "__module__", "") == "__main__"
     try:
-        return FunctionTask(*declaration)
+        made = FunctionTask(*declaration)
     except KnobError as error:
-        if getattr(function, "__module__", "") != "__main__" or os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+        if not in_script or os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
             raise
         for problem in error.problems:
             print(f"ablate: {problem}", file=sys.stderr)
         sys.exit(2)
+    if in_script and os.path.abspath(sys.argv[0]) == str(made.file):
+        atexit.register(_say_that_nothing_began, function.__name__)
+    return made
+
+
+# Whatever trains or checks a task imports one of these.
+_USES = {"ablate.cli", "ablate.session", "ablate.functions.check", "ablate.functions.fit"}
+
+
+def _say_that_nothing_began(name: str) -> None:
+    if not _USES & sys.modules.keys() and not hasattr(sys, "last_value"):  # the script ended in no error
+        last = f'if __name__ == "__main__": ablate.main({name})'
+        print(f"ablate: {sys.argv[0]}: nothing asked {name} to train; write at its end {last}", file=sys.stderr)
 
 
 class FunctionTask:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 from ablate.knobs import KnobError
-from ablate.output import as_program
+from ablate.programs import as_program
 from ablate.report import write_report
 from ablate.track.read import read_studies
 from ablate.track.sources import open_source
@@ -46,18 +45,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--digits", metavar="N", help="decimals of the Markdown and LaTeX tables (default: by size)")
     options = parser.parse_args(arguments)
-    with as_program():
+    with as_program("ablate.report"):
         _report(options)
 
 
 def _report(options: argparse.Namespace) -> None:
-    try:
-        labels, digits = _labels(options.label), _digits(options.digits)
-        source = open_source(options.runs, options.store)
-        results = read_studies(source, options.studies, options.worth, labels)
-        report = write_report(results, Path(options.reports), options.baseline, options.columns, digits)
-    except (KnobError, OSError) as error:
-        sys.exit(f"ablate.report: {error}")
+    labels, digits = _labels(options.label), _digits(options.digits)
+    source = open_source(options.runs, options.store)
+    results = read_studies(source, options.studies, options.worth, labels)
+    report = write_report(results, Path(options.reports), options.baseline, options.columns, digits)
     print(report.table.to_string(index=False))
     for sentence in report.findings:
         print(sentence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.metric import Metric
+from ablate.analyze.study import Analysis
 
 _CALIBRATION = (
     "The average over seeds comes with a 95 % interval by Student's t: a rule whose intervals hold the true effect 95"
@@ -32,8 +32,10 @@ _VERDICTS = (
 )
 
 
-def method(metric: Metric, looked: bool = False) -> str:
-    """A paragraph for the page's end. `looked`: seeds were added until they were enough."""
+def method(analysis: Analysis) -> str:
+    """A paragraph for the page's end."""
+    metric = analysis.metric
+    looked = analysis.stopping is not None  # seeds were added until they were enough
     taken = (
         f"and on the logarithm of {metric.name}, so that it reads as a percentage"
         if metric.scale == "log"

@@ -66,7 +66,7 @@ def make_sections(results: Results, analysis: Analysis, drawn: Figures, files: F
         Section("samples", "What the models write", samples=list(results.samples.items())[:_CELLS_SAMPLED]),
         commands(results),
         provenance(results),
-        Section("method", "How intervals are made", says=[method(analysis.metric, analysis.stopping is not None)]),
+        Section("method", "How intervals are made", says=[method(analysis)]),
     ]
     return [section for section in made if section]
 

@@ -10,6 +10,7 @@ from ablate.names import some
 from ablate.report.guards import guards_told
 from ablate.report.names import knob_or_fact
 from ablate.report.told import by_value
+from ablate.rules import show
 from ablate.track.read import Results
 
 
@@ -17,6 +18,7 @@ def warnings_of(results: Results, analysis: Analysis) -> list[str]:
     """Everything to know, a sentence or two each."""
     return [
         *_of_same(results),
+        *_of_worths(results),
         *caveats_told(analysis.metric, analysis.task, analysis.caveats),
         *guards_told(analysis.metric, analysis.task, analysis.guards, results.trials),
     ]
@@ -28,6 +30,15 @@ def _of_same(results: Results) -> list[str]:
         return []
     told = some([f"{cell} of {study} is {label}" for study, cell, label in results.same])
     return [f"Cells that several studies share stand here once: {told}."]
+
+
+def _of_worths(results: Results) -> list[str]:
+    """What several studies think worth a difference, and which of it counts here."""
+    if not results.worths:
+        return []
+    said = by_value({study: "nothing" if worth is None else show(worth) for study, worth in results.worths.items()})
+    counts = "none is called equivalent" if results.worth is None else f"the least, {show(results.worth)}, counts here"
+    return [f"What difference is worth something was not said alike ({said}): {counts}. --worth sets it for all of them."]
 
 
 def caveats_told(metric: Metric, task: Task, found: Caveats) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from rich.filesize import decimal
 from ablate.address import refusal_of_address, without_secrets
 from ablate.knobs import KnobError
 from ablate.names import folder_name
-from ablate.output import as_program
+from ablate.programs import as_program
 from ablate.track.folder import Folder
 from ablate.track.journal import read_events
 from ablate.track.mlflow.client import in_one_line, tracking_uri
@@ -26,7 +25,7 @@ from ablate.track.watch import watch
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Do what the command line asks for; what is wrong ends in one line and exit code 1."""
+    """Do what the command line asks for; what is wrong ends in one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m ablate.track", description=__doc__)
     parser.add_argument(
         "action",
@@ -40,17 +39,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--uri", help="MLflow tracking URI (default: the SQLite store of the runs folder)")
     parser.add_argument("--delete", action="store_true", help="with prune: delete what it lists")
     options = parser.parse_args(arguments)
-    try:
-        if options.delete and options.action != "prune":
-            raise KnobError(f"--delete: is for prune; {options.action} deletes nothing")
-        if options.study is not None and options.action != "watch":
-            raise KnobError(f"{options.study}: {options.action} takes no study; it is for all of the runs folder")
-        if options.uri is not None and (refusal := refusal_of_address(options.uri)) is not None:
-            raise KnobError(f"--uri {without_secrets(options.uri)}: {refusal}")
-        with as_program():
-            _ACTIONS[options.action](Folder(options.runs), options)
-    except KnobError as error:
-        sys.exit(f"ablate.track: {error}")
+    with as_program("ablate.track"):
+        _refuse_what_does_not_go_together(options)
+        _ACTIONS[options.action](Folder(options.runs), options)
+
+
+def _refuse_what_does_not_go_together(options: argparse.Namespace) -> None:
+    if options.delete and options.action != "prune":
+        raise KnobError(f"--delete: is for prune; {options.action} deletes nothing")
+    if options.study is not None and options.action != "watch":
+        raise KnobError(f"{options.study}: {options.action} takes no study; it is for all of the runs folder")
+    if options.uri is not None and (refusal := refusal_of_address(options.uri)) is not None:
+        raise KnobError(f"--uri {without_secrets(options.uri)}: {refusal}")
 
 
 def sync(folder: Folder, options: argparse.Namespace) -> None:

@@ -40,6 +40,8 @@ class Results:
             for trials that were not measured by example.
         samples: cell → text written by its first finished seed.
         worth: the smallest difference that matters, as it was typed: "1%", 0.5; None: it was not (`ablate.worth`).
+        worths: of several studies that do not think the same worth a difference, what each of them does: study → as
+            `worth`.
         stopping: with seeds=auto its `seeds` ("auto"), `max_seeds` and, once it has stopped, `look`: the last look at
             the results, as `ablate.analyze.stopping.Look` has it. Of several studies, one of which at least was
             stopped so, `seeds` and how many `studies` they are. None: the number of seeds was fixed.
@@ -59,6 +61,7 @@ class Results:
     blocks: pd.DataFrame
     samples: dict[str, str]
     worth: str | float | None = None
+    worths: Mapping[str, str | float | None] = field(default_factory=dict)
     stopping: Mapping[str, Any] | None = None
     same: Sequence[tuple[str, str, str]] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -217,6 +220,7 @@ def _joined(parts: Sequence[Results], source: Source) -> Results:
         blocks=validated(pd.concat(blocks, ignore_index=True), blocks_schema(), where),
         samples=samples,
         worth=min(parts, key=lambda part: margin(part.worth, metrics[0]) or 0.0).worth,
+        worths={} if len({margin(part.worth, metrics[0]) for part in parts}) == 1 else {p.name: p.worth for p in parts},
         stopping={"seeds": "auto", "studies": len(parts)} if any(part.stopping for part in parts) else None,
         same=same,
         labels=names,

@@ -222,7 +222,7 @@ def test_a_sync_that_reaches_no_server_is_one_line_and_code_1(proxy, tmp_path):
     proxy.behaviour = "broken"
     process = start(["ablate.track", "sync", "--uri", uri(proxy)], tmp_path)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert err.startswith("ablate.track: MLflow is not reachable (")
     assert len(err.splitlines()) == 1
 
