@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, field, make_dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Literal
 import pydantic
 import pytest
 from own_task import ERROR, Config, does, lambda_named_train
+from program import ROOT
 
 import ablate
 from ablate.cli import main_of_task
@@ -239,3 +243,27 @@ def test_options_of_argparse_become_knobs_and_what_cannot_is_named():
     with pytest.raises(KnobError) as caught:
         ablate.arguments(parser)
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["file", "--out", "-v", "--flag"]
+
+
+def test_a_script_that_asks_its_task_nothing_says_what_is_missing(tmp_path):
+    script = tmp_path / "mine.py"
+    written = (
+        "from dataclasses import dataclass\n"
+        "import ablate\n"
+        "@dataclass\n"
+        "class Config:\n"
+        "    lr: float = 0.1\n"
+        "@ablate.task(Config, metric=ablate.Metric('error'))\n"
+        "def train(config, run):\n"
+        "    return {'test_error': config.lr}\n"
+    )
+    told = 'ablate: mine.py: nothing asked train to train; write at its end if __name__ == "__main__": ablate.main(train)\n'
+    for end, said in (("", told), ("train.run()\n", ""), ("1 / 0\n", "ZeroDivisionError: division by zero\n")):
+        script.write_text(written + end)
+        done = subprocess.run(
+            [sys.executable, "mine.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.stdout == ""
+        assert done.stderr.endswith(said)
+        assert (told in done.stderr) == (said == told)
