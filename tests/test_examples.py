@@ -106,7 +106,8 @@ def test_a_transformer_sees_no_word_that_it_predicts():
 @pytest.mark.parametrize("knobs", [{}, {"position": "sinusoidal", "norm": "post"}, {"position": "none", "tie": False}])
 def test_a_transformer_learns(knobs):
     small = {"width": 16, "heads": 2, "depth": 1, "window": 16, "batch": 8, "steps": 60, "valid_every": 30}
-    assert example("transformer.py").run(seed=0, lr=0.01, **small, **knobs)["test_nll"] < 6.4  # ln 1001 = 6.9 knows nothing
+    knows_nothing = math.log(1001)
+    assert example("transformer.py").run(seed=0, lr=0.01, **small, **knobs)["test_nll"] < knows_nothing - 0.5
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

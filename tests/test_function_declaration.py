@@ -257,7 +257,8 @@ def test_a_script_that_asks_its_task_nothing_says_what_is_missing(tmp_path):
         "def train(config, run):\n"
         "    return {'test_error': config.lr}\n"
     )
-    told = 'ablate: mine.py: nothing asked train to train; write at its end if __name__ == "__main__": ablate.main(train)\n'
+    last = 'if __name__ == "__main__": ablate.main(train)'
+    told = f"ablate: mine.py: nothing asked train to train; write at its end {last}\n"
     for end, said in (("", told), ("train.run()\n", ""), ("1 / 0\n", "ZeroDivisionError: division by zero\n")):
         script.write_text(written + end)
         done = subprocess.run(

@@ -258,6 +258,7 @@ def test_no_sentence_claims_what_its_own_table_does_not(means, lost, seeds, nois
         assert not claimed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "leave_one_out"])
 def test_pages_without_any_effect_make_a_claim_on_one_in_twenty_at_most(kind):
     """Few, for time: `python -m benchmarks calibration` makes 2,000."""

@@ -134,7 +134,7 @@ def test_studies_that_do_not_think_the_same_worth_a_difference_say_which_counts(
         (["one", "none"], f"{said} (2%: one; nothing: none): none is called equivalent."),
     ):
         warnings = write_report(read_studies(folder, names), tmp_path / "reports").warnings
-        assert [line for line in warnings if line.startswith(said)] == [f"{told} --worth sets it for all of them."]
+        assert [line for line in warnings if line.startswith(said)] == [f"{told} --worth sets it for all."]
     for given in ({"worth": "3%"}, {}):
         both = read_studies(folder, ["one", "two"] if given else ["one"], **given)
         assert not [line for line in write_report(both, tmp_path / "reports").warnings if line.startswith(said)]

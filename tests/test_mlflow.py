@@ -240,6 +240,7 @@ class Failing:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 def test_whatever_call_fails_the_next_start_completes_the_study_and_nothing_is_there_twice(
     done, tmp_path, empty_store, monkeypatch

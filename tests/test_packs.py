@@ -48,6 +48,10 @@ MODELS = {
     "residual tanh layers": ["model=rnn", "depth=3", "residual=true"],
     "a scaled LSTM with a projection": ["model=lstm", "tie=true", "init=scaled", "projection=0.01"],
 }
+EACH_MODEL = [
+    pytest.param(model, id=name, marks=[] if name == "an untied LSTM" else pytest.mark.slow)
+    for name, model in MODELS.items()
+]
 # In fp32, after 50 updates: sums of products are taken in another order, and the updates carry that on.
 TOLERANCE = 2e-4
 
@@ -89,7 +93,7 @@ def assert_alike(pack, alone, tolerance=TOLERANCE):
             assert together[name] == (pytest.approx(value, rel=tolerance) if isinstance(value, float) else value), name
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("model", EACH_MODEL)
 def test_each_trial_of_a_pack_is_the_one_trained_alone(model, tmp_path, monkeypatch):
     monkeypatch.setattr(engine_module, "LOG_EVERY", 1)
     trials = trials_of(model)
@@ -293,6 +297,7 @@ def test_what_stands_or_is_busy_is_left_out_of_a_pack(tmp_path):
     assert read_trial(plan[2].folder) == []
 
 
+@pytest.mark.slow
 def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
     study = ["-m", *TINY, "dropout=0,0.3", "seeds=2", "tracking=off", "report=false", "name=study", "model=better_lstm"]
     folders = tmp_path / "pack", tmp_path / "alone"
@@ -314,6 +319,7 @@ def test_a_pack_is_recorded_and_reported_like_the_same_trials_alone(tmp_path):
     assert len({events[0]["process"] for events in together.values()}) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_killed_with_a_pack_leaves_its_trials_to_be_trained_alone(tmp_path):
     long = [*TINY, "model=better_lstm", "hidden=16", "windows=800", "valid_every=200", "seeds=2", "pack=2"]
 

@@ -227,6 +227,7 @@ def test_the_ids_of_two_figures_never_meet(report):
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(report, tmp_path):
     table = one_out(EFFECTS)
     folders = [write_report(results(table, design=ONE_OUT), tmp_path / place).folder for place in ("one", "other")]

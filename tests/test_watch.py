@@ -100,7 +100,7 @@ def test_a_study_that_there_is_not_is_refused_with_those_that_there_are(tmp_path
     with pytest.raises(KnobError, match=r"t: no such study in .*runs; there are s"):
         watch(launched(tmp_path), "t", print)
     code, _, err = inside("sync", "s", folder=tmp_path, main=track)
-    assert (code, err) == (1, "ablate.track: s: sync takes no study; it is for all of the runs folder\n")
+    assert (code, err) == (2, "ablate.track: s: sync takes no study; it is for all of the runs folder\n")
 
 
 def test_a_study_that_has_ended_is_told_as_it_was(tmp_path):

@@ -38,7 +38,7 @@ def _of_worths(results: Results) -> list[str]:
         return []
     said = by_value({study: "nothing" if worth is None else show(worth) for study, worth in results.worths.items()})
     counts = "none is called equivalent" if results.worth is None else f"the least, {show(results.worth)}, counts here"
-    return [f"What difference is worth something was not said alike ({said}): {counts}. --worth sets it for all of them."]
+    return [f"What difference is worth something was not said alike ({said}): {counts}. --worth sets it for all."]
 
 
 def caveats_told(metric: Metric, task: Task, found: Caveats) -> list[str]:
