@@ -121,7 +121,7 @@ class Launch(Record):
     check: bool = knob("true: try whether a task of your own is one that can be stopped, repeated and compared")
     report: bool = knob("false: no report is written after training; python -m ablate.report writes it later")
     name: StudyName | None = knob("name of the study; null: from its factors")
-    labels: Annotated[dict[str, str], Says('a mapping, for example {"depth=1 tie=true":"Tied LSTM"}')] | None = knob(
+    labels: Annotated[dict[str, str], Says('a mapping, for example {"depth=1 tie=true":"Our model"}')] | None = knob(
         "names that cells have in reports, a mapping of label to name; null: their labels"
     )
     device: Literal["auto", "cpu", "cuda"] = knob("auto: cuda, else cpu", group="Machine")

@@ -80,7 +80,7 @@ def test_the_comparisons_that_the_last_look_names_have_display_names(tmp_path):
         ({"depth=1 tie=tru": "x"}, "--label: no cell 'depth=1 tie=tru'; did you mean 'depth=1 tie=true'"),
         ({"x": "y"}, "there are depth=1 tie=true, full"),
         ({"depth=1 tie=true": "full"}, "--label: 'full' would be the name of 'depth=1 tie=true', 'full'"),
-        ({"full": " "}, "must be a name in one line, for example Tied LSTM"),
+        ({"full": " "}, "must be a name in one line, for example Our model"),
         ({"full": "a\nb"}, "must be a name in one line"),
     ],
 )

@@ -51,7 +51,7 @@ def numbers(column: pd.Series[Any]) -> Array:
 def factors_of(trials: pd.DataFrame) -> pd.DataFrame:
     """Levels as text, shape [cells, factors that have two levels or more], in the order of the study.
 
-    A study that names a level only in some cells (older journals) has it from the knob in the others.
+    A factor that only one of several studies varies has its level from the knob in the cells of the others.
     """
     by_cell = trials.drop_duplicates("cell").set_index("cell")
     levels = {}

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="CELL=NAME",
-        help='display name of a cell, what follows the last "=": "depth=1 tie=true=Tied LSTM"; may be repeated',
+        help='display name of a cell, what follows the last "=": "depth=1 tie=true=Our model"; may be repeated',
     )
     parser.add_argument(
         "--columns",

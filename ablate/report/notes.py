@@ -155,7 +155,7 @@ def _of_verdicts(analysis: Analysis, with_: str, without: str) -> list[Note]:
         "undecided": "neither a difference nor its absence was shown",
         "diverged": f"trials that diverged; with: {with_}, without: {without}",
         "diverges": "every trial of one side diverged",
-        "not comparable": "evaluated on other data or another vocabulary than the baseline",
+        "not comparable": "evaluated on other data than the baseline",
         "exploratory": "not of the question that the study was made for: corrected among themselves, and worth a study "
         "of their own before anybody relies on them",
     }

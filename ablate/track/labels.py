@@ -33,7 +33,7 @@ def display_names(cells: Sequence[str], labels: Mapping[str, str], typed: str) -
         if cell not in cells:
             raise KnobError(f"{typed}: no cell {cell!r}{suggest(cell, cells)}; there are {some(cells, _LISTED)}")
         if not name.strip() or not name.isprintable():
-            raise KnobError(f"{typed}: {cell!r} as {name!r}: must be a name in one line, for example Tied LSTM")
+            raise KnobError(f"{typed}: {cell!r} as {name!r}: must be a name in one line, for example Our model")
     shown = {cell: labels.get(cell, cell) for cell in cells}
     name, count = Counter(shown.values()).most_common(1)[0]
     if count > 1:
