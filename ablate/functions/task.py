@@ -73,8 +73,11 @@ def _declare(*declaration: Any) -> FunctionTask:
     return made
 
 
-# Whatever trains or checks a task imports one of these.
-_USES = {"ablate.cli", "ablate.session", "ablate.functions.check", "ablate.functions.fit"}
+# Whatever trains or checks a task, loads what it has trained or reads its results imports one of these.
+_USES = {
+    "ablate.cli", "ablate.session", "ablate.functions.check", "ablate.functions.fit", "ablate.track.read",
+    "ablate.trained",
+}  # fmt: skip
 
 
 def _say_that_nothing_began(name: str) -> None:
