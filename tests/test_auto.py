@@ -292,7 +292,7 @@ def test_a_report_may_be_asked_for_another_worth(folder):
 
     assert report("--worth", "0.5%")[0] == 0
     code, _, err = report("--worth", "none")
-    assert (code, len(err.splitlines())) == (1, 1)
+    assert (code, len(err.splitlines())) == (2, 1)
     assert err.startswith(
         "ablate.report: worth=none: must be a percentage, or a number, above 0; for example worth=0.5"
     )

@@ -53,7 +53,7 @@ def test_a_folder_with_a_space_is_quoted_and_one_that_is_not_there_is_refused(ru
     (runs / "runs").rename(runs / "my runs")
     assert prune(runs, "--runs", "my runs").endswith("python -m ablate.track prune --runs 'my runs' --delete\n")
     code, out, err = inside(folder=runs, main=lambda: main(["prune", "--runs", "rusn"]))
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err == "ablate.track: rusn: there is no such folder; name the folder of the journals, --runs runs\n"
 
 
