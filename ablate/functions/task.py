@@ -17,6 +17,7 @@ from ablate.functions import declared
 from ablate.functions.digests import Data, digest_of, paths_of
 from ablate.knobs import KnobError
 from ablate.metric import Metric
+from ablate.programs import end_in_a_line, shows_trace
 from ablate.protocol import Estimates, Facts, Outcome, Payload, Sink, Trial
 
 if TYPE_CHECKING:
@@ -63,11 +64,9 @@ def _declare(*declaration: Any) -> FunctionTask:
     try:
         made = FunctionTask(*declaration)
     except KnobError as error:
-        if not in_script or os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+        if not in_script or shows_trace():
             raise
-        for problem in error.problems:
-            print(f"ablate: {problem}", file=sys.stderr)
-        sys.exit(2)
+        end_in_a_line("ablate", error)
     if in_script and os.path.abspath(sys.argv[0]) == str(made.file):
         atexit.register(_say_that_nothing_began, function.__name__)
     return made
