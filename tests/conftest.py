@@ -6,7 +6,7 @@ import signal
 import sys
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,11 +175,13 @@ def empty_store(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _figures_where_they_are_looked_at(request, monkeypatch):
-    """Reports of this process have no figures, which take seconds to draw, but in tests that are marked so."""
-    if request.node.get_closest_marker("figures") is None:
+    """Reports of this process have no figures, which take seconds to draw, but those that a test is marked with."""
+    mark = request.node.get_closest_marker("figures")
+    if mark is None or mark.args:
         from ablate.report import write
 
-        monkeypatch.setattr(write, "draw_all", lambda *_: dict.fromkeys(write.FIGURES))
+        names = mark.args if mark else ()
+        monkeypatch.setattr(write, "draw_all", partial(write.draw_all, names=names))
 
 
 @pytest.fixture(scope="session", autouse=True)

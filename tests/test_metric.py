@@ -110,7 +110,7 @@ def of_accuracy(cells, others=(), seen=True):
     return replace(study, metrics=[ACCURACY, *others], task=DIGITS, trials=table, curves=points)
 
 
-@pytest.mark.figures
+@pytest.mark.figures("comparison", "curves")
 def test_a_report_of_accuracy_says_higher_and_points_and_names_the_highest_cell(tmp_path):
     rng = np.random.default_rng(0)
     shared = rng.normal(0, 1, 5)
@@ -150,7 +150,7 @@ def test_metrics_beside_the_first_are_shown_with_their_spread_and_no_verdict(tmp
     assert "error" not in " ".join(report.findings)
 
 
-@pytest.mark.figures
+@pytest.mark.figures("curves", "cost")
 def test_a_task_that_cannot_say_what_it_has_seen_has_tables_and_figures_without_it(tmp_path):
     report = write_report(of_accuracy({"plain": [90, 91, 92], "wide": [92, 93, 94]}, seen=False), tmp_path)
     assert not any("seen" in name for name in report.table)
@@ -161,7 +161,7 @@ def test_a_task_that_cannot_say_what_it_has_seen_has_tables_and_figures_without_
     assert "time and by epochs" in report.page.read_text()
 
 
-@pytest.mark.figures
+@pytest.mark.figures("cost")
 def test_models_of_unknown_size_are_compared_by_time_alone(tmp_path):
     study = of_accuracy({"plain": [90, 91, 92], "wide": [92, 93, 94]})
     table = study.trials.assign(parameters=pd.array([None] * 6, "Int64"))
@@ -186,7 +186,7 @@ def by_epochs(effects, seen):
     return replace(study, trials=table)
 
 
-@pytest.mark.figures
+@pytest.mark.figures("budget")
 @pytest.mark.parametrize(("seen", "where"), [(True, "4,500 examples of training"), (False, "epochs=4.5")])
 def test_a_change_of_sign_stands_at_what_was_seen_or_else_at_the_budgets_own_level(seen, where, tmp_path):
     report = write_report(by_epochs({2: -2.0, 10: 2.0}, seen), tmp_path)

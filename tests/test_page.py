@@ -148,6 +148,7 @@ def test_on_a_telephone_nothing_but_wide_tables_scrolls_sideways(report, browser
     page.close()
 
 
+@pytest.mark.figures("comparison")
 def test_the_verdict_of_a_row_is_seen_without_scrolling_its_table(browser, tmp_path):
     made = write_report(results(one_out(EFFECTS), design=ONE_OUT), tmp_path)
     page = browser.new_page(viewport={"width": 1280, "height": 800})
@@ -182,6 +183,7 @@ def test_names_stay_inert_in_every_format(report):
     assert not re.search(r"(?<!\\)[$_#%]", re.sub(r"(?<!\\)\$(-|\\[a-z]+)\$", "", line))
 
 
+@pytest.mark.figures("comparison")
 def test_latex_compiles_with_any_name(report, tmp_path):
     program = program_or_skip("pdflatex", package="texlive-latex-base")
     letters = "".join(map(chr, range(0x21, 0x180)))
@@ -209,6 +211,7 @@ def test_every_figure_is_there_as_png_svg_and_pdf_and_in_the_page(report):
     assert page.count('role="img" aria-label="') == 6
 
 
+@pytest.mark.figures("grid", "interactions", "effects")
 def test_a_grid_has_a_heatmap_and_interactions_and_names_the_factor_that_matters_most(tmp_path):
     table = ladder({"a": -0.3, "b": 0.1}, seeds=3)
     report = write_report(results(table), tmp_path)
@@ -236,6 +239,7 @@ def test_the_same_results_give_the_same_bytes(report, tmp_path):
     assert [name for name in one if one[name] != other[name]] == []
 
 
+@pytest.mark.figures("steps")
 def test_a_figure_that_a_study_no_longer_has_goes_from_its_folder(tmp_path):
     folder = write_report(results(one_out(EFFECTS), design=ONE_OUT), tmp_path).folder
     assert (folder / "steps.png").exists()
@@ -252,6 +256,7 @@ def test_cells_that_a_design_left_out_and_trials_without_a_result_are_listed_wit
     assert page.count("FAILED") >= 1
 
 
+@pytest.mark.figures("curves")
 def test_curves_of_many_cells_show_the_best_and_say_so(tmp_path):
     table = trials({f"depth={i}": [4.0 + i / 100] for i in range(20)})
     page = write_report(results(table, points=curves(table)), tmp_path).page.read_text(encoding="utf-8")

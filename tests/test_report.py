@@ -153,7 +153,7 @@ def test_a_report_of_trials_that_never_started_is_a_page_without_numbers(tmp_pat
     assert not report.all_finished
 
 
-@pytest.mark.figures
+@pytest.mark.figures("comparison")
 def test_twenty_cells_are_told_apart_and_none_is_cut(tmp_path):
     report = write_report(results(trials({f"depth={i}": [4.0 + i / 100] for i in range(20)})), tmp_path)
     svg = (report.folder / "comparison.svg").read_text()

@@ -262,7 +262,7 @@ def noise_page(table, folder=None):
     return sources_table(PERPLEXITY, found_in(table)).note
 
 
-@pytest.mark.figures
+@pytest.mark.figures("comparison", "effects")
 def test_the_page_tells_of_sources_and_not_of_the_effects_of_seeds(tmp_path):
     table = study(values())
     made = write_report(results(table, design={"kind": "latin_square"}), tmp_path)

@@ -66,13 +66,13 @@ def test_an_absurd_loss_is_told_in_few_digits_and_hides_nothing_else(nll, tmp_pa
     assert "b has the lowest valid perplexity" in report.findings[-1]
 
 
-@pytest.mark.figures
+@pytest.mark.figures("effects", "stability", "steps")
 def test_a_part_without_which_the_model_collapses_is_no_division_by_zero(tmp_path):
     report = report_of(one_out({"gating": -60.0, "dropout": 0.1}), tmp_path, {"components": ["gating", "dropout"]})
     assert "Gating earns its keep: without it test perplexity is over ×1,000,000 higher" in report.findings[0]
 
 
-@pytest.mark.figures
+@pytest.mark.figures("steps")
 def test_a_component_crossed_with_a_factor_is_named_with_its_level(tmp_path):
     some, more = (one_out({"dropout": x, "tying": -0.1}) for x in (-0.1, 0.2))
     parts = [
@@ -143,7 +143,7 @@ def test_an_average_says_over_how_many_settings(tmp_path):
     assert "on average" not in report_of(alone, tmp_path).findings[0]
 
 
-@pytest.mark.figures
+@pytest.mark.figures("interactions")
 def test_lines_cross_only_where_the_data_do(tmp_path):
     """A purely additive grid with a cell missing: means over what is left would cross."""
     grid = ladder({"a": -0.3, "b": 0.1, "c": 0.5}, seeds=3, noise=1e-6)
@@ -160,7 +160,7 @@ def test_a_floor_is_told_only_where_all_rows_share_it(tmp_path):
     assert "no model can get below" not in report_of(table, tmp_path).page.read_text()
 
 
-@pytest.mark.figures
+@pytest.mark.figures("cost")
 def test_a_name_of_three_hundred_letters_is_cut_in_figures_and_whole_in_the_table(tmp_path):
     name = "x" * 300
     report = report_of(trials({name: [4.0, 4.1], "b": [3.9, 4.0]}), tmp_path)
