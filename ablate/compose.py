@@ -77,19 +77,27 @@ def composed(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> 
     """The knobs that overrides compose to.
 
     Hydra composes the files that they choose, once for all jobs; each job's values are set in a copy, 4 ms, not 100.
+
+    Args:
+        config: what `of_hydra` and the overrides for which `chooses_files` is true compose to, without sweeps.
     """
-    primary_name = str(config.hydra.job.config_name)
-    overrides = [parsed(text) for text in texts]
-    structure = [_is_structure(override, loader, primary_name) for override in overrides]
-    knobs = deepcopy(_files(loader, config, [t for t, chooses in zip(texts, structure, strict=True) if chooses]))
+    name = str(config.hydra.job.config_name)
+    choices = [text for text in texts if chooses_files(text, loader, name)]
+    knobs = deepcopy(_files(loader, config, choices))
     OmegaConf.set_struct(knobs, True)
     try:
-        for override, chooses in zip(overrides, structure, strict=True):
-            if not chooses:
-                _set(knobs, override)
+        for text in texts:
+            if text not in choices:
+                _set(knobs, parsed(text))
     except OmegaConfBaseException:
         return _knobs(loader.load_sweep_config(config, list(texts)))  # Hydra says what is wrong
     return knobs
+
+
+def of_hydra(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides of Hydra's own config, and the others."""
+    own = [text for text in overrides if parsed(text).is_hydra_override()]
+    return own, [text for text in overrides if text not in own]
 
 
 def _set(knobs: DictConfig, override: Override) -> None:
@@ -104,8 +112,9 @@ def _files(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> Di
     known = _composed_files(loader)
     key = (str(config.hydra.job.config_name), *config.hydra.overrides.hydra, *texts)
     if key not in known:
+        is_composed = list(texts) == OmegaConf.to_container(config.hydra.overrides.task)
         try:
-            knobs = _knobs(loader.load_sweep_config(config, list(texts)))
+            knobs = _knobs(config if is_composed else loader.load_sweep_config(config, list(texts)))
         except (HydraException, OmegaConfBaseException):
             for chosen in filter(lambda each: not each.is_delete(), map(parsed, texts)):
                 _refuse_without_header(loader, load_task(str(config.task)), chosen)
@@ -154,8 +163,9 @@ def parsed(text: str) -> Override:
     return OverridesParser.create().parse_override(text)
 
 
-def _is_structure(override: Override, loader: ConfigLoader, primary_name: str) -> bool:
-    """Whether it chooses files, takes a knob away, or gives several at once: more than a value."""
+def chooses_files(text: str, loader: ConfigLoader, primary_name: str) -> bool:
+    """Whether an override chooses files, takes a knob away, or gives several at once: more than a value."""
+    override = parsed(text)
     if override.is_delete() or override.package is not None or isinstance(override.value(), dict):
         return True
     return _is_group(override.key_or_group, loader, primary_name)

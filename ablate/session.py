@@ -17,10 +17,9 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import OmegaConf
 
 from ablate.address import without_secrets
-from ablate.compose import compose_jobs, primary
+from ablate.compose import chooses_files, compose_jobs, of_hydra, primary
 from ablate.engines.server import warm_up
 from ablate.find_task import DEFAULT
 from ablate.knobs import KnobError
@@ -130,12 +129,14 @@ def _jobs(task: Task, overrides: Sequence[str], presets: Path | None) -> list[Jo
         search_path.prepend("command-line", f"file://{presets.resolve()}", SearchPathQuery(provider="schema"))
     version.setbase("1.3")
     hydra = Hydra.create_main_hydra2("ablate", search_path)
-    config = hydra.compose_config(name, list(overrides), run_mode=RunMode.MULTIRUN, from_shell=False)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+    loader = hydra.config_loader
+    for_hydra, typed = of_hydra(overrides)
+    files = [*for_hydra, *(text for text in typed if chooses_files(text, loader, name))]
+    config = hydra.compose_config(name, files, run_mode=RunMode.MULTIRUN, from_shell=False)
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
     sweeper: Any = Plugins.instance().instantiate_sweeper(
         config=config, hydra_context=context, task_function=lambda _: None
     )
     if not hasattr(sweeper, "cells"):
         raise KnobError(f"hydra/sweeper: {ONE_STUDY}")
-    typed = OmegaConf.to_container(config.hydra.overrides.task)
-    return compose_jobs(hydra.config_loader, config, sweeper.cells(typed))
+    return compose_jobs(loader, config, sweeper.cells(typed))
