@@ -33,7 +33,7 @@ from ablate.train.machine import set_threads
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
-set_threads(1)  # two tests run at a time, and their models are small
+from warm import fork_server  # noqa: E402
 
 # A model and a corpus that train in a blink: 500 windows a second.
 TINY = [
@@ -61,6 +61,13 @@ def pytest_collection_modifyitems(items):
         if item.path.parent.name == "faults":
             item.add_marker("slow")
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """All is imported, and nothing has run: programs that start warm are forked from here."""
+    fork_server()
+    set_threads(1)  # two tests run at a time, and their models are small
 
 
 def values_of(*overrides: str) -> dict:

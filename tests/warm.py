@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -32,6 +33,11 @@ _IMPORTED = [
     "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg", "mlflow.store.tracking.sqlalchemy_store",
     "seaborn", "ablate.engines.preloaded",
 ]  # fmt: skip
+
+
+def fork_server() -> None:
+    """Fork what becomes the server, with all that was imported so far; later in this process it would have more."""
+    multiprocessing.util.spawnv_passfds = _server_to_be()
 
 
 def warm_up() -> None:
@@ -195,6 +201,7 @@ def _server_to_be():
 
 def _serve(there):
     try:
+        _forget(there)
         message, received, *_ = socket.recv_fds(there, 100_000, 10)
         there.close()
         if message:  # else the program is over, and had no need of a server
@@ -208,3 +215,19 @@ def _serve(there):
             exec(command, {})
     finally:
         os._exit(1)
+
+
+def _forget(there):
+    """What a server that is executed would not have: the files that are open, modules of the tests, programs."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in map(int, os.listdir("/dev/fd")):
+        if fd > 2 and fd not in (nothing, there.fileno()):
+            with suppress(OSError):  # that of the listing is closed
+                os.fstat(fd)
+                os.dup2(nothing, fd, inheritable=False)  # not closed: what believes that it has it closes no other
+    for name, found in [*sys.modules.items()]:
+        if name.endswith(".__main__") or Path(getattr(found, "__file__", None) or "/").is_relative_to(_TESTS):
+            del sys.modules[name]
+
+
+_TESTS = Path(__file__).parent
