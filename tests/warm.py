@@ -188,12 +188,13 @@ def _server_to_be():
         here.close()
         _serve(there)
     there.close()
+    ends = [here.detach()]  # a number, of which nothing complains where no server is asked for
 
     def start(path, args, passed):
-        if "multiprocessing.forkserver" not in args[-1] or here.fileno() < 0:
+        if "multiprocessing.forkserver" not in args[-1] or not ends:
             return executed(path, args, passed)
-        socket.send_fds(here, [json.dumps([args[-1], list(passed)]).encode()], passed)
-        here.close()
+        with socket.socket(fileno=ends.pop()) as here:
+            socket.send_fds(here, [json.dumps([args[-1], list(passed)]).encode()], passed)
         return pid
 
     return start
