@@ -53,7 +53,7 @@ def caveats(metric: Metric, task: Task, trials: pd.DataFrame) -> Caveats:
     done = finished(metric, trials)
     seeds = done["cell"].value_counts().reindex(cells_of(trials), fill_value=0)
     odd = without_finite_score(metric, trials)
-    evaluated = _differing(done, "evaluated")
+    evaluated, differing = _differing(done, "evaluated"), confounds(task, done)
     budget = {f"factor.{name}" for name in task["budget"]}
     details = [str(c) for c in done.columns if str(c).startswith("detail.")] if evaluated else []
     return Caveats(
@@ -68,8 +68,8 @@ def caveats(metric: Metric, task: Task, trials: pd.DataFrame) -> Caveats:
         machines={
             fact: values for fact in _OF_MACHINES if f"factor.{fact}" not in done and (values := _differing(done, fact))
         },
-        settings=_settings(task, done, {*_NOT_SETTINGS, *details}),
-        presets=_presets(task, done),
+        settings=_settings(task, done, differing, {*_NOT_SETTINGS, *details}),
+        presets=_presets(task, done, differing),
     )
 
 
@@ -84,19 +84,17 @@ def _missing(trials: pd.DataFrame) -> dict[str, dict[str, int]]:
     return {str(cell): {str(s): int(n) for s, n in its.value_counts().items()} for cell, its in by_cell}
 
 
-def _settings(task: Task, done: pd.DataFrame, left_out: set[str]) -> dict[str, ByCell]:
-    differing = confounds(task, done)
+def _settings(task: Task, done: pd.DataFrame, differing: pd.DataFrame, left_out: set[str]) -> dict[str, ByCell]:
     own = ~differing["factor"].astype(bool) & ~differing.index.isin([*left_out, *followers(task, done)])
     values = differing[own].drop(columns="factor").to_dict("index")
     return {str(name): {str(cell): str(value) for cell, value in row.items()} for name, row in values.items()}
 
 
-def _presets(task: Task, done: pd.DataFrame) -> dict[str, list[str]]:
+def _presets(task: Task, done: pd.DataFrame, differing: pd.DataFrame) -> dict[str, list[str]]:
     """Presets that set several parts at once, where that is the only thing that tells the rows apart."""
-    differing = [str(name) for name in confounds(task, done).index]
     found = {}
     for preset, parts in task.get("presets", {}).items():
-        varied = [name for name in differing if name in parts]
+        varied = [str(name) for name in differing.index if name in parts]
         if f"factor.{preset}" in done and len(varied) > 1 and not any(f"factor.{name}" in done for name in varied):
             found[str(preset)] = varied
     return found

@@ -83,16 +83,30 @@ def confounds_between(task: Task, trials: pd.DataFrame, a: str, b: str) -> list[
         device, threads and precision; `train_seconds` where they differ by more than 20 %. Empty where one of the two
         has not started.
     """
+    return confounds_with(task, trials, confounds(task, trials), a, [b])[b]
+
+
+def confounds_with(
+    task: Task, trials: pd.DataFrame, differing: pd.DataFrame, base: str, cells: Sequence[str]
+) -> dict[str, list[tuple[str, str, str]]]:
+    """Cell → what differs between `base` and it, as `confounds_between` has it. `differing`: their `confounds`."""
+    mine = differing.loc[~differing["factor"].astype(bool) & ~differing.index.isin(followers(task, trials))]
+    values = {str(cell): mine[cell].to_dict() for cell in mine.columns.drop("factor")}
     known = started(trials)
-    if not {a, b} <= set(cells_of(known)):
-        return []
-    both = confounds(task, known[known["cell"].isin([a, b])])
-    mine = both.loc[~both["factor"].astype(bool) & ~both.index.isin(followers(task, trials))]
-    told = [(str(name), str(row[a]), str(row[b])) for name, row in mine.iterrows()]
-    seconds = [float(known.loc[known["cell"] == cell, "train_seconds"].astype(float).mean()) for cell in (a, b)]
-    if max(seconds) > _WORTH_TELLING * min(seconds):
-        told.append(("train_seconds", str(seconds[0]), str(seconds[1])))
-    return told
+    seconds = known["train_seconds"].astype(float).groupby(known["cell"]).mean().to_dict()
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for cell in cells:
+        found[cell] = []
+        if not {base, cell} <= values.keys():
+            continue
+        for name, value in values[base].items():
+            other = values[cell][name]
+            if value != other and isinstance(value, str) and isinstance(other, str):  # NaN: not known yet
+                found[cell].append((str(name), value, other))
+        both = [seconds[base], seconds[cell]]
+        if max(both) > _WORTH_TELLING * min(both):
+            found[cell].append(("train_seconds", str(both[0]), str(both[1])))
+    return found
 
 
 def set_by_presets(task: Task, trials: pd.DataFrame) -> set[str]:

@@ -63,8 +63,8 @@ class Evidence:
     looked: bool = False
 
     def of(self, trials: pd.DataFrame) -> Evidence:
-        """The same of some of the trials."""
-        return replace(self, trials=trials)
+        """The same of some of its trials; where these are all, with what is known of them."""
+        return self if len(trials) == len(self.trials) else replace(self, trials=trials)
 
     @cached_property
     def scores(self) -> pd.DataFrame:

@@ -53,12 +53,16 @@ def judge(tables: Mapping[str, pd.DataFrame], primary: Mapping[str, pd.Series[bo
         "diverges" (there is none because every trial of one side diverged).
     """
     rows = [
-        (name, place, row["contrast"].key, row["p"], row["p_equivalent"], _is_primary(primary, name, place))
+        (contrast.key, p, p_equivalent, is_primary)
         for name, table in tables.items()
-        for place, row in enumerate(table[["contrast", "p", "p_equivalent"]].to_dict("records"))
+        for contrast, p, p_equivalent, is_primary in zip(
+            *(table[column].tolist() for column in ("contrast", "p", "p_equivalent")),
+            primary[name].tolist() if name in primary else [False] * len(table),
+            strict=True,
+        )
     ]
-    family = {key: PRIMARY for _, _, key, _, _, is_primary in rows if is_primary}
-    tests = {key: (p, p_equivalent) for _, _, key, p, p_equivalent, _ in rows}
+    family = {key: PRIMARY for key, _, _, is_primary in rows if is_primary}
+    tests = {key: (p, p_equivalent) for key, p, p_equivalent, _ in rows}
     corrected: dict[Any, tuple[float, float]] = {}
     for which in (PRIMARY, EXPLORATORY):
         keys = [key for key in tests if family.get(key, EXPLORATORY) == which]
@@ -89,10 +93,6 @@ def size_of_family(tables: Mapping[str, pd.DataFrame]) -> int:
     })  # fmt: skip
 
 
-def _is_primary(primary: Mapping[str, pd.Series[bool]], name: str, place: int) -> bool:
-    return name in primary and bool(primary[name].iloc[place])
-
-
 def _judged(
     table: pd.DataFrame, words: Words, family: Mapping[Any, str], corrected: Mapping[Any, tuple[float, float]]
 ) -> pd.DataFrame:
@@ -101,7 +101,7 @@ def _judged(
     p_equivalent = [corrected[key][1] for key in keys]
     verdicts = [
         verdict(row, one, other, words)
-        for row, one, other in zip(table.to_dict("records"), p, p_equivalent, strict=True)
+        for row, one, other in zip(table[["effect", "p", "diverged"]].to_dict("records"), p, p_equivalent, strict=True)
     ]
     return table.assign(
         family=pd.Series([family.get(key, EXPLORATORY) for key in keys], index=table.index, dtype=object),

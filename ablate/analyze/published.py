@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Hashable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -45,6 +46,7 @@ def published(metric: Metric, task: str, trials: pd.DataFrame, comparison: pd.Da
     """
     started = trials[trials["data"].notna()]
     first = started.drop_duplicates("cell").set_index("cell")
+    knobs = first[[name for name in first if str(name).startswith("knob.")]].to_dict("index")
     rows = [
         {
             "cell": row["cell"],
@@ -55,9 +57,9 @@ def published(metric: Metric, task: str, trials: pd.DataFrame, comparison: pd.Da
             "effect": metric.score_of(row["test_mean"]) - metric.score_of(figure["test"]),
             **{name: figure[name] for name in ("name", "cite", "source")},
         }
-        for row in comparison[comparison["n"] > 0].to_dict("records")
+        for row in comparison.loc[comparison["n"] > 0, ["cell", "n", "test_mean"]].to_dict("records")
         for figure in figures(task)
-        if figure["match"] is not None and _matches(first.loc[row["cell"]], figure["match"])
+        if figure["match"] is not None and _matches(knobs[row["cell"]], figure["match"])
     ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -69,9 +71,9 @@ def on_the_same_data(task: str, trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "valid", "test", "cite", "source"])
 
 
-def _matches(cell: pd.Series[Any], wanted: dict[str, object]) -> bool:
+def _matches(knobs: Mapping[Hashable, Any], wanted: dict[str, object]) -> bool:
     return all(
-        _same(cell.get(f"knob.{name}", "absent"), None if value == "null" else value) for name, value in wanted.items()
+        _same(knobs.get(f"knob.{name}", "absent"), None if value == "null" else value) for name, value in wanted.items()
     )
 
 

@@ -13,7 +13,7 @@ from ablate.analyze.by_budget import Change, changes_of_sign, rows_by_budget
 from ablate.analyze.caveats import Caveats, caveats
 from ablate.analyze.comparison import baseline_of, comparable, other_spreads, rows_of_cells, told_apart
 from ablate.analyze.components import MEASURES, disagreements, rows_of_components
-from ablate.analyze.differs import Task, code_in_common, confounds, confounds_between
+from ablate.analyze.differs import Task, code_in_common, confounds, confounds_with
 from ablate.analyze.effects import rows_of_factors, rows_of_interactions
 from ablate.analyze.evidence import Evidence
 from ablate.analyze.families import PRIMARY, judge, size_of_family
@@ -102,7 +102,7 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
     trials, task, (metric, *others) = results.trials, results.task, results.metrics
     found = verdicts(results, baseline)
     judged, alike, tests = found.tables, found.evidence, size_of_family(found.tables)
-    comparison = told_apart(judged["comparison"])
+    comparison, differing = told_apart(judged["comparison"]), confounds(task, trials)
     return Analysis(
         metric=metric,
         others=others,
@@ -123,8 +123,8 @@ def analyse(results: Results, baseline: str | None = None) -> Analysis:
         shares=variance_shares(metric, alike.trials),
         sources=found.sources,
         noise=replace(noise(alike, found.base), tests=tests, in_family=_shown_in_family(judged, tests)),
-        confounds=confounds(task, trials),
-        besides=_besides(task, trials, comparison, found.base),
+        confounds=differing,
+        besides=confounds_with(task, trials, differing, found.base, _others(comparison, found.base)),
         published=published(metric, task["name"], trials, comparison),
         same_data=on_the_same_data(task["name"], trials),
         caveats=caveats(metric, task, trials),
@@ -232,8 +232,5 @@ def _components(evidence: Evidence, designed: Sequence[str] | None) -> pd.DataFr
     return kept.reset_index(drop=True)
 
 
-def _besides(
-    task: Task, trials: pd.DataFrame, comparison: pd.DataFrame, base: str
-) -> dict[str, list[tuple[str, str, str]]]:
-    others = [str(cell) for cell in comparison["cell"].head(_COMPARED) if cell != base]
-    return {cell: confounds_between(task, trials, base, cell) for cell in others}
+def _others(comparison: pd.DataFrame, base: str) -> list[str]:
+    return [str(cell) for cell in comparison["cell"].head(_COMPARED) if cell != base]

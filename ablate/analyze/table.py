@@ -53,9 +53,11 @@ def factors_of(trials: pd.DataFrame) -> pd.DataFrame:
 
     A factor that only one of several studies varies has its level from the knob in the cells of the others.
     """
-    by_cell = trials.drop_duplicates("cell").set_index("cell")
+    factors = [str(c) for c in trials.columns if str(c).startswith("factor.")]
+    knobs = [knob for name in factors if (knob := name.replace("factor.", "knob.", 1)) in trials]
+    by_cell = trials[["cell", *factors, *knobs]].drop_duplicates("cell").set_index("cell")
     levels = {}
-    for column in [str(c) for c in by_cell.columns if str(c).startswith("factor.")]:
+    for column in factors:
         name = column.removeprefix("factor.")
         values = by_cell[column].astype(object)
         if f"knob.{name}" in by_cell:
