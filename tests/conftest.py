@@ -94,7 +94,7 @@ def _composed_files(overrides: tuple[str, ...]) -> DictConfig:
 
 def _is_value(text: str) -> bool:
     name, _, value = text.partition("=")
-    return name in _VALUES and value[:1] not in "{[\"'$"
+    return (name in _VALUES or name.startswith("data.")) and value[:1] not in "{[\"'$"
 
 
 _VALUES = {*fields_of(Config), *fields_of(Launch)} - {
@@ -175,8 +175,10 @@ def empty_store(tmp_path_factory):
     """A store as MLflow makes it, which takes seconds: one to copy where its making is not what is tested."""
     from ablate.track.mlflow.database import create_database
 
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    create_database(path)
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "empty" / "mlflow.db"  # for all processes
+    path.parent.mkdir(exist_ok=True)
+    create_database(path)  # of several at once one makes it
     return path
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from program import mistake
 from recorded import Trial, copied, finished_study, launch
@@ -18,6 +20,13 @@ from ablate.track.read import read_study
 @pytest.fixture
 def folder(tmp_path):
     return Folder(tmp_path / "runs")
+
+
+@pytest.fixture
+def with_store(folder, empty_store):
+    """A store for its runs in MLflow, which would take seconds to make."""
+    folder.root.mkdir()
+    shutil.copy(empty_store, folder.database())
 
 
 def said(capsys, folder, *arguments):
@@ -75,7 +84,7 @@ def test_what_is_being_trained_is_running_and_neither_renamed_nor_deleted(folder
     assert folder.studies() == ["half"]
 
 
-def test_a_renamed_study_has_its_results_and_its_runs_in_mlflow_under_the_new_name(folder, tmp_path, capsys):
+def test_a_renamed_study_has_its_results_and_its_runs_in_mlflow_under_the_new_name(folder, with_store, capsys):
     launched = finished_study(folder, 1.0, 2.0)
     folder.latest().write_text("s")
     assert copied(folder, None, launched)[0]
@@ -93,7 +102,9 @@ def test_a_renamed_study_has_its_results_and_its_runs_in_mlflow_under_the_new_na
     assert Store(f"sqlite:///{folder.database()}").studies() == ["mine"], "the mirror finds the same run"
 
 
-def test_a_deleted_study_is_gone_with_its_runs_once_that_is_confirmed_and_its_report_stays(folder, tmp_path, capsys):
+def test_a_deleted_study_is_gone_with_its_runs_once_that_is_confirmed_and_its_report_stays(
+    folder, with_store, tmp_path, capsys
+):
     launched = finished_study(folder, 1.0) | {"reports": str(tmp_path / "reports")}
     Journal(folder.study("s")).append("launched", **{k: v for k, v in launched.items() if k not in ("event", "time")})
     assert copied(folder, None, folder.launch("s"))[0]
