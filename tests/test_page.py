@@ -231,7 +231,8 @@ def test_the_ids_of_two_figures_never_meet(report):
 
 
 @pytest.mark.slow
-def test_the_same_results_give_the_same_bytes(report, tmp_path):
+@pytest.mark.figures("effects", "stability", "steps")  # test_cli.py draws the others twice
+def test_the_same_results_give_the_same_bytes(tmp_path):
     table = one_out(EFFECTS)
     folders = [write_report(results(table, design=ONE_OUT), tmp_path / place).folder for place in ("one", "other")]
     one, other = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
