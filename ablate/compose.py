@@ -79,10 +79,10 @@ def composed(loader: ConfigLoader, config: DictConfig, texts: Sequence[str]) -> 
     Hydra composes the files that they choose, once for all jobs; each job's values are set in a copy, 4 ms, not 100.
 
     Args:
-        config: what `of_hydra` and the overrides for which `chooses_files` is true compose to, without sweeps.
+        config: what the overrides `of_hydra` and those `of_every_job` compose to.
     """
     name = str(config.hydra.job.config_name)
-    choices = [text for text in texts if chooses_files(text, loader, name)]
+    choices = [text for text in texts if _chooses_files(text, loader, name)]
     knobs = deepcopy(_files(loader, config, choices))
     OmegaConf.set_struct(knobs, True)
     try:
@@ -98,6 +98,12 @@ def of_hydra(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Overrides of Hydra's own config, and the others."""
     own = [text for text in overrides if parsed(text).is_hydra_override()]
     return own, [text for text in overrides if text not in own]
+
+
+def of_every_job(overrides: Sequence[str], loader: ConfigLoader, primary_name: str) -> list[str]:
+    """The overrides that choose the same files for every job."""
+    choices = [text for text in overrides if not parsed(text).is_sweep_override()]
+    return [text for text in choices if _chooses_files(text, loader, primary_name)]
 
 
 def _set(knobs: DictConfig, override: Override) -> None:
@@ -163,7 +169,7 @@ def parsed(text: str) -> Override:
     return OverridesParser.create().parse_override(text)
 
 
-def chooses_files(text: str, loader: ConfigLoader, primary_name: str) -> bool:
+def _chooses_files(text: str, loader: ConfigLoader, primary_name: str) -> bool:
     """Whether an override chooses files, takes a knob away, or gives several at once: more than a value."""
     override = parsed(text)
     if override.is_delete() or override.package is not None or isinstance(override.value(), dict):

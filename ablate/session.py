@@ -19,7 +19,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 
 from ablate.address import without_secrets
-from ablate.compose import chooses_files, compose_jobs, of_hydra, primary
+from ablate.compose import compose_jobs, of_every_job, of_hydra, primary
 from ablate.engines.server import warm_up
 from ablate.find_task import DEFAULT
 from ablate.knobs import KnobError
@@ -131,8 +131,8 @@ def _jobs(task: Task, overrides: Sequence[str], presets: Path | None) -> list[Jo
     hydra = Hydra.create_main_hydra2("ablate", search_path)
     loader = hydra.config_loader
     for_hydra, typed = of_hydra(overrides)
-    files = [*for_hydra, *(text for text in typed if chooses_files(text, loader, name))]
-    config = hydra.compose_config(name, files, run_mode=RunMode.MULTIRUN, from_shell=False)
+    files = of_every_job(typed, loader, name)
+    config = hydra.compose_config(name, [*for_hydra, *files], run_mode=RunMode.MULTIRUN, from_shell=False)
     context = HydraContext(config_loader=loader, callbacks=Callbacks())
     sweeper: Any = Plugins.instance().instantiate_sweeper(
         config=config, hydra_context=context, task_function=lambda _: None

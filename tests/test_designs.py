@@ -11,10 +11,12 @@ from itertools import combinations
 import pytest
 from conftest import TINY, knobs_of, values_of
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from program import ROOT
 
+from ablate import compose, session
 from ablate.compose import compose_jobs, plain_values
 from ablate.knobs import KnobError, deciding, nameable
 from ablate.knobs import values_of as condition_values
@@ -379,6 +381,28 @@ def test_a_composed_copy_is_what_hydra_composes():
         theirs = [plain_values(loader.load_sweep_config(master, overrides)) for overrides in asked]
     assert ours == theirs
     assert ours[0]["embedding"] == 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "compositions"),
+    [
+        (["depth=1,2", "tie=true,false", "hidden=9", "lr=1", "lr=2"], 1),
+        (["model=lstm", "data=text", "data.path='a b'", "seeds=3", "+components.wide.off='hidden=8'"], 1),
+        (["+study=gnmt_depth", "recipe=book", "embedding=${hidden}", "hidden=8,16", "~components.tying"], 2),
+        (["model=rnn,lstm", "hidden=9", "name='x y'"], 3),  # one that says how to sweep, and one for each
+    ],
+)
+def test_hydra_composes_the_files_of_a_command_once_and_its_values_are_set_as_hydra_does(
+    overrides, compositions, monkeypatch
+):
+    calls, load = [], ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(
+        ConfigLoaderImpl, "load_configuration", lambda *given, **named: calls.append(1) or load(*given, **named)
+    )
+    with session._without_hydra():
+        found = session._jobs(LANGUAGE_MODEL, overrides, None)
+    assert len(calls) == compositions
+    assert [job.values for job in found] == [compose.values_of(LANGUAGE_MODEL, job.overrides) for job in found]
 
 
 @pytest.mark.parametrize(
