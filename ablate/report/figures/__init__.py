@@ -17,7 +17,7 @@ from ablate.report.figures.style import Drawn, Look, make_look
 from ablate.report.names import asked, effects_to_draw, named_by_budget
 from ablate.track.read import Results
 
-# What each says is drawn from, in this order; None: the study has nothing for it.
+# Name → what draws the figure; None: the study has nothing for it.
 FIGURES: Mapping[str, Callable[[Results, Analysis, Look, Path], Drawn | None]] = {
     "comparison": lambda results, found, look, folder: draw_comparison(
         found.metric, results.trials, found.comparison, look, folder
