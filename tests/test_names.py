@@ -103,7 +103,7 @@ def test_labels_and_levels_name_no_file(tmp_path):
     assert all(path.name.lstrip(".").startswith(("plain", "hostile")) for path in tmp_path.iterdir())
 
 
-@pytest.mark.figures("comparison", "cost")
+@pytest.mark.figures
 def test_characters_that_cannot_be_written_are_shown_as_their_codes(tmp_path):
     journal = [{"event": "started"}, {"event": "failed", "reason": "no 'caf\udce9\x1b[2J'\nhere", "log": "l"}]
     read = read_study(Foreign("s", ["a\x1b[31m", "b\0"], journal))

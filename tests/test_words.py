@@ -72,7 +72,7 @@ def test_a_part_without_which_the_model_collapses_is_no_division_by_zero(tmp_pat
     assert "Gating earns its keep: without it test perplexity is over ×1,000,000 higher" in report.findings[0]
 
 
-@pytest.mark.figures("steps")
+@pytest.mark.figures("effects", "stability", "steps")
 def test_a_component_crossed_with_a_factor_is_named_with_its_level(tmp_path):
     some, more = (one_out({"dropout": x, "tying": -0.1}) for x in (-0.1, 0.2))
     parts = [
@@ -85,9 +85,10 @@ def test_a_component_crossed_with_a_factor_is_named_with_its_level(tmp_path):
     assert "Dropout at hidden=30 hurts here" in report.findings[0]
     names = list(pd.read_csv(report.folder / "components.csv")["name"])
     assert len(set(names)) == len(names) == 4
-    svg = (report.folder / "steps.svg").read_text()
-    assert "at hidden=20" in svg
-    assert "at hidden=30" in svg
+    for figure in ("effects", "steps"):
+        svg = (report.folder / f"{figure}.svg").read_text()
+        assert "at hidden=20" in svg
+        assert "at hidden=30" in svg
 
 
 def test_what_must_not_be_compared_is_compared_nowhere(tmp_path):
@@ -160,12 +161,14 @@ def test_a_floor_is_told_only_where_all_rows_share_it(tmp_path):
     assert "no model can get below" not in report_of(table, tmp_path).page.read_text()
 
 
-@pytest.mark.figures("cost")
+@pytest.mark.figures
 def test_a_name_of_three_hundred_letters_is_cut_in_figures_and_whole_in_the_table(tmp_path):
     name = "x" * 300
     report = report_of(trials({name: [4.0, 4.1], "b": [3.9, 4.0]}), tmp_path)
     assert name in report.page.read_text()
-    assert name not in (report.folder / "cost.svg").read_text()
+    drawn = {path.name: path.read_text() for path in report.folder.glob("*.svg")}
+    assert {"comparison.svg", "cost.svg", "curves.svg"} <= drawn.keys()
+    assert [file for file, svg in drawn.items() if name in svg] == []
 
 
 def test_presets_that_differ_in_several_parts_are_warned_of(tmp_path):

@@ -227,8 +227,8 @@ def _forget(there):
                 os.fstat(fd)
                 os.dup2(nothing, fd, inheritable=False)  # not closed: what believes that it has it closes no other
     for name, found in [*sys.modules.items()]:
-        if name.endswith(".__main__") or Path(getattr(found, "__file__", None) or "/").is_relative_to(_TESTS):
+        if name.endswith(".__main__") or str(getattr(found, "__file__", None)).startswith(_TESTS):
             del sys.modules[name]
 
 
-_TESTS = Path(__file__).parent
+_TESTS = f"{Path(__file__).parent}{os.sep}"
