@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hydra
+import matplotlib
 import pytest
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +33,9 @@ from ablate.tasks.language_model.config import Config
 from ablate.train.machine import set_threads
 
 ROOT = Path(__file__).parent.parent
+os.environ.setdefault("MPLCONFIGDIR", matplotlib.get_cachedir())  # tests have caches of their own, but for its fonts
+import matplotlib.font_manager  # noqa: E402  # on a new machine it looks for them, which takes seconds and is printed
+
 sys.path.insert(0, str(Path(__file__).parent))
 from warm import fork_server  # noqa: E402
 

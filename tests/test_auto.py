@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from conftest import TINY, study_of
-from program import ablate, inside, journals, kill_tree, start, wait_until
+from program import inside, journals, kill_tree, start, wait_until
 
 from ablate.knobs import KnobError
 from ablate.report import __main__ as report_main
@@ -154,7 +154,7 @@ def test_killed_while_seeds_are_added_a_study_stops_where_it_would_have(folder, 
     kill_tree(process)
     finished = {place for place, events in journals(folder).items() if events[-1]["event"] == "finished"}
     assert 6 <= len(finished) < 2 * seeds_of(reached)
-    code, again, err = ablate(*study, folder=folder)
+    code, again, err = inside(*study, folder=folder)
     assert (code, err) == (0, "")
     assert launches(folder)[-1]["stopping"] == reached["stopping"]
     assert looks(again)[-1] == looks(out)[-1]

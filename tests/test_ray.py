@@ -148,12 +148,13 @@ def test_a_worker_ends_with_the_process_of_ray_that_supervises_it(ray_cluster, t
     assert "which supervised it, was killed" in out
 
 
-def test_a_cluster_that_goes_away_is_told_in_a_line(tmp_path):
-    folder = study_in(tmp_path, hold="4 0.1 0")
-    with cluster() as made:
-        address = made.address
-        process = start([*ALONE, f"engine.address={address}"], folder)
-        trial = held_trial(folder)
+def test_a_cluster_that_goes_away_is_told_in_a_line(ray_cluster, tmp_path):
+    """The last test of this file: it has no cluster after it."""
+    fill(ray_cluster)
+    folder, address = study_in(tmp_path, hold="4 0.1 0"), ray_cluster.address
+    process = start([*ALONE, f"engine.address={address}"], folder)
+    trial = held_trial(folder)
+    ray_cluster.shutdown()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2, out
     assert err.startswith(f"ablate: engine.address={address}: the Ray cluster is gone")

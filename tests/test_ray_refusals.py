@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import threading
@@ -17,8 +18,6 @@ from ablate.find_task import load_task
 from ablate.knobs import KnobError
 
 pytestmark = pytest.mark.services
-
-ELSEWHERE = 200  # a descriptor that this process has open, and processes of a node have not
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +37,10 @@ def joined():
 def only_here(tmp_path):
     """A folder under a path that leads nowhere on a node."""
     opened = os.open(tmp_path, os.O_RDONLY)
-    os.dup2(opened, ELSEWHERE)
+    here_alone = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 900)  # processes of a node have fewer files open
     os.close(opened)
-    yield f"/proc/self/fd/{ELSEWHERE}"
-    os.close(ELSEWHERE)
+    yield f"/proc/self/fd/{here_alone}"
+    os.close(here_alone)
 
 
 def settled(study):

@@ -63,7 +63,7 @@ def server(tmp_path_factory, empty_store):
             [sys.executable, "-m", "mlflow", "ui", *arguments, f"sqlite:///{folder}/db", "--default-artifact-root",
              "mlflow-artifacts:/", "--artifacts-destination", str(folder / "artifacts")],
             cwd=folder, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, "PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
     wait_until(lambda: answers(port))
     yield port
