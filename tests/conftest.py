@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -71,6 +72,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtestloop():
     """All is imported, and nothing has run: programs that start warm are forked from here."""
     fork_server()
+    gc.set_threshold(100_000, 20, 100)  # else all that is imported is looked through again and again
     set_threads(1)  # two tests run at a time, and their models are small
 
 
