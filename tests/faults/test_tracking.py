@@ -54,7 +54,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, empty_store):
-    """A real MLflow server, started as we tell users to; its port."""
+    """A real MLflow server, started as we tell users to but without the eight processes for its jobs; its port."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     shutil.copy(empty_store, folder / "db")
     arguments = ["--port", str(port), "--workers", "1", "--backend-store-uri"]
